@@ -1,0 +1,1 @@
+"""Scale, count, search and train CMT vision networks."""

@@ -1,0 +1,1 @@
+"""Images to packed uint8 arrays, splits, and augmentation on the device."""

@@ -1,0 +1,1 @@
+"""The CMT network in torch: blocks, build, weights, measured cost."""

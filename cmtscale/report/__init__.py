@@ -1,0 +1,1 @@
+"""Result frames to figures and tables; never imports torch."""

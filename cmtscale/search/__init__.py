@@ -1,0 +1,1 @@
+"""From a budget to a choice: candidates, runs, store, driver."""

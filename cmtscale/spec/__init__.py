@@ -1,0 +1,1 @@
+"""What an architecture is and what it costs: pure arithmetic, no torch."""

@@ -1,0 +1,383 @@
+"""The exact cost of a `Variant`, part by part, and the paper's formula beside it.
+
+One multiply-add counts 1, as in the paper and in fvcore. Norms follow fvcore: 5 per element for
+LayerNorm, 2 for BatchNorm (eval), 1 for the pool. The arithmetic is written once and works on
+Python integers (one variant), on int64 arrays (many at a time, `count_many`) and on floats (the
+smooth cost that `solve` inverts).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmtscale.spec import paper
+from cmtscale.spec.variant import Variant, require_resolution
+
+Number = Any  # int, float, or an array of either with one element per variant
+
+_CHUNK = 8192  # variants counted at a time: the arrays of one chunk stay in the L2 cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Operations by kind, parameters and activations (elements written by conv, linear, matmul)."""
+
+    conv: Number = 0
+    linear: Number = 0
+    matmul: Number = 0
+    layer_norm: Number = 0
+    batch_norm: Number = 0
+    pool: Number = 0
+    params: Number = 0
+    position_bias: Number = 0  # of params
+    activations: Number = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: _plus(getattr(self, name), getattr(other, name)) for name in _KINDS})
+
+    def __mul__(self, times: Number) -> "Counts":
+        kept = {name: value for name in _KINDS if not _is_zero(value := getattr(self, name))}
+        return Counts(**{name: value * times for name, value in kept.items()})
+
+    @property
+    def macs(self) -> Number:
+        """Multiply-adds of convolutions, linears and matmuls: the paper's FLOPs."""
+        return self.conv + self.linear + self.matmul
+
+    @property
+    def fvcore_flops(self) -> Number:
+        """What fvcore's `FlopCountAnalysis` totals: MACs, norms and pool."""
+        return self.macs + self.layer_norm + self.batch_norm + self.pool
+
+
+_KINDS = tuple(field.name for field in fields(Counts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of the network (`stem`, `stage1.lmhsa`, …, `head`) and what all its blocks cost."""
+
+    name: str
+    counts: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of one forward pass of one image of `height` x `width` pixels.
+
+    `paper_formula_macs` sums the paper's block formula over the blocks (no stem, patch embedding,
+    head, K/V convolution or norm), `transformer_formula_macs` the standard block's.
+    """
+
+    variant: Variant
+    height: int
+    width: int
+    parts: tuple[Part, ...]
+    paper_formula_macs: int
+    transformer_formula_macs: int
+
+    @property
+    def totals(self) -> Counts:
+        """All parts together."""
+        return sum((part.counts for part in self.parts), start=Counts())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds: the paper's FLOPs."""
+        return int(self.totals.macs)
+
+    @property
+    def fvcore_flops(self) -> int:
+        """fvcore's total: MACs, norms and pool."""
+        return int(self.totals.fvcore_flops)
+
+    @property
+    def params(self) -> int:
+        """Trainable numbers, position bias included."""
+        return int(self.totals.params)
+
+    @property
+    def position_bias_params(self) -> int:
+        """Of `params`, the learned position biases."""
+        return int(self.totals.position_bias)
+
+    @property
+    def activations(self) -> int:
+        """Elements written by convolutions, linears and matmuls (fvcore's activation count)."""
+        return int(self.totals.activations)
+
+
+def cost(variant: Variant, *, height: int | None = None, width: int | None = None) -> Cost:
+    """The exact cost of `variant` on one image, by default at its own resolution.
+
+    Another `height` or `width` (multiples of 32, else `VariantError`) is the cost of running the
+    built network there: the position bias is resized, so `params` stay those of the variant.
+    """
+    height = variant.resolution_px if height is None else height
+    width = variant.resolution_px if width is None else width
+    for side in (height, width):
+        require_resolution(side)
+    built = variant.resolution_px
+    parts = _named_parts(
+        grids=_integer_grids(height, width, _reductions(variant)),
+        bias_grids=_integer_grids(built, built, _reductions(variant)),
+        stem_channels=variant.stem_channels,
+        dims=variant.dims,
+        hiddens=[stage.hidden for stage in variant.stages],
+        depths=variant.depths,
+        like=variant,
+    )
+    pixels = height * width
+    blocks = [
+        (stage, pixels // stride**2)
+        for stage, stride in zip(variant.stages, paper.STAGE_STRIDES, strict=True)
+    ]
+    return Cost(
+        variant=variant,
+        height=height,
+        width=width,
+        parts=tuple(Part(name=name, counts=counts) for name, counts in parts),
+        paper_formula_macs=round(
+            sum(
+                stage.depth * paper_block_macs(n, stage.dim, stage.reduction, stage.expansion)
+                for stage, n in blocks
+            )
+        ),
+        transformer_formula_macs=round(
+            sum(
+                stage.depth * transformer_block_macs(n, stage.dim, stage.expansion)
+                for stage, n in blocks
+            )
+        ),
+    )
+
+
+def count_many(
+    like: Variant,
+    *,
+    dims: NDArray[np.int64],
+    depths: NDArray[np.int64],
+    stem_channels: NDArray[np.int64],
+    resolution_px: NDArray[np.int64],
+) -> Counts:
+    """Exact total counts of N variants at once, each field an int64 array (N,).
+
+    `dims` and `depths` are (N, 4), `stem_channels` and `resolution_px` (N,); heads, reductions,
+    expansions, classes and input channels are those of `like`. Nothing is validated.
+    """
+    totals = np.empty((len(_KINDS), len(dims)), dtype=np.int64)
+    expansions = [stage.expansion for stage in like.stages]
+    for start in range(0, len(dims), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        columns = list(np.ascontiguousarray(dims[some].T))
+        side = resolution_px[some]
+        grids = _integer_grids(side, side, _reductions(like))
+        parts = _named_parts(
+            grids=grids,
+            bias_grids=grids,
+            stem_channels=stem_channels[some],
+            dims=columns,
+            hiddens=[(d * r).astype(np.int64) for d, r in zip(columns, expansions, strict=True)],
+            depths=list(np.ascontiguousarray(depths[some].T)),
+            like=like,
+        )
+        counts = [counts for _, counts in parts]
+        for row, kind in enumerate(_KINDS):
+            column = totals[row, some]
+            column[:] = 0
+            for part in counts:
+                if not _is_zero(value := getattr(part, kind)):
+                    column += value
+    return Counts(**dict(zip(_KINDS, totals, strict=True)))
+
+
+def paper_block_macs(n: float, d: float, k: float, expansion: float) -> float:
+    """MACs of one CMT block by the paper's formula, generalised in R (it has R = 4).
+
+    2nd²(1 + 1/k²) + 2n²d/k² + 2Rnd² + 9Rnd + 9nd for n tokens of dim d, K/V reduction k.
+    It leaves out the K/V depthwise convolution, biases and norms.
+    """
+    attention = 2 * n * d**2 * (1 + 1 / k**2) + 2 * n**2 * d / k**2
+    return attention + 2 * expansion * n * d**2 + 9 * expansion * n * d + 9 * n * d
+
+
+def transformer_block_macs(n: float, d: float, expansion: float) -> float:
+    """MACs of a standard transformer block: 4nd² + 2n²d + 2Rnd²; 12nd² + 2n²d for R = 4."""
+    return 4 * n * d**2 + 2 * n**2 * d + 2 * expansion * n * d**2
+
+
+# ------------------------------------------------------------------------------ the arithmetic
+# n query tokens, m key tokens, d channels, h FFN hidden width, k K/V reduction ratio.
+
+Grids = Sequence[tuple[Number, Number]]  # (n, m) of each stage
+
+
+def _is_zero(value: Number) -> bool:
+    return isinstance(value, int) and value == 0
+
+
+def _plus(left: Number, right: Number) -> Number:
+    """The sum, without an array operation where one side is a plain 0."""
+    if _is_zero(left):
+        return right
+    return left if _is_zero(right) else left + right
+
+
+def _integer_grids(height: Number, width: Number, reductions: Sequence[int]) -> Grids:
+    grids = []
+    for stride, k in zip(paper.STAGE_STRIDES, reductions, strict=True):
+        rows, columns = height // stride, width // stride
+        grids.append((rows * columns, (rows // k) * (columns // k)))
+    return grids
+
+
+def _smooth_grids(side: Number, reductions: Sequence[int]) -> Grids:
+    tokens = [(side / stride) ** 2 for stride in paper.STAGE_STRIDES]
+    return [(n, n / k**2) for n, k in zip(tokens, reductions, strict=True)]
+
+
+def _named_parts(
+    *,
+    grids: Grids,
+    bias_grids: Grids,
+    stem_channels: Number,
+    dims: Sequence[Number],
+    hiddens: Sequence[Number],
+    depths: Sequence[Number],
+    like: Variant,
+) -> Iterator[tuple[str, Counts]]:
+    """Every part with its blocks together; heads, reductions and the ends are those of `like`."""
+    # The stem works at stride 2: four times the tokens of stage 1.
+    yield "stem", _stem(4 * grids[0][0], stem_channels, like.in_channels)
+    before = stem_channels
+    for index, stage in enumerate(like.stages):
+        (n, m), (n_bias, m_bias) = grids[index], bias_grids[index]
+        d, h, depth = dims[index], hiddens[index], depths[index]
+        name = f"stage{index + 1}"
+        bias = stage.heads * n_bias * m_bias
+        yield f"{name}.patch_embedding", _patch_embedding(n, before, d)
+        yield f"{name}.lpu", _lpu(n, d) * depth
+        attention = _lmhsa(n, m, d, stage.heads, stage.reduction) * depth
+        yield f"{name}.lmhsa", attention + Counts(params=bias, position_bias=bias)
+        yield f"{name}.irffn", _irffn(n, d, h) * depth
+        before = d
+    yield "head", _head(grids[-1][0], dims[-1], like.num_classes)
+
+
+def _stem(n: Number, c: Number, in_channels: int) -> Counts:
+    return Counts(
+        conv=n * (9 * in_channels * c + 18 * c**2),
+        batch_norm=6 * n * c,
+        params=9 * in_channels * c + 18 * c**2 + 9 * c,
+        activations=3 * n * c,
+    )
+
+
+def _patch_embedding(n: Number, before: Number, d: Number) -> Counts:
+    return Counts(
+        conv=4 * before * d * n,
+        layer_norm=5 * n * d,
+        params=4 * before * d + 3 * d,
+        activations=n * d,
+    )
+
+
+def _lpu(n: Number, d: Number) -> Counts:
+    return Counts(conv=9 * n * d, params=10 * d, activations=n * d)
+
+
+def _lmhsa(n: Number, m: Number, d: Number, heads: int, k: int) -> Counts:
+    reduced = 1 if k > 1 else 0  # k = 1 has neither the K/V convolution nor its BatchNorm
+    return Counts(
+        conv=reduced * m * k**2 * d,
+        linear=2 * n * d**2 + 2 * m * d**2,
+        matmul=2 * n * m * d,
+        layer_norm=5 * n * d,
+        batch_norm=reduced * 2 * m * d,
+        params=4 * d**2 + 6 * d + reduced * (k**2 + 3) * d,
+        activations=3 * n * d + (2 + reduced) * m * d + heads * n * m,
+    )
+
+
+def _irffn(n: Number, d: Number, h: Number) -> Counts:
+    return Counts(
+        conv=2 * n * d * h + 9 * n * h,
+        layer_norm=5 * n * d,
+        batch_norm=4 * n * h + 2 * n * d,
+        params=2 * d * h + 15 * h + 5 * d,
+        activations=2 * n * h + n * d,
+    )
+
+
+def _head(n: Number, d: Number, classes: int) -> Counts:
+    c = paper.HEAD_CHANNELS
+    return Counts(
+        conv=n * d * c,
+        linear=c * classes,
+        batch_norm=2 * n * c,
+        pool=n * c,
+        params=c * d + 3 * c + c * classes + classes,
+        activations=n * c + classes,
+    )
+
+
+def _reductions(variant: Variant) -> tuple[int, ...]:
+    return tuple(stage.reduction for stage in variant.stages)
+
+
+# ---------------------------------------------------------------------------- for the solver
+
+
+def smooth_macs(base: Variant, depth: Number, width: Number, resolution: Number) -> Number:
+    """MACs of `base` grown by real-valued factors, nothing rounded; factors may be arrays."""
+    dims = [d * width for d in base.dims]
+    grids = _smooth_grids(base.resolution_px * resolution, _reductions(base))
+    parts = _named_parts(
+        grids=grids,
+        bias_grids=grids,
+        stem_channels=base.stem_channels * width,
+        dims=dims,
+        hiddens=[d * s.expansion for d, s in zip(dims, base.stages, strict=True)],
+        depths=[d * depth for d in base.depths],
+        like=base,
+    )
+    return sum(counts.macs for _, counts in parts)
+
+
+def fixed_and_block_macs(
+    like: Variant,
+    *,
+    dims: NDArray[np.int64],
+    stem_channels: NDArray[np.int64],
+    resolution_px: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """MACs outside the blocks (N,), and of one block of each stage (N, 4).
+
+    The total is linear in the depths: fixed + blocks @ depths.
+    """
+    columns = list(dims.T)
+    grids = _integer_grids(resolution_px, resolution_px, _reductions(like))
+    parts = _named_parts(
+        grids=grids,
+        bias_grids=grids,
+        stem_channels=stem_channels,
+        dims=columns,
+        hiddens=[
+            (d * stage.expansion).astype(np.int64)
+            for d, stage in zip(columns, like.stages, strict=True)
+        ],
+        depths=[1] * len(like.stages),
+        like=like,
+    )
+    fixed = np.zeros(len(dims), dtype=np.int64)
+    blocks = np.zeros(dims.shape, dtype=np.int64)
+    for name, counts in parts:
+        stage, _, part = name.partition(".")
+        if part in ("lpu", "lmhsa", "irffn"):
+            blocks[:, int(stage.removeprefix("stage")) - 1] += counts.macs
+        else:
+            fixed += counts.macs
+    return fixed, blocks

@@ -1,0 +1,37 @@
+"""Errors that a user can mend; each message says what, the value, the rule and what to do."""
+
+
+class CmtscaleError(Exception):
+    """Base of every error raised for user input; the CLI prints it as one line, exit code 2."""
+
+
+class VariantError(CmtscaleError, ValueError):
+    """An architecture that cannot exist, or a name or file that holds none."""
+
+
+class ScalingError(CmtscaleError, ValueError):
+    """Scaling coefficients off the constraint surface."""
+
+
+class BudgetError(CmtscaleError, ValueError):
+    """A budget that no integer architecture meets."""
+
+
+class DataError(CmtscaleError, ValueError):
+    """Images, labels or a cache that cannot be used."""
+
+
+class RequestError(CmtscaleError, ValueError):
+    """A search or training request that makes no sense."""
+
+
+class WeightsError(CmtscaleError, ValueError):
+    """A checkpoint that does not fit the network."""
+
+
+class CountError(CmtscaleError, RuntimeError):
+    """Two independent cost counts disagree, or an operator is counted by none."""
+
+
+class ResultsError(CmtscaleError, ValueError):
+    """A run folder that is missing, empty, in use or not readable."""

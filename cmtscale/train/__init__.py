@@ -1,0 +1,1 @@
+"""What a training is, and the one loop that does it."""
