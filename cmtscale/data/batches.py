@@ -1,0 +1,148 @@
+"""Batches on the device: selection, flip, shift, normalisation and resizing.
+
+Random numbers are drawn on the CPU, once per epoch and always the same amount, so that the order
+and the augmentation depend on neither the device nor the resolution.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmtscale.data.pack import Dataset
+from cmtscale.data.splits import IntArray
+
+HELD_FRACTION = 0.25  # of the free device memory: train, val and test still leave room to train
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DeviceSplit:
+    """Some images of a data set, ready to be batched on `device`.
+
+    `images` is uint8 (n, side, side, C) on the device if they take less than a quarter of its free
+    memory. Otherwise, and always on the CPU, it is None and batches are read from the
+    memory-mapped file, whose pages all workers of a machine share. `labels` lie beside them.
+    `mean` and `std` are (C,), for pixels in [0, 255].
+    """
+
+    dataset: Dataset
+    indices: IntArray
+    device: torch.device
+    images: Tensor | None
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def device_split(dataset: Dataset, indices: IntArray, *, device: torch.device) -> DeviceSplit:
+    """Bring the images at `indices` to the device, or leave them in the file."""
+    size_bytes = len(indices) * dataset.images[0].nbytes
+    is_held = size_bytes < HELD_FRACTION * _free_bytes(device)
+    labels = torch.from_numpy(dataset.labels[indices])
+    return DeviceSplit(
+        dataset=dataset,
+        indices=indices,
+        device=device,
+        images=torch.from_numpy(_read(dataset, indices)).to(device) if is_held else None,
+        labels=labels.to(device) if is_held else labels,
+        mean=torch.tensor(dataset.mean, device=device) * 255,
+        std=torch.tensor(dataset.std, device=device) * 255,
+    )
+
+
+def batches_per_epoch(split: DeviceSplit, batch_size: int) -> int:
+    """Whole batches in an epoch; one smaller batch if the split has fewer images than that."""
+    return max(1, len(split) // batch_size)
+
+
+def epoch_batches(
+    split: DeviceSplit,
+    *,
+    batch_size: int,
+    resolution_px: int,
+    generator: torch.Generator,
+    flip: bool,
+    shift_px_fraction: float,
+) -> Iterator[Batch]:
+    """One shuffled epoch of (float images (B, C, S, S), channels last, normalised; labels (B,)).
+
+    Each image is mirrored with probability ½ if `flip` is set and the data set allows it, and
+    moved by whole stored pixels, up to `shift_px_fraction` of its side each way, with reflection
+    at the edges. The last, smaller batch is dropped. `generator` is a CPU generator; it has
+    advanced by the whole epoch when this function returns.
+    """
+    count, home = len(split), split.labels.device
+    reach_px = round(shift_px_fraction * split.dataset.images.shape[1])
+    assert 0 <= reach_px < split.dataset.images.shape[1]
+    order = torch.randperm(count, generator=generator).to(home)
+    mirrored = (torch.rand(count, generator=generator) < 0.5).to(split.device)
+    moves = torch.rand(count, 2, generator=generator).to(split.device)
+    moves_px = (moves * (2 * reach_px + 1)).long() - reach_px
+    mirrored &= flip and split.dataset.may_flip
+
+    def batch(number: int) -> Batch:
+        part = slice(number * batch_size, (number + 1) * batch_size)
+        images, labels = _select(split, order[part])
+        if flip or reach_px:
+            images = _augment(images, mirrored[part], moves_px[part])
+        return _to_input(split, images, resolution_px), labels
+
+    return (batch(number) for number in range(batches_per_epoch(split, batch_size)))
+
+
+def eval_batches(split: DeviceSplit, *, batch_size: int, resolution_px: int) -> Iterator[Batch]:
+    """The whole split in order, without augmentation; the last batch may be smaller."""
+    order = torch.arange(len(split), device=split.labels.device)
+    for start in range(0, len(split), batch_size):
+        images, labels = _select(split, order[start : start + batch_size])
+        yield _to_input(split, images, resolution_px), labels
+
+
+def _read(dataset: Dataset, indices: IntArray) -> npt.NDArray[np.uint8]:
+    return np.asarray(dataset.images[indices])
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
+
+
+def _select(split: DeviceSplit, rows: Tensor) -> Batch:
+    """Images (B, side, side, C) uint8 and labels (B,) on the device."""
+    if split.images is not None:
+        return split.images[rows], split.labels[rows]
+    images = torch.from_numpy(_read(split.dataset, split.indices[rows.numpy()]))
+    return images.to(split.device), split.labels[rows].to(split.device)
+
+
+def _augment(images: Tensor, mirrored: Tensor, moves_px: Tensor) -> Tensor:
+    """Mirror and move (B, side, side, C) images in one indexing, reflecting at the edges."""
+    last = images.shape[1] - 1
+    side = torch.arange(last + 1, device=images.device)
+    ys, xs = (last - (last - (side + move[:, None]).abs()).abs() for move in moves_px.unbind(1))
+    xs = torch.where(mirrored[:, None], last - xs, xs)
+    batch = torch.arange(len(images), device=images.device)
+    return images[batch[:, None, None], ys[:, :, None], xs[:, None, :]]
+
+
+def _to_input(split: DeviceSplit, images: Tensor, resolution_px: int) -> Tensor:
+    """Normalised float (B, C, S, S), channels last, from uint8 (B, side, side, C)."""
+    # normalised before resizing, which is linear: most sources are smaller than the input
+    pixels = images.float().sub_(split.mean).div_(split.std).permute(0, 3, 1, 2)  # (B, C, H, W)
+    side_px = pixels.shape[-1]
+    if side_px == resolution_px:
+        return pixels
+    size = (resolution_px, resolution_px)
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=resolution_px < side_px)

@@ -1,0 +1,223 @@
+"""Image folders: find classes and files, say what is wrong, decode to square uint8 images."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cmtscale.data.pack import Pool
+from cmtscale.data.splits import SPLIT_NAMES, IntArray
+from cmtscale.spec.errors import DataError
+
+# what torchvision's ImageFolder reads
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+CHUNK = 256  # images decoded at a time: 38 MB at 224 px
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageTree:
+    """The image files of a folder, ordered by split, class and path.
+
+    `given` holds the indices of the splits that the folder itself has; `fingerprint` hashes paths,
+    sizes and modification times.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    labels: IntArray
+    class_names: tuple[str, ...]
+    given: dict[str, IntArray]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    path: Path
+    reason: str
+
+
+def scan_folder(root: Path) -> ImageTree:
+    """Find the images below `root` without opening one.
+
+    Either `root/train/CLASS/…` with optional `root/val` and `root/test`, or `root/CLASS/…`.
+    Raises `DataError` for a folder that cannot be trained on.
+    """
+    if not root.exists():
+        raise DataError(
+            f"folder {root} does not exist; give folder:PATH with one subfolder of images per class"
+        )
+    if not root.is_dir():
+        raise DataError(f"{root} is a file, not a folder; give the folder that holds the classes")
+    try:
+        return _scan(root)
+    except OSError as error:
+        raise DataError(
+            f"folder {error.filename} cannot be read: {error.strerror}; make it readable"
+        ) from error
+
+
+def read_folder(tree: ImageTree, *, resolution_px: int) -> Pool:
+    """The images of `tree`, short side resized to the packed side, the centre cut out.
+
+    The packed side is `resolution_px`, or the median short side if that is smaller; images below
+    it are enlarged. One channel if every file is greyscale (mode L), RGB otherwise. Raises
+    `DataError` that counts the unreadable files and names the first.
+    """
+    headers = [header for chunk in _read_each(_header, tree) for header in chunk]
+    channels = 1 if all(is_grey for _, is_grey in headers) else 3
+    native_px = int(np.median([short_px for short_px, _ in headers]))
+    side_px = min(resolution_px, native_px)
+    decode = partial(_decode, mode="L" if channels == 1 else "RGB", side_px=side_px)
+    return Pool(
+        blocks=(np.stack(chunk) for chunk in _read_each(decode, tree)),
+        shape=(len(tree.paths), side_px, side_px, channels),
+        labels=tree.labels,
+        class_names=tree.class_names,
+        given=tree.given,
+        native_px=native_px,
+    )
+
+
+def _scan(root: Path) -> ImageTree:
+    folders = _split_folders(root)
+    class_names = _subfolders(next(iter(folders.values())))
+    paths: list[Path] = []
+    labels: list[int] = []
+    given: dict[str, IntArray] = {}
+    for split, folder in folders.items():
+        _require_classes(folder, class_names)
+        start = len(paths)
+        for label, name in enumerate(class_names):
+            files = _image_files(folder / name)
+            paths += files
+            labels += [label] * len(files)
+        if split:
+            given[split] = np.arange(start, len(paths))
+    return ImageTree(
+        root=root,
+        paths=tuple(paths),
+        labels=np.array(labels, dtype=np.int64),
+        class_names=class_names,
+        given=given,
+        fingerprint=_fingerprint(root, paths),
+    )
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    names = _subfolders(root)
+    if "train" not in names:
+        return {"": root}
+    if foreign := sorted(set(names) - set(SPLIT_NAMES)):
+        if not _subfolders(root / "train"):
+            return {"": root}  # a class that happens to be called train
+        raise DataError(
+            f"folder {root} has {foreign[0]!r} beside 'train'; "
+            "name the splits train, val and test, and move anything else away"
+        )
+    return {name: root / name for name in SPLIT_NAMES if name in names}
+
+
+def _require_classes(folder: Path, class_names: tuple[str, ...]) -> None:
+    names = _subfolders(folder)
+    if not names:
+        raise DataError(
+            f"folder {folder} has no class folders; "
+            f"put the images of each class into one, such as {folder / 'cat' / '1.jpg'}"
+        )
+    if odd := sorted(set(names) ^ set(class_names)):
+        raise DataError(
+            f"class {odd[0]!r} is not in every split of {folder.parent}; "
+            "train, val and test need the same class folders"
+        )
+    if len(names) < 2:
+        raise DataError(f"folder {folder} has the single class {names[0]!r}; use two or more")
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            entry.name
+            for entry in folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(
+        Path(place) / name
+        for place, _, names in os.walk(folder, followlinks=True, onerror=_raise)
+        for name in names
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    )
+    if not files:
+        raise DataError(
+            f"class folder {folder} holds no images ({' '.join(EXTENSIONS)}); add some or remove it"
+        )
+    return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _fingerprint(root: Path, paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        name = path.relative_to(root).as_posix()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def _read_each(read: Callable[[Path], T], tree: ImageTree) -> Iterator[list[T]]:
+    """Apply `read` to every file, in chunks; at the end raise one error for all that failed."""
+    broken: list[_Unreadable] = []
+    with ThreadPoolExecutor() as threads:
+        for start in range(0, len(tree.paths), CHUNK):
+            chunk = list(threads.map(partial(_attempt, read), tree.paths[start : start + CHUNK]))
+            broken += [result for result in chunk if isinstance(result, _Unreadable)]
+            if not broken:
+                yield [result for result in chunk if not isinstance(result, _Unreadable)]
+    if broken:
+        raise DataError(
+            f"{len(broken)} of {len(tree.paths)} images cannot be read, first {broken[0].path}: "
+            f"{broken[0].reason}; replace or remove them"
+        )
+
+
+def _attempt(read: Callable[[Path], T], path: Path) -> T | _Unreadable:
+    # Pillow raises these for broken files, SyntaxError for some broken PNG and TIFF
+    try:
+        return read(path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        is_foreign = isinstance(error, UnidentifiedImageError)
+        reason = "not an image" if is_foreign else str(error).splitlines()[0]
+        return _Unreadable(path, reason)
+
+
+def _header(path: Path) -> tuple[int, bool]:
+    with Image.open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"pixels of mode {image.mode}, only 8 bits are read")
+        return min(image.size), image.mode == "L"
+
+
+def _decode(path: Path, *, mode: str, side_px: int) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    if "transparency" in upright.info:  # a palette with alpha: Pillow warns unless it is unfolded
+        upright = upright.convert("RGBA")
+    square = ImageOps.fit(upright.convert(mode), (side_px, side_px), Image.Resampling.BICUBIC)
+    return np.asarray(square).reshape(side_px, side_px, -1)

@@ -1,0 +1,213 @@
+"""Where images come from: the data spec a user types, and how each source is read."""
+
+import contextlib
+import difflib
+import gzip
+import os
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cmtscale.data.pack import Dataset, Pool, default_cache_dir, open_or_pack, own_folder
+from cmtscale.data.splits import IntArray
+from cmtscale.spec.errors import DataError
+
+FOLDER = "folder:"
+# source → its class in torchvision.datasets; digits comes with scikit-learn
+TORCHVISION = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+NAMES = ("digits", *TORCHVISION)
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
+FASHION_MNIST_FILES = {  # images and labels, training before test, gzipped (.gz) or not
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set by name; `path` is set for image folders only."""
+
+    name: str
+    path: Path | None = None
+
+
+def parse_source(spec: str) -> Source:
+    """Read `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `folder:PATH`.
+
+    A folder's source is named after the folder. Raises `DataError` for anything else; whether a
+    folder exists is not looked at.
+    """
+    if spec.startswith(FOLDER):
+        place = spec.removeprefix(FOLDER)
+        if not place:
+            raise DataError("data 'folder:' names no folder; use folder:PATH")
+        path = Path(place).expanduser().resolve()
+        return Source(name=path.name or "root", path=path)
+    name = spec.lower().replace("_", "-")
+    if name in NAMES:
+        return Source(name=name)
+    message = f"data {spec!r} is not one of {', '.join(NAMES)}, folder:PATH"
+    if "/" in spec or Path(spec).is_dir():
+        raise DataError(f"{message}; use folder:{spec}")
+    raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMES, n=1, cutoff=0)[0]}")
+
+
+def load_data(
+    spec: str,
+    *,
+    resolution_px: int,
+    cache_dir: Path | None = None,
+    data_dir: Path | None = None,
+    download: bool = True,
+    seed: int = 0,
+) -> Dataset:
+    """Open the data set that `spec` names, packing it first if the cache lacks it.
+
+    `resolution_px` is the largest side that anyone will train at. Images are packed at that side
+    but never above their native one: enlarging adds no information and is done per batch on the
+    device. `data_dir` (default `$CMTSCALE_DATA`, then the cache's downloads) is laid out as
+    torchvision's root; `download` allows a checked download into it. `seed` draws the splits.
+    Raises `DataError`, before anything is trained, for whatever is wrong with the data.
+    """
+    assert resolution_px > 0
+    source = parse_source(spec)
+    cache_dir = (cache_dir or default_cache_dir()).expanduser()
+    if source.path is not None:
+        from cmtscale.data.folders import read_folder, scan_folder
+
+        tree = scan_folder(source.path)
+        return open_or_pack(
+            cache_dir,
+            name=source.name,
+            key={"files": tree.fingerprint, "resolution_px": resolution_px},
+            seed=seed,
+            read=lambda: read_folder(tree, resolution_px=resolution_px),
+        )
+
+    def read() -> Pool:
+        if source.name == "digits":
+            return _read_digits()
+        environment = os.environ.get("CMTSCALE_DATA")
+        given = data_dir or (Path(environment) if environment else None)
+        root = given.expanduser() if given else cache_dir / "downloads"
+        if source.name == "fashion-mnist" and (local := _find_fashion_mnist(root)):
+            return _read_fashion_mnist(local)
+        if download and given is None:
+            own_folder(root)
+        return _read_torchvision(source.name, root, download=download)
+
+    # the native sides, 8 to 32 px, are never above a resolution that a network can have
+    return open_or_pack(
+        cache_dir, name=source.name, key={"name": source.name}, seed=seed, read=read
+    )
+
+
+def _read_digits() -> Pool:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 levels of ink
+    return Pool(
+        blocks=[images[..., None]],
+        shape=(*images.shape, 1),
+        labels=digits.target.astype(np.int64),
+        class_names=tuple(str(digit) for digit in range(10)),
+        given={},
+        native_px=images.shape[1],
+        may_flip=False,  # a mirrored 2 is no 2
+    )
+
+
+def _read_torchvision(name: str, root: Path, *, download: bool) -> Pool:
+    from torchvision import datasets
+
+    dataset = getattr(datasets, TORCHVISION[name])
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
+            train, test = (dataset(root, train=part, download=download) for part in (True, False))
+    except (OSError, RuntimeError) as error:
+        reason = str(getattr(error, "reason", error)).splitlines()[0].rstrip(".")
+        hint = ", or install Debian's dataset-fashion-mnist" if name == "fashion-mnist" else ""
+        raise DataError(
+            f"{name} is neither in {root} nor can it be downloaded ({reason}); set CMTSCALE_DATA "
+            f"to a folder that holds torchvision's copy of it{hint}"
+        ) from error
+    if name == "fashion-mnist":
+        return _read_fashion_mnist(root / "FashionMNIST" / "raw")
+    return _pool_with_test(
+        images=[train.data, test.data],
+        labels=[np.array(part.targets, dtype=np.int64) for part in (train, test)],
+        class_names=tuple(train.classes),
+    )
+
+
+def _find_fashion_mnist(root: Path) -> Path | None:
+    """The first local folder that has all four IDX files, gzipped or not."""
+    for folder in (root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST):
+        if all(_plain_or_gz(folder / name) for name in FASHION_MNIST_FILES):
+            return folder
+    return None
+
+
+def _read_fashion_mnist(folder: Path) -> Pool:
+    # not through torchvision: it will not unpack gzipped files other than its own download
+    from torchvision.datasets import FashionMNIST
+
+    images, labels, test_images, test_labels = (
+        _read_idx(folder / name, shape) for name, shape in FASHION_MNIST_FILES.items()
+    )
+    if (label := max(labels.max(), test_labels.max())) > 9:
+        raise DataError(f"label {label} in {folder}; Fashion-MNIST's are 0 to 9, replace the files")
+    return _pool_with_test(
+        images=[images[..., None], test_images[..., None]],
+        labels=[labels.astype(np.int64), test_labels.astype(np.int64)],
+        class_names=tuple(FashionMNIST.classes),
+    )
+
+
+def _plain_or_gz(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return next((place for place in (path, packed) if place.is_file()), None)
+
+
+def _read_idx(name: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """One IDX file: two zero bytes, type 8 (uint8), number of axes, big-endian sides, data."""
+    path = _plain_or_gz(name)
+    assert path is not None
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}; replace it or remove it") from error
+    header = bytes((0, 0, 8, len(shape))) + np.array(shape, dtype=">i4").tobytes()
+    if not data.startswith(header) or len(data) != len(header) + int(np.prod(shape)):
+        raise DataError(
+            f"{path} is not Fashion-MNIST's file of {'x'.join(map(str, shape))} bytes; "
+            "replace it or remove it"
+        )
+    return np.frombuffer(data, dtype=np.uint8, offset=len(header)).reshape(shape)
+
+
+def _pool_with_test(
+    *,
+    images: list[npt.NDArray[np.uint8]],
+    labels: list[IntArray],
+    class_names: tuple[str, ...],
+) -> Pool:
+    """A pool of official training and test images, in this order."""
+    count, side, _, channels = images[0].shape
+    total = count + len(images[1])
+    return Pool(
+        blocks=images,
+        shape=(total, side, side, channels),
+        labels=np.concatenate(labels),
+        class_names=class_names,
+        given={"train": np.arange(count), "test": np.arange(count, total)},
+        native_px=side,
+    )

@@ -1,0 +1,232 @@
+"""Batches: order, augmentation, normalisation and resizing, the same for the same seed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmtscale.data.batches import (
+    DeviceSplit,
+    batches_per_epoch,
+    device_split,
+    epoch_batches,
+    eval_batches,
+)
+from cmtscale.data.pack import Dataset
+from cmtscale.data.sources import load_data
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def train(digits: Dataset) -> DeviceSplit:
+    return device_split(digits, digits.splits.train, device=CPU)
+
+
+@pytest.fixture
+def photos(pets: Path, tmp_path: Path) -> Dataset:
+    """40 RGB noise images, 40 x 40 px."""
+    return load_data(f"folder:{pets}", resolution_px=64, cache_dir=tmp_path / "cache")
+
+
+def epoch(
+    split: DeviceSplit,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    resolution_px: int = 8,
+    flip: bool = False,
+    shift: float = 0.0,
+) -> list[tuple[Tensor, Tensor]]:
+    return list(
+        epoch_batches(
+            split,
+            batch_size=batch_size,
+            resolution_px=resolution_px,
+            generator=torch.Generator().manual_seed(seed),
+            flip=flip,
+            shift_px_fraction=shift,
+        )
+    )
+
+
+def raw_pixels(split: DeviceSplit, images: Tensor) -> np.ndarray:
+    """Batches at the stored side, back to uint8 (B, side, side, C)."""
+    pixels = images.permute(0, 2, 3, 1) * split.std + split.mean
+    return pixels.round().to(torch.uint8).numpy()
+
+
+def held(split: DeviceSplit) -> DeviceSplit:
+    """The same split with its images in memory, as on an accelerator."""
+    return replace(split, images=torch.from_numpy(np.array(split.dataset.images[split.indices])))
+
+
+def test_eval_batches_are_the_whole_split_in_order(digits: Dataset) -> None:
+    split = device_split(digits, digits.splits.val, device=CPU)
+    batches = list(eval_batches(split, batch_size=100, resolution_px=8))
+    assert [len(labels) for _, labels in batches] == [100, 100, 70]
+    images = torch.cat([images for images, _ in batches])
+    assert np.array_equal(raw_pixels(split, images), digits.images[digits.splits.val])
+    labels = torch.cat([labels for _, labels in batches])
+    assert np.array_equal(labels.numpy(), digits.labels[digits.splits.val])
+
+
+def test_an_epoch_shows_each_image_at_most_once_with_its_own_label(train: DeviceSplit) -> None:
+    batches = epoch(train, batch_size=100)
+    assert (
+        [len(labels) for _, labels in batches]
+        == [100] * 12
+        == [100] * batches_per_epoch(train, 100)
+    )
+    pixels = np.concatenate([raw_pixels(train, images) for images, _ in batches])
+    labels = torch.cat([labels for _, labels in batches]).numpy()
+    stored = train.dataset.images[train.indices]
+    known = {image.tobytes(): label for image, label in zip(stored, train.labels, strict=True)}
+    assert len(known) == len(stored)  # no two digits are alike
+    assert len({image.tobytes() for image in pixels}) == 1200
+    assert all(known[image.tobytes()] == label for image, label in zip(pixels, labels, strict=True))
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch(digits: Dataset) -> None:
+    split = device_split(digits, digits.splits.train[:30], device=CPU)
+    assert [len(labels) for _, labels in epoch(split, batch_size=64)] == [30]
+    assert batches_per_epoch(split, 64) == 1
+
+
+def test_the_same_generator_state_gives_the_same_batches_bitwise(photos: Dataset) -> None:
+    split = device_split(photos, photos.splits.train, device=CPU)
+    settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
+    first, again, other = (epoch(split, seed=seed, **settings) for seed in (3, 3, 4))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+    assert not torch.equal(first[0][0], other[0][0])
+
+
+def test_batches_from_the_file_equal_those_from_memory(photos: Dataset) -> None:
+    split = device_split(photos, photos.splits.train, device=CPU)
+    assert split.images is None  # on the CPU the page cache holds the file, once for all workers
+    settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
+    for (a, x), (b, y) in zip(
+        epoch(split, **settings), epoch(held(split), **settings), strict=True
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(x, y)
+    pairs = zip(
+        eval_batches(split, batch_size=9, resolution_px=32),
+        eval_batches(held(split), batch_size=9, resolution_px=32),
+        strict=True,
+    )
+    assert all(torch.equal(a, b) and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_the_generator_moves_by_whole_epochs_whatever_the_recipe(train: DeviceSplit) -> None:
+    states = []
+    for flip, shift, resolution_px in ((False, 0.0, 8), (True, 0.2, 64)):
+        generator = torch.Generator().manual_seed(0)
+        epoch_batches(
+            train,
+            batch_size=64,
+            resolution_px=resolution_px,
+            generator=generator,
+            flip=flip,
+            shift_px_fraction=shift,
+        )  # not even iterated
+        states.append(generator.get_state())
+    assert torch.equal(*states)
+
+
+def test_augmentation_is_independent_of_the_order_of_images(train: DeviceSplit) -> None:
+    plain, shifted = epoch(train), epoch(train, shift=0.2)
+    assert all(torch.equal(x, y) for (_, x), (_, y) in zip(plain, shifted, strict=True))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_image_is_a_mirrored_and_reflected_shift_of_its_own(
+    photos: Dataset, flip: bool
+) -> None:
+    split = device_split(photos, photos.splits.train, device=CPU)
+    plain = raw_pixels(split, epoch(split, batch_size=28, resolution_px=40)[0][0])
+    augmented = raw_pixels(
+        split, epoch(split, batch_size=28, resolution_px=40, flip=flip, shift=0.05)[0][0]
+    )
+    found = []
+    for image, result in zip(plain, augmented, strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+        found += [
+            (y, x, mirrored)
+            for y in range(5)
+            for x in range(5)
+            for mirrored in (False, True)
+            if np.array_equal(padded[y : y + 40, x : x + 40][:, :: -1 if mirrored else 1], result)
+        ]
+    assert len(found) == 28
+    ys, xs, mirrors = zip(*found, strict=True)
+    assert set(ys) == set(xs) == {0, 1, 2, 3, 4}
+    assert set(mirrors) == ({False, True} if flip else {False})
+
+
+def test_about_half_of_the_images_are_mirrored(digits: Dataset) -> None:
+    free = replace(digits, may_flip=True)
+    split = device_split(free, digits.splits.train, device=CPU)
+    plain, flipped = epoch(split, batch_size=1257), epoch(split, batch_size=1257, flip=True)
+    unequal = (plain[0][0] != flipped[0][0]).flatten(1).any(1)
+    mirrored = (plain[0][0].flip(-1) == flipped[0][0]).flatten(1).all(1)
+    assert (unequal <= mirrored).all()
+    # binomial, n = 1257: five standard deviations are 7 %
+    assert 0.43 < unequal.float().mean() < 0.57
+
+
+def test_digits_are_never_mirrored(train: DeviceSplit) -> None:
+    for (plain, _), (asked, _) in zip(epoch(train), epoch(train, flip=True), strict=True):
+        assert torch.equal(plain, asked)
+
+
+def test_training_images_have_zero_mean_and_unit_deviation(
+    digits: Dataset, photos: Dataset
+) -> None:
+    for data in (digits, photos):
+        split = device_split(data, data.splits.train, device=CPU)
+        side_px = data.images.shape[1]
+        ((images, _),) = eval_batches(split, batch_size=len(split), resolution_px=side_px)
+        # float32 sums over 10^5 pixels
+        assert images.mean((0, 2, 3)).tolist() == pytest.approx([0] * data.channels, abs=1e-5)
+        std = images.std((0, 2, 3), unbiased=False)
+        assert std.tolist() == pytest.approx([1] * data.channels, abs=1e-5)
+
+
+@pytest.mark.parametrize("resolution_px", [32, 40, 96])
+def test_resizing_is_bilinear_antialiased_and_keeps_channels_last(
+    photos: Dataset, resolution_px: int
+) -> None:
+    split = device_split(photos, photos.splits.val, device=CPU)
+    ((images, _),) = eval_batches(split, batch_size=6, resolution_px=resolution_px)
+    assert images.shape == (6, 3, resolution_px, resolution_px)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    stored = torch.from_numpy(np.array(photos.images[photos.splits.val])).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (photos.mean, photos.std))
+    # independently: resized first, in double precision, normalised afterwards
+    expected = F.interpolate(
+        stored.double() / 255,
+        size=(resolution_px, resolution_px),
+        mode="bilinear",
+        antialias=resolution_px < 40,
+    )
+    # interpolation weights in float32: 1e-5 of values of about 1
+    torch.testing.assert_close(images.double(), (expected - mean) / std, rtol=0, atol=1e-4)
+    low, high = (0 - mean) / std, (1 - mean) / std
+    assert (images >= low - 1e-5).all()
+    assert (images <= high + 1e-5).all()
+
+
+@pytest.mark.gpu
+def test_batches_on_the_gpu_equal_those_on_the_cpu(photos: Dataset) -> None:
+    here = device_split(photos, photos.splits.train, device=CPU)
+    there = device_split(photos, photos.splits.train, device=torch.device("cuda"))
+    assert there.images is not None
+    settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
+    for (a, x), (b, y) in zip(epoch(here, **settings), epoch(there, **settings), strict=True):
+        torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-5)
+        assert torch.equal(x, y.cpu())
