@@ -1,0 +1,89 @@
+"""Learning curves: one line per candidate, the best labelled."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cmtscale.report.layout import (
+    ACCURACY,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PALE,
+    PURPLE,
+    VERMILLION,
+    Label,
+    about,
+    describe,
+    label_ends,
+    panels,
+    styled,
+)
+from cmtscale.spec.errors import ResultsError
+
+_LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"))
+
+
+@styled
+def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
+    """Validation accuracy against images seen, one line per candidate (mean over its seeds).
+
+    Training loss where nothing was evaluated on the way. The three best by score, the choice and
+    the paper's constants are labelled with their shares. One panel per run and rung. Raises
+    `ResultsError` where no curve of a complete run was kept.
+    """
+    done = curves[curves["status"] == "complete"]
+    if done.empty:
+        raise ResultsError("no metrics.jsonl or curves.csv holds the curve of a complete run")
+    evaluations = done.groupby("run_id")["val_accuracy"].count()
+    metric, factor = ("val_accuracy", 100.0) if evaluations.max() > 1 else ("train_loss", 1.0)
+    keys = ["run", "rung", "candidate", "images"]
+    lines = done.dropna(subset=[metric]).groupby(keys)[[metric]].mean().reset_index()
+    figure, groups = panels(lines, ["run", "rung"], height_in=2.7)
+    ends: list[tuple[Axes, list[Label]]] = []
+    for ax, group in groups:
+        rows = about(candidates, group, ["run", "rung"])
+        labels: list[Label] = []
+        highlights = _highlights(rows)
+        for name, line in group.groupby("candidate", sort=True):
+            colour, marker, text = highlights.get(str(name), (PALE, "", ""))
+            x, y = line["images"].to_numpy(), factor * line[metric].to_numpy()
+            width, level = (1.4, 3) if text else (0.7, 2)
+            ax.plot(x, y, color=colour, marker=marker, ms=3, lw=width, zorder=level, label=name)
+            labels += [(x[-1], y[-1], text, colour)] if text else []
+        ax.set(xlabel="training images seen", ylabel=ACCURACY if factor > 1 else "training loss")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        title = describe(rows, name_run=len(groups) > 1)
+        ax.set_title(f"{title}\nlabels: depth/width/resolution share in %")
+        # the first third is the same steep rise for all and would flatten the rest
+        start = group["images"].max() / 3
+        late = factor * group[group["images"] >= start][metric]
+        ax.set_xlim(left=0.9 * start)
+        ax.set_ylim(late.min() - 0.02 * np.ptp(late), late.max() + 0.05 * np.ptp(late))
+        ends.append((ax, labels))
+    label_ends(figure, ends)
+    return figure
+
+
+def _highlights(about: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and label of the candidates that a learning curve is labelled for."""
+    ranked = about[about["on_budget"] & (about["seeds"] > 0)].sort_values("val_loss")
+    chosen = ranked[ranked["chosen"]]
+    marked = pd.concat([chosen, ranked.head(3)]).drop_duplicates("candidate")
+    looks = list(zip(marked.itertuples(), _LOOKS, strict=False))
+    papers = ranked[(ranked["role"] == "paper") & ~ranked["candidate"].isin(marked["candidate"])]
+    looks += [(row, (PURPLE, "P")) for row in papers.itertuples()]
+    return {
+        str(row.candidate): (colour, marker, _share_label(row)) for row, (colour, marker) in looks
+    }
+
+
+def _share_label(row: Any) -> str:
+    shares = "/".join(f"{100 * share:.0f}" for share in (row.depth, row.width, row.resolution))
+    what = " choice" if row.chosen else " paper" if row.role == "paper" else ""
+    return f"{row.candidate} {shares}{what}"

@@ -1,0 +1,89 @@
+"""The four figures of a search, and saving them; a figure without data raises `ResultsError`."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cmtscale.atomic import write_atomically
+from cmtscale.report import frames
+from cmtscale.report.against_macs import ablation, accuracy_flops
+from cmtscale.report.curves import learning_curves
+from cmtscale.report.layout import STYLE
+from cmtscale.report.ternary import triangle
+from cmtscale.spec.errors import ResultsError
+
+__all__ = [
+    "SavedFigures",
+    "ablation",
+    "accuracy_flops",
+    "learning_curves",
+    "save_figures",
+    "triangle",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedFigures:
+    """The files that `save_figures` wrote, and per figure that was left out, why."""
+
+    files: tuple[Path, ...]
+    skipped: dict[str, str]
+
+
+def save_figures(path: str | Path, out: str | Path | None = None) -> SavedFigures:
+    """Draw all figures of a run folder, or of a root of them, as PNG and SVG into `out`.
+
+    `out` is `<path>/figures` by default. The same results give the same SVG bytes. Every file
+    is replaced whole, after all were drawn. Raises `ResultsError`.
+    """
+    results = frames.load_results(path)
+    rows = frames.candidates(results)
+    curves = pd.concat([frames.load_curves(folder) for folder in frames.run_folders(path)])
+    drawings: dict[str, Callable[[], Figure]] = {
+        "accuracy-flops": lambda: accuracy_flops(rows, frames.load_literature()),
+        "ablation": lambda: ablation(rows),
+        "triangle": lambda: triangle(rows),
+        "learning-curves": lambda: learning_curves(curves, rows),
+    }
+    rendered: dict[str, bytes] = {}
+    skipped: dict[str, str] = {}
+    for name, draw in drawings.items():
+        try:
+            figure = draw()
+        except ResultsError as error:
+            skipped[name] = str(error)
+            continue
+        rendered |= {f"{name}.{kind}": _render(figure, kind) for kind in ("png", "svg")}
+    folder = Path(path) / "figures" if out is None else Path(out)
+    return SavedFigures(files=_write(folder, rendered), skipped=skipped)
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(
+            buffer, format=kind, dpi=300, metadata={"Date": None} if kind == "svg" else None
+        )
+    return buffer.getvalue()
+
+
+def _write(folder: Path, contents: dict[str, bytes]) -> tuple[Path, ...]:
+    for name, content in contents.items():
+        try:
+            write_atomically(folder / name, partial(_fill, content))
+        except OSError as error:
+            raise ResultsError(
+                f"figures cannot be written to {folder}: {error.strerror}; name a folder that can"
+            ) from error
+    return tuple(folder / name for name in contents)
+
+
+def _fill(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)

@@ -1,0 +1,232 @@
+"""How figures look: size, fonts, palette, panels, and labels that do not overlap."""
+
+import itertools
+import textwrap
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+from cmtscale.spec.budget import format_macs
+
+COLUMN_IN = 3.5  # one column of a two-column page; several panels take both
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
+    "font.size": 7.0,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "legend.fontsize": 7.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.5,
+    "svg.hashsalt": "cmtscale",  # the same frame gives the same bytes
+}
+ACCURACY = "validation accuracy (%)"
+# Okabe and Ito's palette: told apart with any colour vision; yellow is too pale for lines.
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY, BLACK, GREY, PALE = "#CC79A7", "#56B4E9", "#000000", "#767676", "#C8C8C8"
+MARKS = (
+    (BLUE, "o"),
+    (VERMILLION, "s"),
+    (GREEN, "^"),
+    (ORANGE, "D"),
+    (PURPLE, "v"),
+    (SKY, "P"),
+    (BLACK, "X"),
+)
+
+_LEADER = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0}
+_TITLE_CHARACTERS = 50  # what fits over one column's axes
+
+Label = tuple[float, float, str, str]  # x, y in data coordinates, text, colour
+_Arguments = ParamSpec("_Arguments")
+
+
+def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+    """Run a drawing function under `STYLE`, whatever the user's matplotlibrc says."""
+
+    @wraps(draw)
+    def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(STYLE)
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def panels(
+    frame: pd.DataFrame, by: list[str], *, height_in: float
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with one panel per group of `frame`: one column wide, or two with several."""
+    groups: list[tuple[Hashable, pd.DataFrame]] = list(frame.groupby(by, sort=True))
+    columns = min(2, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(COLUMN_IN * columns, height_in * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, number + 1) for number in range(len(groups))]
+    return figure, [(ax, group) for ax, (_, group) in zip(axes, groups, strict=True)]
+
+
+def about(candidates: pd.DataFrame, group: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """All candidates, failed ones too, of the runs that a panel shows."""
+    return candidates.merge(group[by].drop_duplicates(), on=by)
+
+
+def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
+    """What a panel stands on: data, seeds, epochs, runs without a result, tour."""
+    failed = int(group["failed"].sum())
+    parts = [
+        ", ".join(sorted({data.rsplit("/", 1)[-1] for data in group["data"]})),
+        _range(group["seeds"], "seed"),
+        _range(group["epochs"], "epoch"),
+        *([f"{failed} run{'s' if failed > 1 else ''} failed"] if failed else []),
+    ]
+    lines = [", ".join(parts)]
+    if name_run:
+        runs, rungs = sorted(set(group["run"])), sorted(set(group["rung"]))
+        lines.insert(0, ", ".join(runs) + (f", rung {rungs[0]}" if len(rungs) == 1 else ""))
+    if group["tour"].any():
+        what = "tour: recommends" if group["tour"].all() else "tours among them recommend"
+        lines.append(f"{what} nothing")
+    return "\n".join(textwrap.fill(line, _TITLE_CHARACTERS) for line in lines)
+
+
+def macs_axis(ax: Axes, macs: Iterable[float]) -> None:
+    """Cost along x: logarithmic unless all cost about the same; ticks as budgets are written."""
+    values = list(macs)
+    low, high = min(values), max(values)
+    if high > 1.5 * low:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+        ax.set_xlim(low / 1.4, high * 1.25)
+    else:
+        middle = (low + high) / 2
+        ax.set_xlim(min(low, 0.96 * middle), max(high, 1.04 * middle))
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))
+
+
+def label_points(
+    figure: Figure,
+    panels: Sequence[tuple[Axes, Sequence[Label], Iterable[tuple[float, float]]]],
+) -> None:
+    """Write each label near its point, off the panel's other points and the labels before it.
+
+    To be called once, when everything else is drawn: what is drawn later moves the axes.
+    """
+    figure.draw_without_rendering()
+    for ax, labels, points in panels:
+        _place(figure, ax, labels, points)
+
+
+def _place(
+    figure: Figure, ax: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]]
+) -> None:
+    pixel = figure.dpi / 72
+    taken = [
+        Bbox.from_bounds(x - 3 * pixel, y - 3 * pixel, 6 * pixel, 6 * pixel)
+        for x, y in ax.transData.transform(np.asarray([*points]).reshape(-1, 2))
+    ]
+    frame = ax.get_window_extent()
+    for x, y, text, colour in labels:
+        best: tuple[float, Any, Bbox] | None = None
+        for distance, angle in itertools.product((8, 14, 20, 28, 38, 50), range(0, 360, 30)):
+            note = _note(ax, (x, y), text, colour, distance, np.deg2rad(angle))
+            box = note.get_window_extent()
+            clashes = sum(box.overlaps(other) for other in taken)
+            outside = not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1))
+            penalty = clashes + 100 * outside
+            if best is None or penalty < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (penalty, note, box)
+            else:
+                note.remove()
+            if best[0] == 0:
+                break
+        assert best is not None
+        taken.append(best[2].padded(pixel))
+
+
+def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -> None:
+    """Write labels right of each of the axes at the height of their line ends, moved apart.
+
+    To be called once, when everything else is drawn: what is drawn later moves the axes.
+    """
+    figure.draw_without_rendering()
+    gap = 9.5 * figure.dpi / 72  # a line of 7 pt text
+    for ax, labels in panels:
+        ordered = sorted(labels, key=lambda label: label[1])
+        wanted = [ax.transData.transform((x, y))[1] for x, y, _, _ in ordered]
+        frame = ax.get_window_extent()
+        heights = spread(wanted, gap, frame.y0, frame.y1)
+        for (x, y, text, colour), height in zip(ordered, heights, strict=True):
+            ax.annotate(
+                text,
+                (x, y),
+                xytext=(1.03, (height - frame.y0) / frame.height),
+                textcoords="axes fraction",
+                color=colour,
+                va="center",
+                annotation_clip=False,
+                arrowprops={**_LEADER, "color": colour, "relpos": (0, 0.5), "shrinkB": 2},
+            )
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
+    """The sorted heights at least `gap` apart that are nearest to the wanted ones (sorted too).
+
+    Within `low` to `high` if they fit there. Least squares: pools adjacent violators.
+    """
+    pools: list[tuple[float, int]] = []  # mean, size
+    for index, height in enumerate(wanted):
+        mean, size = height - gap * index, 1
+        while pools and pools[-1][0] > mean:
+            before, count = pools.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    level = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    top = max(low, high - gap * (len(wanted) - 1))
+    return np.asarray(np.clip(level, low, top) + gap * np.arange(len(wanted)))
+
+
+def _note(
+    ax: Axes, point: tuple[float, float], text: str, colour: str, distance: float, angle: float
+) -> Any:
+    across, up = np.cos(angle), np.sin(angle)
+    note = ax.annotate(
+        text,
+        point,
+        xytext=(distance * across, distance * up),
+        textcoords="offset points",
+        color=colour,
+        ha="left" if across > 0.1 else "right" if across < -0.1 else "center",
+        va="bottom" if up > 0.1 else "top" if up < -0.1 else "center",
+        arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if distance > 8 else None,
+    )
+    note.set_in_layout(False)
+    return note
+
+
+def _range(values: "pd.Series[float]", unit: str) -> str:
+    positive = values[values > 0]
+    if positive.empty:
+        return f"no {unit}s"
+    low, high = positive.min(), positive.max()
+    if low == high:
+        return f"{low:g} {unit}{'' if low == 1 else 's'}"
+    return f"{low:g}–{high:g} {unit}s"

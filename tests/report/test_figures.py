@@ -1,0 +1,349 @@
+"""The figures: what is drawn is what was measured, labels stay apart, files are whole."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.text import Annotation, Text
+
+from cmtscale.report import figures
+from cmtscale.report.frames import (
+    candidates,
+    load_curves,
+    load_literature,
+    load_results,
+    run_folders,
+)
+from cmtscale.report.layout import BLUE, PALE, spread
+from cmtscale.report.ternary import corner_coordinates, paper_point
+from cmtscale.spec.errors import ResultsError
+
+
+def table_of(path):
+    return candidates(load_results(path))
+
+
+def curves_of(path):
+    return pd.concat([load_curves(folder) for folder in run_folders(path)])
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.lines if line.get_label() == label]
+    return found
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def assert_readable(figure, monkeypatch):
+    """No text that is drawn is smaller than 7 pt, overlaps another, or leaves the page."""
+    drawn = []
+    draw = Text.draw
+
+    def record(self, renderer, *args, **kwargs):
+        drawn.extend([self] if self.get_visible() else [])
+        draw(self, renderer, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", record)
+        figure.draw_without_rendering()
+    shown = {text for text in drawn if text.get_text().strip()}
+    assert min(text.get_fontsize() for text in shown) >= 7
+    boxes = [(Text.get_window_extent(text), text.get_text()) for text in shown]
+    page = figure.bbox.padded(1)
+    for box, text in boxes:
+        assert page.containsx(box.x0), text
+        assert page.containsx(box.x1), text
+        assert page.containsy(box.y0), text
+        assert page.containsy(box.y1), text
+    for (one, first), (two, second) in itertools.combinations(boxes, 2):
+        shared = (
+            min(one.x1, two.x1) - max(one.x0, two.x0),
+            min(one.y1, two.y1) - max(one.y0, two.y0),
+        )
+        assert min(shared) < 1, f"{first!r} overlaps {second!r}"
+
+
+@pytest.fixture
+def root(tmp_path, folders):
+    """Three budgets on one data set, and a tour on another."""
+    for number, scale in enumerate((1.0, 2.0, 4.0)):
+        folders.write_run_folder(
+            tmp_path / f"fashion-mnist-cmt-ti-{4 * scale:g}G-1a2{number}",
+            twin_scale=scale,
+            luck=number,
+        )
+    folders.write_run_folder(
+        tmp_path / "digits-cmt-ti-4G-77aa", data="digits", tour=True, seeds=1, keep=9
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def ladder(tmp_path, folders):
+    first = folders.write_run_folder(tmp_path / "ladder")
+    second = folders.write_run_folder(
+        tmp_path / "more", rung=2, epochs=12, seeds=3, keep=9, luck=3, broken=False
+    )
+    folders.write_trials(first, folders.read_trials(first) + folders.read_trials(second))
+    for run in (second / "runs").iterdir():
+        run.rename(first / "runs" / run.name)
+    return first
+
+
+def test_accuracy_stands_at_the_macs_that_were_trained(run_folder):
+    table = table_of(run_folder)
+    (ax,) = figures.accuracy_flops(table).axes
+    drawn = {
+        (x, y) for container in ax.containers for x, y in zip(*container[0].get_data(), strict=True)
+    }
+    assert drawn == set(zip(table["proxy_macs"], 100 * table["val_accuracy"], strict=True))
+    assert ax.get_xlabel() == "MACs of the trained twins (for 4G)"
+    front = line(ax, "Pareto front")
+    best = table.loc[table["val_accuracy"].idxmax()]
+    assert front.get_ydata()[-1] == 100 * best["val_accuracy"]
+    assert (np.diff(front.get_xdata()) > 0).all()
+    assert (np.diff(front.get_ydata()) > 0).all()
+
+
+def test_error_bars_are_one_seed_sd_and_absent_for_one_seed(run_folder, folders):
+    table = table_of(run_folder).set_index("candidate")
+    (ax,) = figures.accuracy_flops(table.reset_index()).axes
+    bars = {
+        round(segment[:, 1].mean(), 6): np.ptp(segment[:, 1]) / 2
+        for container in ax.containers
+        for segment in container[2][0].get_segments()
+        if len(segment)
+    }
+    chosen = table.loc[folders.CHOICE]
+    assert bars[round(100 * chosen["val_accuracy"], 6)] == pytest.approx(
+        100 * chosen["val_accuracy_sd"]
+    )
+    assert np.isnan(bars.get(round(100 * table.loc["c04", "val_accuracy"], 6), np.nan))
+
+
+def test_real_networks_are_not_called_twins(run_folder):
+    table = table_of(run_folder)
+    (ax,) = figures.accuracy_flops(table.assign(proxy_macs=table["macs"])).axes
+    assert ax.get_xlabel() == "MACs"
+
+
+def test_literature_appears_on_imagenet_only(tmp_path, run_folder, folders):
+    imagenet = folders.write_run_folder(tmp_path / "inet", num_classes=1000)
+    literature = load_literature()
+    (ax,) = figures.accuracy_flops(table_of(imagenet), literature).axes
+    published = line(ax, "published CMT")
+    assert published.get_ydata().tolist() == [79.0, 81.8, 83.5, 84.5]
+    assert published.get_xdata().tolist() == pytest.approx([0.64e9, 1.54e9, 4.04e9, 9.33e9])
+    (ax,) = figures.accuracy_flops(table_of(run_folder), literature).axes
+    assert not [drawn for drawn in ax.lines if str(drawn.get_label()).startswith("published")]
+
+
+def test_the_front_is_of_the_last_rung(ladder):
+    table = table_of(ladder)
+    (ax,) = figures.accuracy_flops(table).axes
+    last = 100 * table.loc[table["rung"] == 2, "val_accuracy"]
+    assert set(line(ax, "Pareto front").get_ydata()) <= set(last)
+    assert "earlier rung, fewer epochs" in texts(ax.figure)
+
+
+def test_runs_of_one_base_join_to_curves(root, folders):
+    table = table_of(root)
+    (ax,) = figures.ablation(table).axes
+    for role in ("depth", "width", "resolution"):
+        rows = table[table["role"] == role].sort_values("proxy_macs")
+        drawn = line(ax, f"{role} only")
+        assert drawn.get_xdata()[0] == folders.BASE_MACS
+        assert drawn.get_xdata()[1:].tolist() == rows["proxy_macs"].tolist()
+        assert drawn.get_ydata()[1:] == pytest.approx(100 * rows["val_accuracy"].to_numpy())
+    compound = table[table["role"].isin(["compound", "paper"]) & (table["data"] == "fashion-mnist")]
+    best = compound.loc[compound.groupby("run")["val_loss"].idxmin()].sort_values("proxy_macs")
+    drawn = line(ax, "compound, best of 13")
+    assert drawn.get_ydata()[1:] == pytest.approx(100 * best["val_accuracy"].to_numpy())
+
+
+def test_other_epochs_are_not_joined(tmp_path, folders):
+    for epochs in (4, 12):
+        folders.write_run_folder(tmp_path / f"e{epochs}", epochs=epochs)
+    assert len(figures.ablation(table_of(tmp_path)).axes) == 2
+
+
+def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder, folders):
+    table = table_of(run_folder)
+    shown = table[table["on_budget"]]
+    ax = figures.triangle(table).axes[0]
+    (points,) = ax.collections
+    assert points.get_array().tolist() == shown["val_loss"].tolist()
+    x, y = corner_coordinates(
+        *(shown[name].to_numpy() for name in ("depth", "width", "resolution"))
+    )
+    np.testing.assert_allclose(points.get_offsets(), np.stack([x, y], axis=1))
+    written = texts(ax.figure)
+    assert "depth only\nα = 2.5" in written
+    assert "width only\nβ = 1.84" in written
+    assert "resolution only\nγ = 1.58" in written
+    assert f"choice {folders.CHOICE}" in written
+
+
+def test_the_papers_constants_lie_where_their_shares_say():
+    x, y = paper_point()
+    resolution = y / (3**0.5 / 2)
+    assert resolution == pytest.approx(0.305 / 0.933, abs=1e-3)
+    assert x - resolution / 2 == pytest.approx(0.429 / 0.933, abs=1e-3)
+
+
+def test_each_run_and_rung_has_its_own_triangle(ladder):
+    figure = figures.triangle(table_of(ladder))
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    assert [title.splitlines()[0] for title in titles] == ["ladder, rung 1", "ladder, rung 2"]
+
+
+def test_resolution_above_the_images_is_called_tokens(run_folder):
+    note = "images of 28 px: resolution adds tokens, not detail"
+    table = table_of(run_folder)
+    assert any(note in text for text in texts(figures.triangle(table)))
+    large = figures.triangle(table.assign(native_px=256.0))
+    assert not any("tokens" in text for text in texts(large))
+
+
+def test_learning_curves_are_means_over_complete_seeds_with_the_best_labelled(run_folder):
+    table, curves = table_of(run_folder), curves_of(run_folder)
+    (ax,) = figures.learning_curves(curves, table).axes
+    assert len(ax.lines) == len(table)
+    chosen = curves[(curves["candidate"] == "c07") & curves["val_accuracy"].notna()]
+    expected = 100 * chosen.groupby("images")["val_accuracy"].mean()
+    drawn = line(ax, "c07")
+    assert drawn.get_xdata().tolist() == expected.index.tolist()
+    assert drawn.get_ydata() == pytest.approx(expected.to_numpy())
+    assert to_hex(drawn.get_color()) == BLUE.lower()
+    labels = [note.get_text() for note in ax.texts if isinstance(note, Annotation)]
+    assert "c07 0/56/44 choice" in labels
+    best = table[table["on_budget"]].nsmallest(3, "val_loss")["candidate"]
+    labelled = {text.split()[0] for text in labels}
+    assert set(best) <= labelled
+    grey = [drawn for drawn in ax.lines if to_hex(drawn.get_color()) == PALE.lower()]
+    assert len(grey) == len(table) - len(labelled)
+
+
+def test_training_loss_stands_in_where_nothing_was_evaluated_on_the_way(run_folder):
+    curves = curves_of(run_folder)
+    ends = curves["images"] == curves["images"].max()
+    curves = curves[curves["train_loss"].notna() | ends]
+    (ax,) = figures.learning_curves(curves, table_of(run_folder)).axes
+    assert ax.get_ylabel() == "training loss"
+    assert len(line(ax, "c07").get_xdata()) == 10
+
+
+def test_a_tour_says_that_it_recommends_nothing(tmp_path, folders):
+    tour = folders.write_run_folder(tmp_path / "tour", data="digits", tour=True, keep=9)
+    table = table_of(tour)
+    for figure in (
+        figures.accuracy_flops(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(tour), table),
+    ):
+        assert any("tour: recommends nothing" in text for text in texts(figure))
+
+
+def test_titles_say_data_seeds_epochs_and_failures(run_folder):
+    (ax,) = figures.accuracy_flops(table_of(run_folder)).axes
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert title == "fashion-mnist, 1–2 seeds, 4 epochs, 2 runs failed"
+
+
+@pytest.mark.parametrize("place", ["run_folder", "root", "ladder"])
+def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatch):
+    path = request.getfixturevalue(place)
+    table = table_of(path)
+    literature = load_literature()
+    for figure in (
+        figures.accuracy_flops(table, literature),
+        figures.accuracy_flops(table.assign(num_classes=1000), literature),
+        figures.ablation(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(path), table),
+    ):
+        assert figure.get_figwidth() in (3.5, 7.0)
+        assert_readable(figure, monkeypatch)
+
+
+@given(st.lists(st.floats(0, 100), max_size=8).map(sorted))
+def test_labels_are_moved_apart_and_stay_in_the_frame(wanted):
+    heights = spread(wanted, 10.0, 0.0, 100.0)
+    assert (np.diff(heights) >= 10.0 - 1e-9).all()
+    assert all(-1e-9 <= height <= 100 + 1e-9 for height in heights)
+    if (np.diff(wanted) >= 10.0).all():
+        assert heights == pytest.approx(wanted)
+
+
+def test_saving_writes_png_and_svg_of_all_four(run_folder):
+    saved = figures.save_figures(run_folder)
+    names = {"accuracy-flops", "ablation", "triangle", "learning-curves"}
+    assert {path.name for path in saved.files} == {
+        f"{name}.{kind}" for name in names for kind in ("png", "svg")
+    }
+    assert saved.skipped == {}
+    assert sorted(saved.files) == sorted((run_folder / "figures").iterdir())
+    for path in saved.files:
+        start = b"\x89PNG" if path.suffix == ".png" else b"<?xml"
+        assert path.read_bytes().startswith(start)
+
+
+def test_the_same_results_give_the_same_svg_bytes(run_folder, tmp_path):
+    once = figures.save_figures(run_folder)
+    again = figures.save_figures(run_folder, tmp_path / "again")
+    for first, second in zip(once.files, again.files, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_a_figure_without_data_is_left_out_with_its_reason(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "run", keep=9)
+    (folder / "runs").rename(tmp_path / "elsewhere")
+    saved = figures.save_figures(folder)
+    assert {path.stem for path in saved.files} == {"accuracy-flops", "triangle"}
+    assert "no one-dimensional candidate" in saved.skipped["ablation"]
+    assert "metrics.jsonl" in saved.skipped["learning-curves"]
+
+
+def test_when_every_run_failed_nothing_is_drawn(run_folder, folders):
+    rows = [row | {"status": "failed"} for row in folders.read_trials(run_folder)]
+    folders.write_trials(run_folder, rows)
+    saved = figures.save_figures(run_folder)
+    assert saved.files == ()
+    assert len(saved.skipped) == 4
+
+
+def test_a_failed_save_leaves_nothing_half_written(run_folder, monkeypatch):
+    out = run_folder / "figures"
+    figures.save_figures(run_folder)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full_disk(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(ResultsError, match="No space left on device"):
+        figures.save_figures(run_folder)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_place_that_is_a_file_is_refused(run_folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match="cannot be written to"):
+        figures.save_figures(run_folder, tmp_path / "file")
+
+
+def test_drawing_loads_no_torch_and_no_pyplot():
+    code = (
+        "import sys, cmtscale.report.figures; "
+        "print([m for m in ('torch', 'torchvision', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
