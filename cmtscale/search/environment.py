@@ -1,0 +1,74 @@
+"""What a search ran on: versions, hardware, commit, images."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from cmtscale.atomic import write_text_atomically
+from cmtscale.data.pack import Dataset
+
+PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")
+
+
+def save_environment(
+    path: Path, dataset: Dataset, *, source: str, devices: tuple[str, ...]
+) -> None:
+    """Write `environment.json`: enough to judge, not to reproduce bit by bit, the results."""
+    described = {
+        "cmtscale": metadata.version("cmtscale"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "hardware": hardware(devices),
+        "devices": list(devices),
+        "data": {
+            "source": source,
+            "hash": dataset.content_hash,
+            "splits_hash": dataset.splits.hash,
+            "num_classes": dataset.num_classes,
+            "channels": dataset.channels,
+            "native_px": dataset.native_px,
+            "train": len(dataset.splits.train),
+            "val": len(dataset.splits.val),
+            "test": len(dataset.splits.test),
+        },
+    }
+    write_text_atomically(path, json.dumps(described, indent=1) + "\n")
+
+
+def hardware(devices: tuple[str, ...]) -> str:
+    """The GPUs or the processor that the runs use, with their number."""
+    if devices[0].startswith("cuda"):
+        names = sorted({torch.cuda.get_device_name(device) for device in devices})
+        return f"{len(set(devices))} x {', '.join(names)}"
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree; None for an installed package."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

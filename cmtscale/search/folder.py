@@ -1,0 +1,86 @@
+"""A run folder: what its files are called, whose it is, and what can be read from it."""
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cmtscale.atomic import write_text_atomically
+from cmtscale.search.request import Settings, read_settings
+from cmtscale.search.store import TABLE, Row
+from cmtscale.spec.errors import ResultsError
+from cmtscale.train.loop import METRICS, read_metrics
+
+REQUEST, ENVIRONMENT, CHOICE, BEST, CURVES = (
+    "request.toml",
+    "environment.json",
+    "choice.json",
+    "best.toml",
+    "curves.csv",
+)
+RUNS, LOCK = "runs", ".lock"
+CURVE_COLUMNS = (
+    *("run_id", "candidate", "seed", "step", "images", "train_loss", "val_loss_raw"),
+    "val_accuracy",
+)
+
+
+def require_same_request(folder: Path, settings: Settings) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder} is a file, not a folder; use another --out")
+    if (folder / REQUEST).exists():
+        if read_settings(folder / REQUEST) != settings:
+            raise ResultsError(
+                f"{folder} holds another search; use another --out, or leave --out away"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ResultsError(
+            f"{folder} is not empty and holds no search; use another --out, or an empty folder"
+        )
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Hold the folder against a second driver."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ResultsError(
+            f"another search is at work in {folder}; wait for it, or use another --out"
+        ) from None
+    except OSError as error:
+        raise ResultsError(
+            f"{folder} cannot be written ({error.strerror}); use another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def recorded_ids(folder: Path) -> set[str]:
+    """Runs that `trials.csv` says have ended and will not be repeated."""
+    try:
+        with (folder / TABLE).open(newline="") as file:
+            return {row["run_id"] for row in csv.DictReader(file) if row["status"] != "failed"}
+    except FileNotFoundError:
+        return set()
+
+
+def export_curves(folder: Path, rows: list[Row]) -> None:
+    """Gather the runs' metrics in `curves.csv`, which is small enough to keep."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        metrics = read_metrics(folder / RUNS / row["run_id"] / METRICS)
+        if not metrics:  # runs/ was removed: keep the curves that were exported from it
+            return
+        for line in metrics:
+            writer.writerow({**line, **{key: row[key] for key in ("run_id", "candidate", "seed")}})
+    write_text_atomically(folder / CURVES, text.getvalue())

@@ -1,0 +1,218 @@
+"""What a search is asked to do: the request, its defaults, and its file."""
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from cmtscale.atomic import write_text_atomically
+from cmtscale.spec.budget import format_macs
+from cmtscale.spec.cost import cost
+from cmtscale.spec.errors import CmtscaleError, RequestError
+from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
+from cmtscale.train.recipe import Recipe
+
+Sampler = Literal["grid", "tpe", "gp", "random"]
+SAMPLERS: tuple[Sampler, ...] = ("grid", "tpe", "gp", "random")
+TOUR_DATA = "digits"
+LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
+BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
+PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
+TOUR_TRIALS, TRIALS = 9, 20
+TOUR_EPOCHS, TOUR_BATCH = 4, 32
+
+# The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
+PROXY_BASE = Variant(
+    name="cmt-proxy",
+    resolution_px=LEAST_PROXY_PX,
+    stem_channels=4,
+    stages=(
+        Stage(dim=8, depth=1, heads=1, reduction=8, expansion=4.0),
+        Stage(dim=16, depth=1, heads=2, reduction=4, expansion=4.0),
+        Stage(dim=32, depth=4, heads=4, reduction=2, expansion=4.0),
+        Stage(dim=64, depth=1, heads=8, reduction=1, expansion=4.0),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """A search: the budget, the images, how candidates are found, trained and where.
+
+    None and 0 stand for defaults, which `resolve` fills in. `device`, `workers`, `out` and
+    `cache_dir` say where it runs; the results do not depend on them (on the CPU).
+    """
+
+    budget_macs: int
+    data: str = TOUR_DATA
+    base: Variant | None = None
+    sampler: Sampler = "grid"
+    trials: int = 0
+    proxy: bool = True
+    proxy_base: Variant | None = None
+    proxy_macs: int = 0
+    recipe: Recipe | None = None
+    epochs: int = 0
+    seeds: int = 0
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+    out: Path | None = None
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "proxy_macs", "epochs", "seeds", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise RequestError(f"{name} {value!r} is not a whole number; use 0 or more")
+        if self.sampler not in SAMPLERS:
+            raise RequestError(f"sampler {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
+        if self.budget_macs < 1:
+            raise RequestError(f"budget {self.budget_macs} is not positive; use e.g. 4000000000")
+        if not self.proxy and self.proxy_macs:
+            raise RequestError("proxy_macs and no proxy contradict each other; drop one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A resolved request: everything that decides the result of a search, no defaults left.
+
+    `trained_base` is what candidates grow from when they are trained: the twin base, or `base`
+    itself without proxies; `trained_macs` is what each then costs.
+    """
+
+    budget_macs: int
+    data: str
+    base: Variant
+    sampler: Sampler
+    trials: int
+    proxy: bool
+    trained_base: Variant
+    trained_macs: int
+    recipe: Recipe
+    seeds: int
+    seed: int
+    tour: bool = field(default=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the whole request."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def folder_name(self) -> str:
+        """`<data>-<base>-<budget>-<hash of the request>`."""
+        data = self.data.replace(":", "-").replace("/", "_").strip("_")[-40:]
+        return f"{data}-{self.base.name}-{format_macs(self.budget_macs)}-{self.fingerprint}"
+
+    def to_toml(self) -> str:
+        """The request as TOML; `read_settings` gives back an equal one."""
+        return tomli_w.dumps(asdict(self))
+
+    def save(self, path: Path) -> None:
+        """Write the request as TOML, atomically."""
+        write_text_atomically(path, self.to_toml())
+
+
+def resolve(request: SearchRequest, *, num_classes: int, channels: int) -> Settings:
+    """Fill in the defaults; the networks get the data set's classes and channels.
+
+    Raises `RequestError` where the base is too near to the budget, or the twins cannot be built.
+    """
+    tour = request.data == TOUR_DATA
+    base = fit_to_data(request.base or default_base(request.budget_macs), num_classes, channels)
+    ratio = require_distance(base, request.budget_macs)
+    if request.proxy:
+        trained_base = fit_to_data(request.proxy_base or PROXY_BASE, num_classes, channels)
+        # Shares carry over from twin to candidate, the amount of growth need not.
+        growth = max(ratio, PROXY_DISTANCE)
+        trained_macs = request.proxy_macs or round(cost(trained_base).macs * growth)
+        require_proxy(trained_base, trained_macs)
+    else:
+        trained_base, trained_macs = base, request.budget_macs
+    recipe = request.recipe or default_recipe(tour)
+    if request.epochs:
+        recipe = replace(recipe, epochs=request.epochs)
+    return Settings(
+        budget_macs=request.budget_macs,
+        data=request.data,
+        base=base,
+        sampler=request.sampler,
+        trials=request.trials or (TOUR_TRIALS if tour else TRIALS),
+        proxy=request.proxy,
+        trained_base=trained_base,
+        trained_macs=trained_macs,
+        recipe=recipe,
+        seeds=request.seeds or 1,
+        seed=request.seed,
+        tour=tour,
+    )
+
+
+def default_recipe(tour: bool) -> Recipe:
+    """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
+    if tour:
+        return Recipe(epochs=TOUR_EPOCHS, batch_size=TOUR_BATCH)
+    return Recipe(epochs=2, train_images=12_800)
+
+
+def default_base(budget_macs: int) -> Variant:
+    """The largest published variant at most half the budget, else the smallest at least twice it.
+
+    Raises `RequestError` where there is neither.
+    """
+    costs = [(cost(variant).macs, variant) for variant in published_variants()]
+    below = [variant for macs, variant in costs if budget_macs >= BASE_DISTANCE * macs]
+    above = [variant for macs, variant in costs if BASE_DISTANCE * budget_macs <= macs]
+    assert below or above, "the published variants span more than a factor of four"
+    return below[-1] if below else above[0]
+
+
+def require_distance(base: Variant, budget_macs: int) -> float:
+    """budget / base, refused between 1/2 and 2: too near, candidates round to the same networks."""
+    macs = cost(base).macs
+    ratio = budget_macs / macs
+    if 1 / BASE_DISTANCE < ratio < BASE_DISTANCE:
+        better = default_base(budget_macs)
+        raise RequestError(
+            f"base {base.name} ({format_macs(macs)}) is too near to the budget "
+            f"{format_macs(budget_macs)}: a base must be at most half or at least twice the "
+            f"budget; use {better.name} ({format_macs(cost(better).macs)})"
+        )
+    return ratio
+
+
+def require_proxy(trained_base: Variant, trained_macs: int) -> None:
+    """Refuse twins whose attention degenerates or that leave no room to scale."""
+    if trained_base.resolution_px < LEAST_PROXY_PX:
+        raise RequestError(
+            f"proxy base at {trained_base.resolution_px} px: below {LEAST_PROXY_PX} px the last "
+            f"stage's attention has one key and no gradient; use {LEAST_PROXY_PX} px or more"
+        )
+    least = BASE_DISTANCE * cost(trained_base).macs
+    if trained_macs < least:
+        raise RequestError(
+            f"proxy MACs {format_macs(trained_macs)} leave no room to scale the twin base "
+            f"({format_macs(cost(trained_base).macs)}); use {format_macs(least * 1.01)} or more"
+        )
+
+
+def fit_to_data(variant: Variant, num_classes: int, channels: int) -> Variant:
+    """The variant with the data set's classes and channels."""
+    return replace(variant, num_classes=num_classes, in_channels=channels)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a `request.toml`; raises `RequestError` if it is not one."""
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name in ("base", "trained_base"):
+            table[name] = variant_from_table(table[name], source=f"{path}, {name}")
+        table["recipe"] = Recipe(**table["recipe"])
+        return Settings(**table)
+    except (OSError, ValueError, TypeError, KeyError, CmtscaleError) as error:
+        raise RequestError(f"{path} is not a request of this version: {error}") from error

@@ -1,0 +1,30 @@
+"""A run's state on disk, so that a killed run goes on where it was and ends the same."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmtscale.atomic import write_atomically
+
+NAME = "checkpoint.pt"
+
+
+def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> None:
+    """Replace the folder's checkpoint by `state` (tensors, numbers, strings, containers)."""
+    stored = {"fingerprint": fingerprint, **state}
+    write_atomically(folder / NAME, lambda file: torch.save(stored, file))
+
+
+def load_checkpoint(
+    folder: Path, fingerprint: str, device: torch.device | str = "cpu"
+) -> dict[str, Any] | None:
+    """The folder's checkpoint if it is whole and belongs to this run, else None."""
+    try:
+        state: dict[str, Any] = torch.load(folder / NAME, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception:
+        # torch.load raises a dozen types for a damaged file; such a run starts again
+        return None
+    return state if state.pop("fingerprint", None) == fingerprint else None

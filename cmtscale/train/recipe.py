@@ -1,0 +1,135 @@
+"""What a training is: the recipe, one run, and its result, as plain data without torch."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from cmtscale.spec.errors import RequestError
+from cmtscale.spec.variant import Variant
+
+Status = Literal["complete", "diverged", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A short training with its own full schedule: warm-up, then linear decay to zero.
+
+    Linear decay to zero stands in for weight averaging in a short run; mixup, RandAugment and drop
+    path only pay in long ones. Raises `RequestError` for values that cannot train.
+    """
+
+    epochs: int = 10
+    train_images: int = 0  # a fixed stratified part of the training split; 0: all of it
+    batch_size: int = 128
+    lr: float = 2e-3  # of vectors, and of hidden matrices at `reference_dim`
+    reference_dim: int = 16  # dim 1 at which hidden matrices train at `lr`; see train/loop.py
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.05  # on matrices only
+    beta1: float = 0.9
+    beta2: float = 0.98
+    label_smoothing: float = 0.1
+    clip_norm: float = 1.0
+    flip: bool = True  # where the data set allows it
+    shift_fraction: float = 0.1  # of the side, each way
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, else fp32
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "reference_dim"):
+            _require(name, getattr(self, name), 1, math.inf, "use 1 or more")
+        _require("train_images", self.train_images, 0, math.inf, "use 0 for all of them")
+        _require("lr", self.lr, 1e-12, 100, "use e.g. 0.002")
+        _require("weight_decay", self.weight_decay, 0, 100, "use e.g. 0.05")
+        _require("clip_norm", self.clip_norm, 1e-12, math.inf, "use e.g. 1.0")
+        for name in (
+            "warmup_fraction",
+            "label_smoothing",
+            "drop_path",
+            "dropout",
+            "beta1",
+            "beta2",
+        ):
+            _require(name, getattr(self, name), 0, 0.9999, "use a fraction from 0 to below 1")
+        _require("shift_fraction", self.shift_fraction, 0, 0.5, "use a fraction up to 0.5")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise RequestError(
+                f"precision {self.precision!r} is not one of auto, fp32, bf16; use auto"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRef:
+    """Which images a run reads: enough for a worker to open the same packed arrays."""
+
+    source: str
+    resolution_px: int
+    split_seed: int
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training: a pure function's arguments. It knows no study, storage or siblings."""
+
+    run_id: str
+    variant: Variant
+    recipe: Recipe
+    seed: int
+    data: DataRef
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what decides the result: neither its name nor where the cache lies."""
+        identity = {
+            "variant": asdict(self.variant),
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "data": [self.data.source, self.data.resolution_px, self.data.split_seed],
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Losses are mean cross-entropies in nats on the validation split: `val_loss` after fitting one
+    temperature on it, `val_loss_raw` as trained. `train_loss` is the mean over the last epoch, with
+    label smoothing. `val_accuracy` is a fraction. `seconds` is wall time, evaluation included;
+    `images_per_second` that of training alone. Metrics are None unless `status` is complete.
+    """
+
+    status: Status
+    cause: str = ""
+    val_loss: float | None = None
+    val_loss_raw: float | None = None
+    val_accuracy: float | None = None
+    temperature: float | None = None
+    train_loss: float | None = None
+    images_per_second: float | None = None
+    seconds: float = 0.0
+
+    def to_json(self, fingerprint: str) -> str:
+        """The result with the fingerprint of its run."""
+        return json.dumps({"fingerprint": fingerprint, **asdict(self)}, indent=1) + "\n"
+
+
+def read_result(path: Path, fingerprint: str) -> RunResult | None:
+    """The result stored at `path` if it belongs to the run with this fingerprint, else None."""
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    if stored.pop("fingerprint", None) != fingerprint:
+        return None
+    known = {field.name for field in fields(RunResult)}
+    return RunResult(**stored) if stored.keys() <= known else None
+
+
+def _require(name: str, value: float, low: float, high: float, advice: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RequestError(f"{name} {value!r} is out of range; {advice}")
