@@ -1,1 +1,85 @@
-"""Scale, count, search and train CMT vision networks."""
+"""Scale, count, search and train CMT vision networks (arXiv 2107.06263).
+
+Everything here works without torch until something needs a network: `build`, `load_published` and
+`search` import it when they are called.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Loaded first, so that the function `search` below keeps its name: importing a submodule of the
+# sub-package later does not bind `cmtscale.search` again.
+import cmtscale.search  # noqa: F401
+from cmtscale.spec.cost import Cost, cost
+from cmtscale.spec.errors import CmtscaleError
+from cmtscale.spec.scaling import Scaling, Shares, scale
+from cmtscale.spec.solve import Solution, solve
+from cmtscale.spec.variant import Stage, Variant, variant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cmtscale.model.cmt import CMT
+    from cmtscale.search.outcome import Outcome
+    from cmtscale.search.request import SearchRequest as SearchRequest
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CmtscaleError",
+    "Cost",
+    "Scaling",
+    "SearchRequest",
+    "Shares",
+    "Solution",
+    "Stage",
+    "Variant",
+    "build",
+    "cost",
+    "load_published",
+    "load_results",
+    "scale",
+    "search",
+    "solve",
+    "variant",
+]
+
+
+def build(variant: Variant, *, drop_path: float = 0.0, dropout: float = 0.0) -> "CMT":
+    """The network of a variant, as published; see `cmtscale.model.cmt.build`."""
+    from cmtscale.model.cmt import build as build_network
+
+    return build_network(variant, drop_path=drop_path, dropout=dropout)
+
+
+def load_published(model: "CMT", source: Mapping[str, Any] | str | Path) -> None:
+    """Load a checkpoint of the authors' code; see `cmtscale.model.weights.load_published`."""
+    from cmtscale.model.weights import load_published as load
+
+    load(model, source)
+
+
+def search(request: "SearchRequest") -> "Outcome":
+    """Search for the CMT to train at a budget; see `cmtscale.search.driver.search`."""
+    from cmtscale.search.driver import search as run_search
+
+    outcome = run_search(request)
+    assert outcome is not None
+    return outcome
+
+
+def load_results(path: str | Path) -> "pd.DataFrame":
+    """The runs of a run folder, or of all in a root; see `cmtscale.report.frames.load_results`."""
+    from cmtscale.report.frames import load_results as load
+
+    return load(path)
+
+
+def __getattr__(name: str) -> Any:
+    """`SearchRequest`, whose module needs more than the arithmetic, when it is asked for."""
+    if name == "SearchRequest":
+        from cmtscale.search.request import SearchRequest
+
+        return SearchRequest
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -134,7 +134,7 @@ def resolve(request: SearchRequest, *, num_classes: int, channels: int) -> Setti
         require_proxy(trained_base, trained_macs)
     else:
         trained_base, trained_macs = base, request.budget_macs
-    recipe = request.recipe or default_recipe(tour)
+    recipe = request.recipe or default_recipe(request.data)
     if request.epochs:
         recipe = replace(recipe, epochs=request.epochs)
     return Settings(
@@ -153,9 +153,9 @@ def resolve(request: SearchRequest, *, num_classes: int, channels: int) -> Setti
     )
 
 
-def default_recipe(tour: bool) -> Recipe:
+def default_recipe(data: str) -> Recipe:
     """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
-    if tour:
+    if data == TOUR_DATA:
         return Recipe(epochs=TOUR_EPOCHS, batch_size=TOUR_BATCH)
     return Recipe(epochs=2, train_images=12_800)
 

@@ -46,11 +46,19 @@ class Shares:
         """The sum; 1 on the constraint surface."""
         return self.depth + self.width + self.resolution
 
+    def scaled(self, factor: float) -> "Shares":
+        """All three times `factor`."""
+        return Shares(
+            depth=self.depth * factor,
+            width=self.width * factor,
+            resolution=self.resolution * factor,
+        )
+
     def normalised(self) -> "Shares":
         """The same proportions on the constraint surface, negative shares set to 0."""
-        clipped = [max(0.0, share) for share in astuple(self)]
-        depth, width, resolution = (share / (sum(clipped) or 1.0) for share in clipped)
-        return Shares(depth=depth, width=width, resolution=resolution)
+        depth, width, resolution = (max(0.0, share) for share in astuple(self))
+        clipped = Shares(depth=depth, width=width, resolution=resolution)
+        return clipped.scaled(1 / (clipped.total or 1.0))
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,5 @@ def implied(base: Variant, variant: Variant) -> tuple[float, Shares]:
     growth = depth + width + resolution
     if growth == 0:
         return 0.0, Shares(depth=0.0, width=0.0, resolution=0.0)
-    return growth / math.log(paper.PHI_BASE), Shares(
-        depth=depth / growth, width=width / growth, resolution=resolution / growth
-    )
+    shares = Shares(depth=depth, width=width, resolution=resolution).scaled(1 / growth)
+    return growth / math.log(paper.PHI_BASE), shares

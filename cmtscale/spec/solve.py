@@ -7,7 +7,7 @@ least from the real-valued point, in log cost.
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,20 +67,40 @@ def solve(
         raise BudgetError(f"budget {budget_macs} is not a positive number of MACs; use e.g. 4.0G")
     if step < 1:
         raise BudgetError(f"dims cannot be multiples of {step}; use 2 or 8")
-    found = _search(base, scaling, budget_macs, step, stray_cap)
+    found = find(base, scaling, budget_macs, step=step, name=name, stray_cap=stray_cap)
     if found is None:
         raise BudgetError(_impossible(base, scaling, budget_macs, step, stray_cap))
+    return found
+
+
+def find(
+    base: Variant,
+    scaling: Scaling,
+    budget_macs: float,
+    *,
+    step: int = 2,
+    name: str | None = None,
+    stray_cap: float = STRAY_CAP,
+) -> Solution | None:
+    """As `solve`, but None where there is no solution; the φ of `scaling` is not read."""
+    found = _search(base, scaling, budget_macs, step, stray_cap)
+    if found is None:
+        return None
     phi, stray, dim1, resolution_px, depths = found
-    name = name or f"{base.name}-{format_macs(budget_macs)}"
     solved = resize(
-        base, name=name, dim1=dim1, depths=depths, resolution_px=resolution_px, step=step
+        base,
+        name=name or f"{base.name}-{format_macs(budget_macs)}",
+        dim1=dim1,
+        depths=depths,
+        resolution_px=resolution_px,
+        step=step,
     )
     implied_phi, shares = implied(base, solved)
     return Solution(
         variant=solved,
         budget_macs=round(budget_macs),
         macs=cost(solved).macs,
-        scaling=Scaling(phi, alpha, beta, gamma),
+        scaling=replace(scaling, phi=phi),
         stray=stray,
         phi=implied_phi,
         shares=shares,

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,18 @@ METRICS = "metrics.jsonl"
 LOG_STEPS = 20  # how often losses are looked at: once per look the device is waited for
 
 
-def train(run: Run, *, device: torch.device, folder: Path | None = None) -> RunResult:
+def train(
+    run: Run,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    watch: Callable[[dict[str, Any]], None] | None = None,
+) -> RunResult:
     """Train and evaluate; with a `folder`, log, checkpoint each epoch, and go on from there.
 
-    The same run on the same CPU with the same number of threads gives the same result to the bit,
-    interrupted or not. A loss that is not finite ends it as diverged, with the step.
+    `watch` is told each line of the log. The same run on the same CPU with the same number of
+    threads gives the same result to the bit, interrupted or not. A loss that is not finite ends it
+    as diverged, with the step.
     """
     began = time.perf_counter()
     recipe = run.recipe
@@ -45,7 +53,7 @@ def train(run: Run, *, device: torch.device, folder: Path | None = None) -> RunR
     steps_per_epoch = batches_per_epoch(train_split, recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     batch_images = min(recipe.batch_size, len(train_split))
-    progress = _Progress(folder, run.fingerprint, began)
+    progress = _Progress(folder, run.fingerprint, began, watch)
     epoch = progress.restore(model, optimizer, generator)
     step = epoch * steps_per_epoch
 
@@ -161,7 +169,14 @@ def first_bad_step(losses: list[Tensor], step: int) -> int | None:
 class _Progress:
     """What a run leaves on disk: metrics.jsonl and its checkpoint; nothing without a folder."""
 
-    def __init__(self, folder: Path | None, fingerprint: str, began: float) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        fingerprint: str,
+        began: float,
+        watch: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self.watch = watch
         self.folder = folder
         self.fingerprint = fingerprint
         self.began = began
@@ -216,11 +231,12 @@ class _Progress:
         save_checkpoint(self.folder, self.fingerprint, state)
 
     def log(self, **values: float) -> None:
-        if self.folder is None:
-            return
-        line = json.dumps({**values, "seconds": round(self.seconds(), 3)})
-        with (self.folder / METRICS).open("a") as file:
-            file.write(line + "\n")
+        line = {**values, "seconds": round(self.seconds(), 3)}
+        if self.watch is not None:
+            self.watch(line)
+        if self.folder is not None:
+            with (self.folder / METRICS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
     def diverged(self, cause: str) -> RunResult:
         return RunResult(status="diverged", cause=cause, seconds=self.seconds())

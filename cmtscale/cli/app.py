@@ -1,0 +1,59 @@
+"""The `cmtscale` command: its sub-commands, and errors as one line with exit code 2."""
+
+import sys
+
+import typer
+
+from cmtscale.cli import cache, flops, plot, scale, search, train, variants
+from cmtscale.spec.errors import CmtscaleError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+app = typer.Typer(
+    help="Choose, count, search and train CMT vision networks under a compute budget.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: half the time to show, and it pipes well
+)
+app.command("variants", short_help="The four published variants.")(variants.variants)
+app.command("flops", short_help="What a variant costs, exactly.")(flops.flops)
+app.command("scale", short_help="A new variant, by phi or for a budget.")(scale.scale)
+app.command("search", short_help="From a budget to the CMT to train.")(search.search)
+app.command("plot", short_help="Figures of searches.")(plot.plot)
+app.command("train", short_help="Train one variant.")(train.train)
+app.command("cache", short_help="Where packed images are, and clearing it.")(cache.cache)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; always ends in `SystemExit`."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        arguments = sys.argv[1:] if arguments is None else arguments
+        code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except CmtscaleError as error:
+        return _refuse(str(error))
+    except typer.TyperException as error:
+        return _refuse(f"{error.format_message()} (see {_help_command(error)})")
+    except (KeyboardInterrupt, typer.Abort):
+        print("cmtscale: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `cmtscale … | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+
+
+def _refuse(message: str) -> int:
+    print(f"cmtscale: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _help_command(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'cmtscale'} --help"

@@ -1,0 +1,156 @@
+"""`cmtscale flops`: what a variant costs, part by part."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmtscale.cli.options import ALPHA, BETA, GAMMA, VARIANTS_HELP, Alpha, Beta, Gamma, parse_size
+
+if TYPE_CHECKING:
+    from cmtscale.model.measure import Measured
+    from cmtscale.spec.cost import Cost
+
+
+def flops(
+    variant: Annotated[str, typer.Option("--variant", "-v", help=VARIANTS_HELP)] = "cmt-s",
+    phi: Annotated[
+        float | None, typer.Option(help="Scale the variant by this many compound steps first.")
+    ] = None,
+    alpha: Alpha = ALPHA,
+    beta: Beta = BETA,
+    gamma: Gamma = GAMMA,
+    resolution: Annotated[
+        str | None, typer.Option(help="Another input size: 320 (built for it) or 320x256.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Build the network and hold the counts against fvcore and torch.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Count a variant exactly, part by part, against the paper's formula and fvcore."""
+    from dataclasses import replace
+
+    from cmtscale.spec.cost import cost
+    from cmtscale.spec.errors import ScalingError
+    from cmtscale.spec.scaling import Scaling, scale
+    from cmtscale.spec.variant import variant as read_variant
+
+    chosen = read_variant(variant)
+    if phi is not None:
+        chosen = scale(chosen, Scaling(phi, alpha, beta, gamma))
+    elif (alpha, beta, gamma) != (ALPHA, BETA, GAMMA):
+        raise ScalingError("alpha, beta, gamma do nothing without phi; add e.g. --phi 1")
+    height = width = None
+    if resolution is not None:
+        height, width = parse_size(resolution)
+        if height == width:
+            chosen = replace(chosen, resolution_px=height)
+    counted = cost(chosen, height=height, width=width)
+    measured = None
+    if measure:
+        from cmtscale.model.measure import measure as measure_variant
+
+        measured = measure_variant(chosen, height=height, width=width)
+    if as_json:
+        import json
+
+        print(json.dumps(_as_json(counted, measured), indent=1))
+    else:
+        _print(counted, measured)
+
+
+def _as_json(counted: "Cost", measured: "Measured | None") -> dict[str, Any]:
+    square = counted.height == counted.width
+    return {
+        "name": counted.variant.name,
+        "resolution_px": counted.height if square else [counted.height, counted.width],
+        "totals": {
+            "params": counted.params,
+            "macs": counted.macs,
+            "fvcore_flops": counted.fvcore_flops,
+            "activations": counted.activations,
+            "paper_formula_macs": counted.paper_formula_macs,
+            "measured_macs": measured.macs if measured else None,
+            "measured_fvcore_flops": measured.fvcore_flops if measured else None,
+            "position_bias_params": counted.position_bias_params,
+            "transformer_formula_macs": counted.transformer_formula_macs,
+        },
+        "parts": [
+            {
+                "name": part.name,
+                "params": part.counts.params,
+                "macs": part.counts.macs,
+                "fvcore_flops": part.counts.fvcore_flops,
+                "activations": part.counts.activations,
+                "conv": part.counts.conv,
+                "linear": part.counts.linear,
+                "matmul": part.counts.matmul,
+                "layer_norm": part.counts.layer_norm,
+                "batch_norm": part.counts.batch_norm,
+                "pool": part.counts.pool,
+                "measured_macs": measured.part_macs[part.name] if measured else None,
+            }
+            for part in counted.parts
+        ],
+    }
+
+
+def _print(counted: "Cost", measured: "Measured | None") -> None:
+    from cmtscale.cli.console import results, table, thousands
+    from cmtscale.spec import paper
+
+    out = results()
+    variant = counted.variant
+    out.print(
+        f"[bold]{variant.name}[/bold] at {counted.height}x{counted.width} px, "
+        f"{variant.num_classes} classes: dims {'-'.join(map(str, variant.dims))}, "
+        f"depths {'-'.join(map(str, variant.depths))}"
+    )
+    columns = ["part", "params", "MACs", "%", "conv", "linear", "matmul", "norms, pool"]
+    rows = table(*columns, *(["fvcore MACs"] if measured else []))
+    lines = [(part.name, part.counts) for part in counted.parts]
+    for name, counts in [*lines, ("total", counted.totals)]:
+        cells = [counts.params, counts.macs, counts.conv, counts.linear, counts.matmul]
+        params, macs, conv, linear, matmul = map(thousands, cells)
+        norms = thousands(counts.fvcore_flops - counts.macs)
+        cells = [name, params, macs, f"{100 * counts.macs / counted.macs:.1f}", conv, linear]
+        cells += [matmul, norms]
+        if measured:
+            found = measured.macs if name == "total" else measured.part_macs[name]
+            cells.append(thousands(found))
+        rows.add_row(*cells, style="bold" if name == "total" else None)
+    out.print(rows)
+    out.print()
+    blocks = sum(
+        part.counts.macs
+        for part in counted.parts
+        if part.name.endswith((".lpu", ".lmhsa", ".irffn"))
+    )
+    other = table("", "MACs")
+    other.add_row("blocks, counted exactly", thousands(blocks))
+    other.add_row("  the paper's block formula", thousands(counted.paper_formula_macs))
+    other.add_row(
+        "  the same blocks as standard transformer blocks",
+        thousands(counted.transformer_formula_macs),
+    )
+    other.add_row("fvcore's total: MACs, norms and pool", thousands(counted.fvcore_flops))
+    other.add_row("activations (elements written)", thousands(counted.activations))
+    other.add_row("params of the position bias", thousands(counted.position_bias_params))
+    out.print(other)
+    out.print()
+    notes = [
+        "1 MAC = 1 multiply-add, which papers call a FLOP; G = 10⁹. The paper's formula leaves out "
+        "the K/V convolutions, the truncation of dim·R, stem, patch embeddings and head."
+    ]
+    if measured:
+        notes.append("fvcore and torch.utils.flop_counter count the same, part by part.")
+    row = paper.VARIANTS.get(variant.name)
+    if row and (counted.height, counted.width) == (row.resolution_px, row.resolution_px):
+        notes.append(f"The paper prints {row.params_m} M params, {row.flops_g} G FLOPs.")
+        if abs(counted.params / 1e6 / row.params_m - 1) > 0.01:
+            notes.append(
+                f"The authors' code has {counted.params / 1e6:.2f} M params "
+                f"({100 * (counted.params / 1e6 / row.params_m - 1):+.1f} %), unexplained."
+            )
+    for note in notes:
+        out.print(note)

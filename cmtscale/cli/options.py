@@ -1,0 +1,32 @@
+"""Reading option values that several commands share."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmtscale.spec import paper
+from cmtscale.spec.errors import VariantError
+
+VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
+
+Alpha = Annotated[float, typer.Option("--alpha", help="Depth growth per step of phi.")]
+Beta = Annotated[float, typer.Option("--beta", help="Dimension growth per step of phi.")]
+Gamma = Annotated[float, typer.Option("--gamma", help="Resolution growth per step of phi.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Where packed images are kept ($CMTSCALE_CACHE; see `cmtscale cache`)."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
+
+ALPHA, BETA, GAMMA = paper.ALPHA, paper.BETA, paper.GAMMA
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of `320` or `320x256`; raises `VariantError` for anything else."""
+    match = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", text.strip())
+    if match is None:
+        raise VariantError(f"resolution {text!r} is not a size in px; write 320 or 320x256")
+    height = int(match[1])
+    return height, int(match[2] or height)

@@ -1,0 +1,247 @@
+"""How a search looks: the plan, its progress, and the ranking at the end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cmtscale.cli.console import duration, messages, results, table
+from cmtscale.search.candidates import Candidate
+from cmtscale.search.driver import Progress
+from cmtscale.search.outcome import Outcome
+from cmtscale.search.plan import Plan
+from cmtscale.search.store import Row
+from cmtscale.spec.budget import format_macs
+from cmtscale.spec.cost import cost
+
+PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
+
+
+class View:
+    """Prints the plan and each ended run; on a terminal keeps bars below, else a line at times."""
+
+    def __init__(self, console: Console, live: Live | None) -> None:
+        self.console = console
+        self.live = live
+        self.last_line = time.monotonic()
+
+    def planned(self, plan: Plan) -> None:
+        print_plan(plan, self.console)
+
+    def noted(self, text: str) -> None:
+        self.console.print(text)
+
+    def ended(self, row: Row) -> None:
+        if row["status"] == "complete":
+            told = (
+                f"loss {row['val_loss']:.4f}  accuracy {100 * row['val_accuracy']:.2f} %  "
+                f"{row['images_per_second']:.0f} img/s  {duration(row['seconds'])}"
+            )
+        else:
+            told = f"{row['status']}: {row['cause']}"
+        self.console.print(f"{row['run_id']}  {row['role']:<10}  {told}", markup=False)
+
+    def progressed(self, progress: Progress) -> None:
+        if self.live is not None:
+            self.live.update(_bars(progress))
+        elif time.monotonic() - self.last_line >= PLAIN_SECONDS:
+            self.last_line = time.monotonic()
+            self.console.print(_headline(progress))
+
+
+@contextmanager
+def make_view() -> Iterator[View]:
+    """A view on stderr; the bars vanish when the search ends, however it does."""
+    console = messages()
+    if not console.is_terminal:
+        yield View(console, None)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield View(console, live)
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """What will be trained, what it costs, how long it takes."""
+    settings, data = plan.settings, plan.dataset
+    budget = format_macs(settings.budget_macs)
+    if settings.tour:
+        console.print(
+            "[bold]A tour[/bold] on toy images: it shows how a search goes and recommends nothing. "
+            "For an answer, search with your images (--data folder:PATH)."
+        )
+    console.print(
+        f"budget {budget} MACs (G = 10⁹ multiply-adds, which papers call FLOPs), "
+        f"base {settings.base.name} ({format_macs(cost(settings.base).macs)}), "
+        f"data {settings.data}: {len(data.splits.train):,} train, {len(data.splits.val):,} val, "
+        f"{len(data.splits.test):,} test images of {data.native_px} px"
+    )
+    if settings.proxy:
+        console.print(
+            f"trained are twins of {format_macs(settings.trained_macs)} MACs with the candidates' "
+            f"shares, grown from {settings.trained_base.name} "
+            f"({format_macs(cost(settings.trained_base).macs)}, "
+            f"{settings.trained_base.resolution_px} px)"
+        )
+    if plan.candidates:
+        console.print(_candidate_table(plan))
+    else:
+        console.print(
+            f"{settings.sampler} asks for up to {settings.trials} candidates, a few at a time"
+        )
+    largest = max([c.trained.resolution_px for c in plan.candidates], default=0)
+    if largest > data.native_px:
+        console.print(
+            f"inputs of {settings.trained_base.resolution_px} to {largest} px are enlarged from "
+            f"{data.native_px} px: resolution means token density here, and what it buys "
+            f"(gamma) says nothing about larger images"
+        )
+    recipe = settings.recipe
+    images = recipe.train_images or len(data.splits.train)
+    done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    console.print(
+        f"{plan.runs} runs{done}: {recipe.epochs} epochs of {images:,} images, "
+        f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''} each, on {len(plan.devices)} x "
+        f"{plan.devices[0].split(':')[0]}; about {duration(plan.total_seconds)} from now"
+    )
+    console.print(f"results in {plan.folder}")
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """The ranking, the choice with how sure it is, and the paper's constants beside it."""
+    out = results()
+    settings, choice, winner = outcome.settings, outcome.choice, outcome.winner
+    failed = [row for row in outcome.rows if row["status"] != "complete"]
+    for row in failed:
+        messages().print(f"{row['run_id']} {row['status']}: {row['cause']}", markup=False)
+    if choice is None or winner is None:
+        out.print("no run on the budget ended: there is nothing to choose from")
+        return
+    candidates = {candidate.name: candidate for candidate in outcome.candidates}
+    ranking = table(
+        *("candidate", "role", "depth", "width", "res.", "px", "val loss", "± seeds", "accuracy"),
+        *("img/s", "MACs", "stray"),
+    )
+    for score in choice.ranking:
+        candidate = candidates[score.candidate]
+        ranking.add_row(
+            score.candidate + ("" if score.may_win else " *"),
+            score.role,
+            *_share_cells(candidate),
+            str(candidate.trained.resolution_px),
+            f"{score.loss:.4f}",
+            "–" if score.spread is None else f"{score.spread:.4f}",
+            f"{100 * score.accuracy:.2f} %",
+            f"{score.images_per_second:.0f}",
+            format_macs(candidate.macs),
+            f"{100 * candidate.stray:.1f} %",
+            style="bold" if score.candidate == choice.winner else None,
+        )
+    out.print(ranking)
+    out.print("val loss: cross-entropy after fitting one temperature, what is trained; lower is")
+    out.print("better. * stands at its own MACs, off the budget, and cannot be chosen.")
+    out.print()
+    _print_choice(outcome, out)
+    out.print(f"written to {outcome.folder}: best.toml, choice.json, trials.csv, curves.csv")
+    if settings.tour:
+        out.print("[bold]This was a tour: it recommends nothing.[/bold]")
+
+
+def _print_choice(outcome: Outcome, out: Console) -> None:
+    choice, winner, published = outcome.choice, outcome.winner, outcome.paper
+    assert choice is not None
+    assert winner is not None
+    what = "lowest loss" if outcome.settings.tour else "choice"
+    both = table(what, "alpha", "beta", "gamma", "phi", "px", "dims", "depths", "MACs", "stray")
+    for name, shares, phi, variant, macs, stray in (
+        (winner.name, winner.shares, winner.phi, winner.real, winner.macs, winner.stray),
+        (
+            "the paper's constants",
+            published.scaling.shares,
+            published.phi,
+            published.variant,
+            published.macs,
+            published.stray,
+        ),
+    ):
+        both.add_row(
+            name,
+            f"{shares.alpha:.3f}",
+            f"{shares.beta:.3f}",
+            f"{shares.gamma:.3f}",
+            f"{phi:.2f}",
+            str(variant.resolution_px),
+            "-".join(map(str, variant.dims)),
+            "-".join(map(str, variant.depths)),
+            format_macs(macs),
+            f"{100 * stray:.1f} %",
+        )
+    out.print(both)
+    if choice.sigma is None:
+        out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
+    else:
+        assert choice.probability is not None
+        ties = f"; within two standard errors: {', '.join(choice.ties)}" if choice.ties else ""
+        out.print(
+            f"how sure: noise between seeds {choice.sigma:.4f} ({choice.degrees} degrees of "
+            f"freedom), best at this training length with probability "
+            f"{choice.probability:.2f}{ties}"
+        )
+    if outcome.test_accuracies:
+        mean = 100 * sum(outcome.test_accuracies) / len(outcome.test_accuracies)
+        out.print(f"test accuracy of what was trained, read once: {mean:.2f} %")
+
+
+def _candidate_table(plan: Plan) -> Table:
+    proxy = plan.settings.proxy
+    trained = "twin" if proxy else "network"
+    columns = ["candidate", "role", "depth", "width", "res.", "px", "dim 1", "blocks", "MACs"]
+    rows = table(
+        *(f"{trained} {name}" if name == "px" else name for name in columns),
+        *(("real px", "dim 1", "blocks", "MACs", "stray") if proxy else ()),
+        "a run",
+    )
+    for candidate, seconds in zip(plan.candidates, plan.run_seconds, strict=True):
+        real, net = candidate.real, candidate.trained
+        cells = [str(net.resolution_px), str(net.dims[0]), "-".join(map(str, net.depths))]
+        cells.append(format_macs(candidate.trained_macs))
+        if proxy:
+            cells += [str(real.resolution_px), str(real.dims[0]), "-".join(map(str, real.depths))]
+            cells += [format_macs(candidate.macs), f"{100 * candidate.stray:.1f} %"]
+        rows.add_row(
+            candidate.name, candidate.role, *_share_cells(candidate), *cells, duration(seconds)
+        )
+    return rows
+
+
+def _share_cells(candidate: Candidate) -> list[str]:
+    if candidate.role == "base":
+        return ["", "", ""]
+    shares = candidate.shares
+    return [f"{part:.2f}" for part in (shares.depth, shares.width, shares.resolution)]
+
+
+def _headline(progress: Progress) -> str:
+    parts = [f"{progress.done}/{progress.runs} runs"]
+    if progress.best is not None:
+        parts.append(
+            f"best {progress.best['candidate']} loss {progress.best['val_loss']:.4f} "
+            f"accuracy {100 * progress.best['val_accuracy']:.2f} %"
+        )
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:.0f} img/s")
+    if progress.seconds_left is not None:
+        parts.append(f"about {duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _bars(progress: Progress) -> Group:
+    rows = Table.grid(padding=(0, 1))
+    done = progress.done + sum(part for _, part in progress.running)
+    for name, part in [("all", done / max(1, progress.runs)), *progress.running]:
+        rows.add_row(name, ProgressBar(total=1.0, completed=part, width=30), f"{100 * part:.0f} %")
+    return Group(rows, Text(_headline(progress)))

@@ -1,0 +1,82 @@
+"""`cmtscale train`: one variant on one data set with the proxy recipe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def train(
+    variant: Annotated[str, typer.Option("--variant", "-v", help=VARIANTS_HELP)],
+    data: Annotated[
+        str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    train_images: Annotated[
+        int, typer.Option(help="Train on a fixed part of the training split; 0: all.")
+    ] = 0,
+    drop_path: Annotated[float, typer.Option(help="Stochastic depth of the last block.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    device: Device = "auto",
+    cache_dir: CacheDir = None,
+) -> None:
+    """Train one variant with the short recipe; the same command goes on where it was stopped."""
+    from cmtscale.data.sources import parse_source
+    from cmtscale.spec.variant import variant as read_variant
+
+    chosen = read_variant(variant)
+    parse_source(data)
+
+    from cmtscale.cli.console import messages
+    from cmtscale.train.recipe import DataRef, Recipe
+    from cmtscale.train.single import train_single
+
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        train_images=train_images,
+        drop_path=drop_path,
+    )
+    reference = DataRef(
+        source=data,
+        resolution_px=chosen.resolution_px,
+        split_seed=0,
+        cache_dir=cache_dir,
+    )
+    console = messages()
+    result, test_accuracy = train_single(
+        chosen,
+        recipe,
+        reference,
+        seed=seed,
+        device=device,
+        folder=out,
+        watch=lambda line: _tell(line, console),
+    )
+    if result.status != "complete":
+        print(f"{result.status}: {result.cause}")
+        raise typer.Exit(1)
+    assert result.val_accuracy is not None
+    assert result.val_loss is not None
+    print(
+        f"validation accuracy {100 * result.val_accuracy:.2f} %, loss {result.val_loss:.4f} "
+        f"(temperature {result.temperature:.3f}); test accuracy {100 * test_accuracy:.2f} %; "
+        f"{result.images_per_second:.0f} img/s, {result.seconds:.0f} s; in {out}"
+    )
+
+
+def _tell(line: dict[str, Any], console: "Console") -> None:
+    told = "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in line.items()
+    )
+    console.print(told, markup=False)

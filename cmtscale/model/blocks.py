@@ -1,0 +1,228 @@
+"""The parts of CMT (arXiv 2107.06263, §3): stem, patch embedding, LPU, LMHSA, IRFFN, head.
+
+Shapes: B images, C channels, H x W a grid, N = H·W tokens, M keys, D channels per head.
+Maps (B, C, H, W) lie channels-last in memory, so that `tokens` and `grid` only re-label axes.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmtscale.spec import paper
+
+Attention = Literal["explicit", "sdpa"]
+
+
+def tokens(maps: Tensor) -> Tensor:
+    """The map (B, C, H, W) as tokens (B, N, C), without a copy if it is channels-last."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def grid(sequence: Tensor, height: int, width: int) -> Tensor:
+    """Tokens (B, N, C) as the channels-last map (B, C, H, W), without a copy."""
+    return sequence.transpose(1, 2).unflatten(2, (height, width))
+
+
+class Stem(nn.Sequential):
+    """Three times Conv3x3, GELU, BatchNorm with strides 2, 1, 1 (§3.1): (B, C, 2H, 2W) → (B, C', H, W)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        layers: list[nn.Module] = []
+        for stride in (paper.STEM_STRIDE, 1, 1):
+            layers += [
+                nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1),
+                nn.GELU(),
+                nn.BatchNorm2d(channels),
+            ]
+            in_channels = channels
+        super().__init__(*layers)
+
+
+class PatchEmbedding(nn.Module):
+    """Conv2x2 with stride 2, then LayerNorm (§3.1): (B, C, 2H, 2W) → (B, C', H, W)."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, dim, 2, stride=2)
+        self.norm = nn.LayerNorm(dim, eps=paper.PATCH_LAYER_NORM_EPS)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.conv(maps)
+        return grid(self.norm(tokens(maps)), *maps.shape[2:])
+
+
+class LocalPerceptionUnit(nn.Conv2d):
+    """x + DWConv3x3(x) (Eq. 1): (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(maps) + maps
+
+
+class LightAttention(nn.Module):
+    """Lightweight multi-head self-attention (Eq. 2-3) on tokens (B, N, C) of an H x W grid.
+
+    Keys and values come from the grid reduced k-fold by one depthwise convolution and BatchNorm, as
+    in the authors' code; the paper's text has one convolution each. Linear layers that read the same
+    tensor are one layer, ordered q, k, v.
+    """
+
+    def __init__(self, dim: int, heads: int, reduction: int, attention: Attention) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (dim // heads) ** -0.5
+        self.attention = attention
+        self.reduction = reduction
+        if reduction > 1:
+            self.reduce = nn.Conv2d(dim, dim, reduction, stride=reduction, groups=dim)
+            self.reduce_norm = nn.BatchNorm2d(dim)
+            self.q = nn.Linear(dim, dim)
+            self.kv = nn.Linear(dim, 2 * dim)
+        else:
+            self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, sequence: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
+        """`bias` (heads, N, M) is added to the scaled scores."""
+        if self.reduction > 1:
+            reduced = self.reduce_norm(self.reduce(grid(sequence, height, width)))
+            (q,) = self._split(self.q(sequence), 1)
+            k, v = self._split(self.kv(tokens(reduced)), 2)
+        else:
+            q, k, v = self._split(self.qkv(sequence), 3)
+        if self.attention == "sdpa":
+            mask = bias.to(q.dtype).expand(len(q), -1, -1, -1)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        else:
+            scores = q @ (k * self.scale).transpose(-2, -1) + bias
+            mixed = scores.softmax(dim=-1) @ v
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, projected: Tensor, count: int) -> tuple[Tensor, ...]:
+        """(B, N, count·C) → `count` times (B, heads, N, D)."""
+        parts = projected.unflatten(2, (count, self.heads, -1))
+        return parts.permute(2, 0, 3, 1, 4).unbind()
+
+
+class InvertedResidualFFN(nn.Module):
+    """Inverted residual feed-forward network (Eq. 5-6): (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(dim, hidden, 1)
+        self.expand_norm = nn.BatchNorm2d(hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.depthwise_norm = nn.BatchNorm2d(hidden)
+        self.project = nn.Conv2d(hidden, dim, 1)
+        self.project_norm = nn.BatchNorm2d(dim)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        hidden = self.expand_norm(F.gelu(self.expand(maps)))
+        hidden = self.depthwise_norm(F.gelu(self.depthwise(hidden) + hidden))
+        out: Tensor = self.project_norm(self.project(hidden))
+        return out
+
+
+class DropPath(nn.Module):
+    """Drop a whole residual branch per image with probability `rate` (stochastic depth)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return branch
+        keep = 1.0 - self.rate
+        shape = (len(branch), *[1] * (branch.ndim - 1))
+        return branch * branch.new_empty(shape).bernoulli_(keep).div_(keep)
+
+
+class Block(nn.Module):
+    """LPU, then LMHSA and IRFFN as residual branches (Eq. 7-9): (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        heads: int,
+        reduction: int,
+        *,
+        drop_path: float,
+        attention: Attention,
+    ) -> None:
+        super().__init__()
+        self.lpu = LocalPerceptionUnit(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=paper.BLOCK_LAYER_NORM_EPS)
+        self.lmhsa = LightAttention(dim, heads, reduction, attention)
+        self.norm2 = nn.LayerNorm(dim, eps=paper.BLOCK_LAYER_NORM_EPS)
+        self.irffn = InvertedResidualFFN(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, maps: Tensor, bias: Tensor) -> Tensor:
+        """`bias` (heads, N, M) is the stage's position bias for this grid."""
+        height, width = maps.shape[2:]
+        sequence = tokens(self.lpu(maps))
+        sequence = sequence + self.drop_path(
+            self.lmhsa(self.norm1(sequence), bias, height, width)
+        )
+        branch = self.irffn(grid(self.norm2(sequence), height, width))
+        return grid(sequence, height, width) + self.drop_path(branch)
+
+
+class Head(nn.Module):
+    """Conv1x1, BatchNorm, SiLU, average pool, dropout, classifier: (B, C, H, W) → (B, classes)."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(dim, paper.HEAD_CHANNELS, 1)
+        self.norm = nn.BatchNorm2d(paper.HEAD_CHANNELS)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(paper.HEAD_CHANNELS, num_classes)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = F.silu(self.norm(self.project(maps)))
+        logits: Tensor = self.classifier(self.dropout(self.pool(maps).flatten(1)))
+        return logits
+
+
+def initialise(module: nn.Module) -> None:
+    """The authors' initialisation of one layer; use with `nn.Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
+
+
+def resize_position_bias(
+    bias: Tensor,
+    *,
+    queries: tuple[int, int],
+    keys: tuple[int, int],
+    to_queries: tuple[int, int],
+    to_keys: tuple[int, int],
+) -> Tensor:
+    """A position bias (heads, n, m) resized bicubically, first over the query grid, then the keys'.
+
+    `queries` and `keys` are the (H, W) grids that it was laid out for, `to_queries` and `to_keys`
+    the wanted ones (§3.2: "bicubic interpolation" for another input size).
+    """
+    heads = bias.shape[0]
+    if queries != to_queries:
+        maps = bias.transpose(1, 2).unflatten(2, queries)  # (heads, m, H, W)
+        maps = F.interpolate(maps, to_queries, mode="bicubic", align_corners=False)
+        bias = maps.flatten(2).transpose(1, 2)  # (heads, n', m)
+    if keys != to_keys:
+        maps = bias.unflatten(2, keys)  # (heads, n', H, W)
+        maps = F.interpolate(maps, to_keys, mode="bicubic", align_corners=False)
+        bias = maps.flatten(2)  # (heads, n', m')
+    assert bias.shape[0] == heads
+    return bias

@@ -1,0 +1,207 @@
+"""The CMT network: `build(variant)` gives the published architecture as an `nn.Module`."""
+
+import torch
+from torch import Tensor, nn
+
+from cmtscale.model import blocks
+from cmtscale.spec import paper
+from cmtscale.spec.errors import VariantError
+from cmtscale.spec.variant import Stage as StageSpec
+from cmtscale.spec.variant import Variant, nearest_multiple
+
+CACHED_SIZES = 4  # resized position biases a stage keeps; one at 1280 px can take 256 MB
+
+
+class Stage(nn.Module):
+    """Patch embedding, blocks, and the position bias that all its blocks share (§3.2).
+
+    `position_bias` (heads, n, m) is laid out for the square grid of side `grid_px`.
+    """
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        *,
+        in_channels: int,
+        side: int,
+        drop_paths: list[float],
+        attention: blocks.Attention,
+    ) -> None:
+        super().__init__()
+        self.side = side
+        self.reduction = spec.reduction
+        self.patch_embedding = blocks.PatchEmbedding(in_channels, spec.dim)
+        self.position_bias = nn.Parameter(
+            torch.randn(spec.heads, side**2, (side // spec.reduction) ** 2)
+        )
+        self.blocks = nn.ModuleList(
+            blocks.Block(
+                spec.dim,
+                spec.hidden,
+                spec.heads,
+                spec.reduction,
+                drop_path=rate,
+                attention=attention,
+            )
+            for rate in drop_paths
+        )
+        self._resized: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, 2H, 2W) → (B, C', H, W)."""
+        maps = self.patch_embedding(maps)
+        bias = self.bias_for(maps.shape[2], maps.shape[3])
+        for block in self.blocks:
+            maps = block(maps, bias)
+        return maps
+
+    def bias_for(self, height: int, width: int) -> Tensor:
+        """The position bias (heads, H·W, keys) for an H x W grid, cached in eval without gradients.
+
+        A cached bias is used only while the parameter still holds the values it came from.
+        """
+        if (height, width) == (self.side, self.side):
+            return self.position_bias
+        if self.training or torch.is_grad_enabled() or torch.jit.is_tracing():
+            return self._resize(height, width)
+        source, resized = self._resized.get((height, width), (None, None))
+        if source is None or resized is None or not _same(source, self.position_bias):
+            while len(self._resized) >= CACHED_SIZES:
+                self._resized.pop(next(iter(self._resized)))
+            resized = self._resize(height, width)
+            self._resized[height, width] = self.position_bias.detach().clone(), resized
+        return resized
+
+    def _resize(self, height: int, width: int) -> Tensor:
+        k = self.reduction
+        return blocks.resize_position_bias(
+            self.position_bias,
+            queries=(self.side, self.side),
+            keys=(self.side // k, self.side // k),
+            to_queries=(height, width),
+            to_keys=(height // k, width // k),
+        )
+
+    def train(self, mode: bool = True) -> "Stage":
+        self._resized.clear()
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_resized": {}}
+
+
+class CMT(nn.Module):
+    """A CMT (arXiv 2107.06263), channels-last throughout; `build` makes one from a `Variant`."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        *,
+        drop_path: float,
+        dropout: float,
+        attention: blocks.Attention,
+    ) -> None:
+        super().__init__()
+        self.variant = variant
+        rates = torch.linspace(0, drop_path, sum(variant.depths)).tolist()
+        self.stem = blocks.Stem(variant.in_channels, variant.stem_channels)
+        self.stages = nn.ModuleList()
+        channels = variant.stem_channels
+        for spec, stride in zip(variant.stages, paper.STAGE_STRIDES, strict=True):
+            self.stages.append(
+                Stage(
+                    spec,
+                    in_channels=channels,
+                    side=variant.resolution_px // stride,
+                    drop_paths=[rates.pop(0) for _ in range(spec.depth)],
+                    attention=attention,
+                )
+            )
+            channels = spec.dim
+        self.head = blocks.Head(channels, variant.num_classes, dropout)
+        self.apply(blocks.initialise)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → logits (B, classes); raises `VariantError` for an illegal size."""
+        logits: Tensor = self.head(self.forward_features(images)[-1])
+        return logits
+
+    def forward_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, C, H, W) → the four stages' maps (B, dim, H/s, W/s), s = 4, 8, 16, 32."""
+        self._require_legal(images)
+        maps = self.stem(images.contiguous(memory_format=torch.channels_last))
+        features = []
+        for stage in self.stages:
+            maps = stage(maps)
+            features.append(maps)
+        return tuple(features)
+
+    def _require_legal(self, images: Tensor) -> None:
+        """Raise `VariantError` for images that this network cannot take."""
+        if images.ndim != 4:
+            raise VariantError(
+                f"images have shape {tuple(images.shape)}; give a batch (B, C, H, W)"
+            )
+        batch, channels, height, width = images.shape
+        expected = self.variant.in_channels
+        if channels != expected:
+            raise VariantError(
+                f"images have {channels} channels, {self.variant.name} takes {expected}; "
+                f"convert them or build a variant with in_channels = {channels}"
+            )
+        least = self._least_side()
+        stride = paper.STAGE_STRIDES[-1]
+        if height % stride or width % stride or min(height, width) < least:
+            nearest = (max(least, nearest_multiple(side, stride)) for side in (height, width))
+            raise VariantError(
+                f"images are {height}x{width} px; the sides must be multiples of {stride}, "
+                f"{least} or more; use {'x'.join(map(str, nearest))}"
+            )
+        if self.training and batch == 1:
+            self._require_statistics(height, width)
+
+    def _least_side(self) -> int:
+        """The smallest legal side in px: each stage's grid must hold one reduced key."""
+        coarsest = paper.STAGE_STRIDES[-1]
+        sides = (
+            -(-stage.reduction * stride // coarsest) * coarsest
+            for stage, stride in zip(self.variant.stages, paper.STAGE_STRIDES, strict=True)
+        )
+        return max(coarsest, *sides)
+
+    def _require_statistics(self, height: int, width: int) -> None:
+        """Raise `VariantError` where BatchNorm would see one value per channel."""
+        for number, (stage, stride) in enumerate(
+            zip(self.variant.stages, paper.STAGE_STRIDES, strict=True), start=1
+        ):
+            for cell in (stride, stride * stage.reduction):
+                if (height // cell) * (width // cell) == 1:
+                    raise VariantError(
+                        f"batch 1 at {height}x{width} px leaves BatchNorm in stage {number} one "
+                        f"value per channel; train with a batch of 2 or more, or call eval()"
+                    )
+
+
+def build(
+    variant: Variant,
+    *,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    attention: blocks.Attention = "explicit",
+) -> CMT:
+    """The published network of `variant`, initialised as in the authors' code.
+
+    `drop_path` is the last block's rate, rising linearly from 0 at the first; `dropout` acts before
+    the classifier (published: 0.1, CMT-B 0.3). `attention` "sdpa" calls torch's fused attention,
+    which gives the same numbers; on a CPU "explicit" is faster.
+    """
+    return CMT(variant, drop_path=drop_path, dropout=dropout, attention=attention)
+
+
+def _same(source: Tensor, parameter: Tensor) -> bool:
+    return (
+        source.device == parameter.device
+        and source.dtype == parameter.dtype
+        and torch.equal(source, parameter)
+    )

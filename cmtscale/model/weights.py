@@ -1,0 +1,166 @@
+"""The authors' checkpoints: their names mapped onto ours, and back."""
+
+import argparse
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtscale.model.cmt import CMT
+from cmtscale.spec.errors import WeightsError
+
+WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
+LISTED_KEYS = 4  # an error names this many keys of a kind and counts the rest
+
+# Our module → the published modules that it holds, stacked along the first axis.
+STEM = {
+    str(3 * layer + offset): (f"stem_{kind}{layer + 1}",)
+    for layer in range(3)
+    for offset, kind in ((0, "conv"), (2, "norm"))
+}
+PATCH_EMBEDDING = {"conv": ("proj",), "norm": ("norm",)}
+BLOCK = {
+    "lpu": ("proj",),
+    "norm1": ("norm1",),
+    "lmhsa.reduce": ("attn.sr.0",),
+    "lmhsa.reduce_norm": ("attn.sr.1",),
+    "lmhsa.q": ("attn.q",),
+    "lmhsa.kv": ("attn.k", "attn.v"),
+    "lmhsa.qkv": ("attn.q", "attn.k", "attn.v"),
+    "lmhsa.proj": ("attn.proj",),
+    "norm2": ("norm2",),
+    "irffn.expand": ("mlp.conv1.0",),
+    "irffn.expand_norm": ("mlp.conv1.2",),
+    "irffn.depthwise": ("mlp.proj",),
+    "irffn.depthwise_norm": ("mlp.proj_bn",),
+    "irffn.project": ("mlp.conv2.0",),
+    "irffn.project_norm": ("mlp.conv2.1",),
+}
+HEAD = {"project": ("_fc",), "norm": ("_bn",), "classifier": ("head",)}
+
+
+def load_published(
+    model: CMT, source: Mapping[str, Any] | str | Path, *, ema: bool = False
+) -> None:
+    """Load a checkpoint of the authors' code into `model`, in place, all of it or nothing.
+
+    `source` is a state dict or a file that `torch.save` wrote; the weights may stand under "model",
+    "state_dict" or "model_ema" and their names may begin with "module.". With several wrappers
+    "model" wins; `ema` takes "model_ema". Batch counters may be absent. Raises `WeightsError` if the
+    source cannot be read or a tensor is missing, left over or of another shape.
+    """
+    checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
+    published = _unwrap(checkpoint, ema=ema)
+    _require_fit(published, published_state_dict(model))
+    weights = {
+        ours: torch.cat([published[name] for name in theirs])
+        if len(theirs) > 1
+        else published[theirs[0]]
+        for ours, theirs in _names(model)
+        if theirs[0] in published
+    }
+    model.load_state_dict(weights, strict=False)  # only batch counters can be absent
+
+
+def published_state_dict(model: CMT) -> dict[str, Tensor]:
+    """The state dict of `model` under the names and shapes of the authors' code."""
+    state = model.state_dict()
+    published = {}
+    for ours, theirs in _names(model):
+        parts = state[ours].chunk(len(theirs)) if len(theirs) > 1 else (state[ours],)
+        published.update(zip(theirs, parts, strict=True))
+    return published
+
+
+def _names(model: CMT) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each of our state-dict keys with the published keys that it holds."""
+    for key in model.state_dict():
+        match key.split("."):
+            case ["stem", layer, leaf]:
+                modules = STEM[layer]
+            case ["stages", stage, "position_bias"]:
+                yield key, (f"relative_pos_{_letter(stage)}",)
+                continue
+            case ["stages", stage, "patch_embedding", layer, leaf]:
+                prefix = f"patch_embed_{_letter(stage)}"
+                modules = tuple(f"{prefix}.{name}" for name in PATCH_EMBEDDING[layer])
+            case ["stages", stage, "blocks", number, *layers, leaf]:
+                prefix = f"blocks_{_letter(stage)}.{number}"
+                modules = tuple(f"{prefix}.{name}" for name in BLOCK[".".join(layers)])
+            case ["head", layer, leaf]:
+                modules = HEAD[layer]
+            case _:
+                raise AssertionError(key)
+        yield key, tuple(f"{module}.{leaf}" for module in modules)
+
+
+def _letter(stage: str) -> str:
+    return "abcd"[int(stage)]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        # The authors' files also hold the training arguments, an argparse.Namespace.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = error.strerror or "no file can be opened there"
+        raise WeightsError(f"checkpoint {path} cannot be read: {reason}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"checkpoint {path} is not a file of tensors that torch.load can read safely; "
+            f"save its state dict alone with torch.save"
+        ) from error
+    if not isinstance(checkpoint, Mapping):
+        raise WeightsError(
+            f"checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict; "
+            f"save its state dict with torch.save"
+        )
+    return checkpoint
+
+
+def _unwrap(checkpoint: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
+    """The bare state dict, without wrapper and `module.` prefixes."""
+    wrappers = ("model_ema",) if ema else WRAPPERS
+    found = [name for name in wrappers if isinstance(checkpoint.get(name), Mapping)]
+    if ema and not found:
+        keys = _listed(map(str, checkpoint))
+        raise WeightsError(f"the checkpoint has no model_ema, only {keys}; load without ema")
+    weights = checkpoint[found[0]] if found else checkpoint
+    return {str(name).removeprefix("module."): value for name, value in weights.items()}
+
+
+def _require_fit(published: dict[str, Any], expected: dict[str, Tensor]) -> None:
+    """Raise `WeightsError` unless the names and shapes are those of the network."""
+    required = {name for name in expected if not name.endswith("num_batches_tracked")}
+    misshapen = [
+        f"{name} {_shape(published[name])} for {_shape(tensor)}"
+        for name, tensor in expected.items()
+        if name in published and _shape(published[name]) != _shape(tensor)
+    ]
+    faults = {
+        "missing": sorted(required - published.keys()),
+        "left over": sorted(published.keys() - expected.keys()),
+        "misshapen": misshapen,
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+        raise WeightsError(
+            f"the checkpoint does not fit the network, nothing was loaded; {listed}; "
+            f"build the variant, resolution and classes that it was trained with"
+        )
+
+
+def _shape(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return "x".join(map(str, value.shape)) or "scalar"
+
+
+def _listed(names: Any) -> str:
+    names = list(names)
+    rest = len(names) - LISTED_KEYS
+    return ", ".join(names[:LISTED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
