@@ -1,0 +1,94 @@
+"""The published network's records (names, shapes, logits) and the weights they were computed with."""
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cmtscale.spec.variant import Stage, Variant
+
+RECORDS = {"cmt-ti": "cmt_ti-160.json", "cmt-s": "cmt_s-224.json"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Names, shapes and logits of the authors' network, and the checkpoint that gives them."""
+
+    name: str
+    shapes: dict[str, list[int]]
+    checkpoint: dict[str, Tensor]
+    images: Tensor
+    logits: Tensor
+
+
+@pytest.fixture(scope="session", params=RECORDS)
+def published(request: pytest.FixtureRequest) -> Published:
+    return read_published(request.param)
+
+
+@pytest.fixture(scope="session")
+def published_ti() -> Published:
+    return read_published("cmt-ti")
+
+
+def read_published(name: str) -> Published:
+    path = Path(__file__).parent / "parity" / RECORDS[name]
+    record = json.loads(path.read_text(encoding="utf-8"))
+    side = record["resolution_px"]
+    return Published(
+        name=name,
+        shapes=record["state_dict"],
+        checkpoint={
+            key: torch.from_numpy(np.asarray(fill_tensor(key, tuple(shape))))
+            for key, shape in record["state_dict"].items()
+        },
+        images=torch.from_numpy(np.random.RandomState(0).standard_normal((2, 3, side, side))),
+        logits=torch.tensor(record["logits"], dtype=torch.float64),
+    )
+
+
+def fill_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Values (float64) of the tensor called `name`: NumPy's legacy generator, seeded by the name.
+
+    Implementations that agree on names and shapes so hold the same numbers without a checkpoint.
+    """
+    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, dtype=np.int64)
+    if name.startswith("relative_pos"):
+        return 0.5 * draw(shape)
+    if name.endswith("running_var"):
+        return 1.0 + 0.1 * np.abs(draw(shape))
+    if len(shape) == 1:  # biases, norm scales and shifts, running means
+        is_norm_scale = name.endswith("weight")
+        return (1.0 if is_norm_scale else 0.0) + 0.1 * draw(shape)
+    return draw(shape) / np.sqrt(np.prod(shape[1:]))
+
+
+@pytest.fixture
+def tiny() -> Variant:
+    """A CMT of a few thousand parameters at 64 px that has every kind of part."""
+    stages = [
+        Stage(dim=dim, depth=depth, heads=heads, reduction=reduction, expansion=2.5)
+        for dim, depth, heads, reduction in ((4, 1, 1, 8), (8, 2, 2, 4), (16, 1, 4, 2), (32, 1, 8, 1))
+    ]
+    return Variant(
+        name="tiny",
+        resolution_px=64,
+        stem_channels=4,
+        stages=(stages[0], stages[1], stages[2], stages[3]),
+        num_classes=5,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

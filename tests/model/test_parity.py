@@ -1,0 +1,59 @@
+"""The network is the published one: names, shapes, logits."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from cmtscale.model.cmt import build
+from cmtscale.model.weights import load_published, published_state_dict
+from cmtscale.spec import paper
+from cmtscale.spec.variant import published_variants, variant
+
+
+@pytest.mark.parametrize("attention", ["explicit", "sdpa"])
+def test_published_logits_are_reproduced(published, attention):
+    model = build(variant(published.name), attention=attention).double().eval()
+    load_published(model, published.checkpoint)
+    with torch.inference_mode():
+        logits = model(published.images)
+    assert (logits - published.logits).abs().max() < 1e-8
+
+
+def test_published_names_and_shapes_are_exact(published):
+    state = published_state_dict(build(variant(published.name)))
+    assert {name: list(tensor.shape) for name, tensor in state.items()} == published.shapes
+
+
+def test_the_textbook_of_the_benchmark_is_the_published_network(published):
+    model = _textbook().TextbookCMT(variant(published.name)).double().eval()
+    model.load_state_dict(published.checkpoint)
+    with torch.inference_mode():
+        logits = model(published.images)
+    assert (logits - published.logits).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("spec", published_variants(), ids=lambda spec: spec.name)
+def test_published_parameter_counts(spec):
+    counts = {
+        "cmt-ti": (9_492_426, 75_000),
+        "cmt-xs": (15_247_208, 155_520),
+        "cmt-s": (26_256_160, 288_120),
+        "cmt-b": (45_715_076, 491_520),
+    }
+    model = build(spec)
+    bias = sum(stage.position_bias.numel() for stage in model.stages)
+    assert (sum(p.numel() for p in model.parameters()), bias) == counts[spec.name]
+    assert set(counts) == set(paper.VARIANTS)
+
+
+def _textbook() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "textbook_cmt.py"
+    spec = importlib.util.spec_from_file_location("textbook_cmt", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
