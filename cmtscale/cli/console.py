@@ -2,10 +2,15 @@
 
 import shutil
 import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.table import Table
 
+GAP = 2  # between columns
 PLAIN_WIDTH = 160  # of tables that are piped or redirected: nothing is cut off
 
 
@@ -21,12 +26,47 @@ def messages() -> Console:
     return Console(stderr=True, width=width, highlight=False)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """A table whose first column is text and whose others are right-aligned."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        made.add_column(column, justify="right" if number else "left", no_wrap=True)
-    return made
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; of those with a `rank` the highest is left out first if space lacks."""
+
+    name: str
+    rank: int = 0
+
+
+def print_table(
+    console: Console,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    bold: Collection[int] = (),
+) -> None:
+    """Print rows under columns: the first one left-aligned, no cell cut off.
+
+    Columns that do not fit the console are left out by rank, and a line says so. `bold` holds the
+    numbers of rows to stress.
+    """
+    widths = [
+        max(cell_len(cell) for cell in (column.name, *(row[number] for row in rows)))
+        for number, column in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    while sum(widths[n] + GAP for n in shown) - GAP > console.width:
+        ranked = [n for n in shown if columns[n].rank]
+        if not ranked:
+            break
+        shown.remove(max(ranked, key=lambda n: columns[n].rank))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for number in shown:
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(columns[number].name, justify=justify, no_wrap=True)
+    for index, row in enumerate(rows):
+        cells = [escape(row[number]) for number in shown]
+        table.add_row(*cells, style="bold" if index in bold else None)
+    console.print(table)
+    left_out = [column.name for number, column in enumerate(columns) if number not in shown]
+    if left_out:
+        console.print(f"(a wider terminal also shows: {', '.join(left_out)})", style="dim")
 
 
 def thousands(number: float) -> str:

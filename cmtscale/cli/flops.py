@@ -96,7 +96,7 @@ def _as_json(counted: "Cost", measured: "Measured | None") -> dict[str, Any]:
 
 
 def _print(counted: "Cost", measured: "Measured | None") -> None:
-    from cmtscale.cli.console import results, table, thousands
+    from cmtscale.cli.console import Column, print_table, results, thousands
     from cmtscale.spec import paper
 
     out = results()
@@ -106,37 +106,45 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         f"{variant.num_classes} classes: dims {'-'.join(map(str, variant.dims))}, "
         f"depths {'-'.join(map(str, variant.depths))}"
     )
-    columns = ["part", "params", "MACs", "%", "conv", "linear", "matmul", "norms, pool"]
-    rows = table(*columns, *(["fvcore MACs"] if measured else []))
+    columns = [
+        Column("part"),
+        Column("params"),
+        Column("MACs"),
+        Column("%"),
+        Column("conv", 3),
+        Column("linear", 2),
+        Column("matmul", 4),
+        Column("norms, pool", 1),
+    ]
     lines = [(part.name, part.counts) for part in counted.parts]
+    rows = []
     for name, counts in [*lines, ("total", counted.totals)]:
-        cells = [counts.params, counts.macs, counts.conv, counts.linear, counts.matmul]
-        params, macs, conv, linear, matmul = map(thousands, cells)
-        norms = thousands(counts.fvcore_flops - counts.macs)
-        cells = [name, params, macs, f"{100 * counts.macs / counted.macs:.1f}", conv, linear]
-        cells += [matmul, norms]
+        norms = counts.fvcore_flops - counts.macs
+        numbers = [counts.conv, counts.linear, counts.matmul, norms]
         if measured:
-            found = measured.macs if name == "total" else measured.part_macs[name]
-            cells.append(thousands(found))
-        rows.add_row(*cells, style="bold" if name == "total" else None)
-    out.print(rows)
+            numbers.append(measured.macs if name == "total" else measured.part_macs[name])
+        share = f"{100 * counts.macs / counted.macs:.1f}"
+        cells = [name, thousands(counts.params), thousands(counts.macs), share]
+        rows.append([*cells, *map(thousands, numbers)])
+    if measured:
+        columns.append(Column("fvcore MACs"))
+    print_table(out, columns, rows, bold=[len(lines)])
     out.print()
     blocks = sum(
         part.counts.macs
         for part in counted.parts
         if part.name.endswith((".lpu", ".lmhsa", ".irffn"))
     )
-    other = table("", "MACs")
-    other.add_row("blocks, counted exactly", thousands(blocks))
-    other.add_row("  the paper's block formula", thousands(counted.paper_formula_macs))
-    other.add_row(
-        "  the same blocks as standard transformer blocks",
-        thousands(counted.transformer_formula_macs),
-    )
-    other.add_row("fvcore's total: MACs, norms and pool", thousands(counted.fvcore_flops))
-    other.add_row("activations (elements written)", thousands(counted.activations))
-    other.add_row("params of the position bias", thousands(counted.position_bias_params))
-    out.print(other)
+    others = {
+        "blocks, counted exactly": blocks,
+        "  the paper's block formula": counted.paper_formula_macs,
+        "  as standard transformer blocks": counted.transformer_formula_macs,
+        "fvcore's total: MACs, norms and pool": counted.fvcore_flops,
+        "activations (elements written)": counted.activations,
+        "params of the position bias": counted.position_bias_params,
+    }
+    rows = [[name, thousands(number)] for name, number in others.items()]
+    print_table(out, [Column("beside them"), Column("MACs or number")], rows)
     out.print()
     notes = [
         "1 MAC = 1 multiply-add, which papers call a FLOP; G = 10⁹. The paper's formula leaves out "

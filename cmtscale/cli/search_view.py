@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cmtscale.cli.console import duration, messages, results, table
+from cmtscale.cli.console import Column, duration, messages, print_table, results
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.driver import Progress
 from cmtscale.search.outcome import Outcome
@@ -88,7 +88,7 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"{settings.trained_base.resolution_px} px)"
         )
     if plan.candidates:
-        console.print(_candidate_table(plan))
+        _print_candidates(plan, console)
     else:
         console.print(
             f"{settings.sampler} asks for up to {settings.trials} candidates, a few at a time"
@@ -104,8 +104,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     images = recipe.train_images or len(data.splits.train)
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
     console.print(
-        f"{plan.runs} runs{done}: {recipe.epochs} epochs of {images:,} images, "
-        f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''} each, on {len(plan.devices)} x "
+        f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of {images:,} images, "
+        f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; about {duration(plan.total_seconds)} from now"
     )
     console.print(f"results in {plan.folder}")
@@ -122,13 +122,24 @@ def print_outcome(outcome: Outcome) -> None:
         out.print("no run on the budget ended: there is nothing to choose from")
         return
     candidates = {candidate.name: candidate for candidate in outcome.candidates}
-    ranking = table(
-        *("candidate", "role", "depth", "width", "res.", "px", "val loss", "± seeds", "accuracy"),
-        *("img/s", "MACs", "stray"),
-    )
+    columns = [
+        Column("candidate"),
+        Column("role", 3),
+        Column("depth"),
+        Column("width"),
+        Column("res."),
+        Column("px", 5),
+        Column("val loss"),
+        Column("± seeds"),
+        Column("accuracy"),
+        Column("img/s"),
+        Column("MACs", 2),
+        Column("stray", 1),
+    ]
+    rows = []
     for score in choice.ranking:
         candidate = candidates[score.candidate]
-        ranking.add_row(
+        cells = (
             score.candidate + ("" if score.may_win else " *"),
             score.role,
             *_share_cells(candidate),
@@ -139,11 +150,14 @@ def print_outcome(outcome: Outcome) -> None:
             f"{score.images_per_second:.0f}",
             format_macs(candidate.macs),
             f"{100 * candidate.stray:.1f} %",
-            style="bold" if score.candidate == choice.winner else None,
         )
-    out.print(ranking)
-    out.print("val loss: cross-entropy after fitting one temperature, what is trained; lower is")
-    out.print("better. * stands at its own MACs, off the budget, and cannot be chosen.")
+        rows.append(cells)
+    winners = [row for row, score in enumerate(choice.ranking) if score.candidate == winner.name]
+    print_table(out, columns, rows, bold=winners)
+    out.print(
+        "val loss: cross-entropy after fitting one temperature, lower is better; px: of what was "
+        "trained. * stands at its own MACs, off the budget, and cannot be chosen."
+    )
     out.print()
     _print_choice(outcome, out)
     out.print(f"written to {outcome.folder}: best.toml, choice.json, trials.csv, curves.csv")
@@ -156,7 +170,13 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
     assert choice is not None
     assert winner is not None
     what = "lowest loss" if outcome.settings.tour else "choice"
-    both = table(what, "alpha", "beta", "gamma", "phi", "px", "dims", "depths", "MACs", "stray")
+    columns = [
+        Column(what),
+        *(Column(name) for name in ("alpha", "beta", "gamma", "phi", "px", "dims", "depths")),
+        Column("MACs", 1),
+        Column("stray", 2),
+    ]
+    rows = []
     for name, shares, phi, variant, macs, stray in (
         (winner.name, winner.shares, winner.phi, winner.real, winner.macs, winner.stray),
         (
@@ -168,7 +188,7 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
             published.stray,
         ),
     ):
-        both.add_row(
+        cells = (
             name,
             f"{shares.alpha:.3f}",
             f"{shares.beta:.3f}",
@@ -180,7 +200,8 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
             format_macs(macs),
             f"{100 * stray:.1f} %",
         )
-    out.print(both)
+        rows.append(cells)
+    print_table(out, columns, rows)
     if choice.sigma is None:
         out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
     else:
@@ -196,26 +217,30 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
         out.print(f"test accuracy of what was trained, read once: {mean:.2f} %")
 
 
-def _candidate_table(plan: Plan) -> Table:
-    proxy = plan.settings.proxy
-    trained = "twin" if proxy else "network"
-    columns = ["candidate", "role", "depth", "width", "res.", "px", "dim 1", "blocks", "MACs"]
-    rows = table(
-        *(f"{trained} {name}" if name == "px" else name for name in columns),
-        *(("real px", "dim 1", "blocks", "MACs", "stray") if proxy else ()),
-        "a run",
-    )
+def _print_candidates(plan: Plan, console: Console) -> None:
+    trained = "twin px" if plan.settings.proxy else "px"
+    columns = [
+        Column("candidate"),
+        Column("role", 6),
+        *(Column(name) for name in ("depth", "width", "res.", trained)),
+        Column("dim 1", 4),
+        Column("blocks"),
+        Column("MACs"),
+    ]
+    if plan.settings.proxy:
+        columns += [Column("real px", 1), Column("real dim 1", 3), Column("real blocks", 2)]
+        columns += [Column("real MACs", 8), Column("stray", 7)]
+    rows = []
     for candidate, seconds in zip(plan.candidates, plan.run_seconds, strict=True):
         real, net = candidate.real, candidate.trained
-        cells = [str(net.resolution_px), str(net.dims[0]), "-".join(map(str, net.depths))]
+        cells = [candidate.name, candidate.role, *_share_cells(candidate)]
+        cells += [str(net.resolution_px), str(net.dims[0]), "-".join(map(str, net.depths))]
         cells.append(format_macs(candidate.trained_macs))
-        if proxy:
+        if plan.settings.proxy:
             cells += [str(real.resolution_px), str(real.dims[0]), "-".join(map(str, real.depths))]
             cells += [format_macs(candidate.macs), f"{100 * candidate.stray:.1f} %"]
-        rows.add_row(
-            candidate.name, candidate.role, *_share_cells(candidate), *cells, duration(seconds)
-        )
-    return rows
+        rows.append([*cells, duration(seconds)])
+    print_table(console, [*columns, Column("a run")], rows)
 
 
 def _share_cells(candidate: Candidate) -> list[str]:
@@ -223,6 +248,10 @@ def _share_cells(candidate: Candidate) -> list[str]:
         return ["", "", ""]
     shares = candidate.shares
     return [f"{part:.2f}" for part in (shares.depth, shares.width, shares.resolution)]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _headline(progress: Progress) -> str:

@@ -3,19 +3,29 @@
 
 def variants() -> None:
     """List the four published variants."""
-    from cmtscale.cli.console import results, table, thousands
+    from cmtscale.cli.console import Column, print_table, results, thousands
     from cmtscale.spec import paper
     from cmtscale.spec.cost import cost
     from cmtscale.spec.variant import published_variants
 
     out = results()
-    rows = table(
-        *("variant", "px", "stem", "dims", "depths", "R", "params", "MACs"),
-        *("paper M", "paper G", "top-1 %"),
-    )
+    columns = [
+        Column("variant"),
+        Column("px"),
+        Column("stem", 6),
+        Column("dims"),
+        Column("depths"),
+        Column("R", 5),
+        Column("params"),
+        Column("MACs"),
+        Column("paper M", 4),
+        Column("paper G", 3),
+        Column("top-1 %", 1),
+    ]
+    rows = []
     for variant in published_variants():
         counted, row = cost(variant), paper.VARIANTS[variant.name]
-        rows.add_row(
+        cells = (
             variant.name,
             str(variant.resolution_px),
             str(variant.stem_channels),
@@ -28,7 +38,8 @@ def variants() -> None:
             f"{row.flops_g}",
             f"{row.top1}",
         )
-    out.print(rows)
+        rows.append(cells)
+    print_table(out, columns, rows)
     out.print(
         "MACs (multiply-adds) are what the paper calls FLOPs. paper M, G: the parameters and FLOPs "
         "that it prints; CMT-S has 26.26 M in the authors' code, 4.4 % more, unexplained. "

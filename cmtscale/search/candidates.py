@@ -58,9 +58,9 @@ def grid(settings: Settings) -> list[Candidate]:
     """The base, the pure one-dimensional variants, the paper's constants, and a grid between them.
 
     Each reachable resolution is a level; at each the rest of the growth is split between depth and
-    width in equal steps, ends included, as fine as gives at most `settings.trials` candidates.
-    Candidates that round to one trained network are one. Raises `RequestError` where even the
-    coarsest grid has more.
+    width in equal steps, ends included, as fine as gives at most `settings.trials` candidates;
+    with many levels only every second, third, … is taken. Candidates that round to one trained
+    network are one. Raises `RequestError` where even the coarsest grid has more.
     """
     anchors = _anchors(settings)
     finest = bisect.bisect_right(
@@ -68,10 +68,13 @@ def grid(settings: Settings) -> list[Candidate]:
         settings.trials,
         key=lambda steps: len(_grid_points(settings, steps)),
     )
+    levels = resolution_levels(settings.trained_base, settings.trained_macs)
+    coarser = [(steps, 1) for steps in range(max(1, finest), 0, -1)]
+    coarser += [(1, stride) for stride in range(2, len(levels) + 1)]
     candidates: list[Candidate] = []
-    for steps in range(max(1, finest), 0, -1):
+    for steps, stride in coarser:
         networks = list(anchors)
-        for side, dim1 in _grid_points(settings, steps):
+        for side, dim1 in _grid_points(settings, steps, stride):
             network = _at_point(settings, side, dim1)
             if network is not None:
                 networks.append(("compound", network))
@@ -202,12 +205,15 @@ def _make_candidates(settings: Settings, networks: list[tuple[Role, Variant]]) -
     return candidates
 
 
-def _grid_points(settings: Settings, steps: int) -> list[tuple[int, int]]:
-    """(resolution, dim 1) of the grid with `steps` equal splits at the base's resolution."""
+def _grid_points(settings: Settings, steps: int, stride: int = 1) -> list[tuple[int, int]]:
+    """(resolution, dim 1) of the grid with `steps` equal splits at the base's resolution.
+
+    Of the resolutions every `stride`-th is a level.
+    """
     base, target = settings.trained_base, settings.trained_macs
     growth = math.log(target / cost(base).macs)
     points: dict[tuple[int, int], None] = {}  # in order, each once
-    for side in resolution_levels(base, target):
+    for side in resolution_levels(base, target)[::stride]:
         share = paper.RESOLUTION_EXPONENT * math.log(side / base.resolution_px) / growth
         count = max(1, round(steps * (1 - min(1.0, share))))
         for dim1 in _dims_at(base, target, side, np.linspace(0.0, 1.0, count + 1)):
@@ -223,8 +229,10 @@ def _dims_at(
     To the nearest legal dim, but never so far that depth would have to turn back.
     """
     resolution = side / base.resolution_px
-    low, high = np.full(splits.shape, -20.0), np.full(splits.shape, 20.0)
-    for _ in range(30):  # bisection of the growth, shared as the splits say
+    growth = math.log(target / smooth_macs(base, 1.0, 1.0, resolution))  # of the cost
+    # Of sizes: at most 4 times as much, as a quarter of any base's cost scales with its depth.
+    low, high = np.sort([np.zeros(splits.shape), np.full(splits.shape, 4 * growth)], axis=0)
+    for _ in range(15):  # bisection, to far below one rounding
         middle = (low + high) / 2
         depth = np.exp((1 - splits) * middle)
         width = np.exp(splits * middle / paper.WIDTH_EXPONENT)
@@ -233,10 +241,10 @@ def _dims_at(
     step = dim_step(base.stages[0].heads, 2)
     exact = base.dims[0] * np.exp(splits * low / paper.WIDTH_EXPONENT)
     nearest = np.maximum(np.floor(exact / step + 0.5), 1).astype(np.int64) * step
-    grows = target >= smooth_macs(base, 1.0, 1.0, resolution)
     depth = _depth_at(base, target, nearest, side)
-    turned_back = (depth < 1) if grows else (depth > 1)
-    dims: NDArray[np.int64] = np.maximum(nearest - turned_back * (step if grows else -step), step)
+    turned_back = (depth < 1) if growth > 0 else (depth > 1)
+    back = step if growth > 0 else -step
+    dims: NDArray[np.int64] = np.maximum(nearest - turned_back * back, step)
     return dims
 
 

@@ -33,6 +33,7 @@ from cmtscale.search.plan import START_SECONDS, Plan, time_runs
 from cmtscale.search.request import SearchRequest, Settings, resolve
 from cmtscale.search.samplers import point_of, sampled_generations
 from cmtscale.search.store import Row, Store
+from cmtscale.spec.errors import CmtscaleError
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy, training_indices
 from cmtscale.train.recipe import DataRef, Run
@@ -96,11 +97,9 @@ def search(
     """
     watcher = watcher or Silence()
     devices = device_slots(request.device, request.workers)
-    # Classes and channels hardly move the cost: this is for the request's faults, and the pixels.
-    pixels = largest_resolution(resolve(request, num_classes=1000, channels=3))
     data = DataRef(
         source=request.data,
-        resolution_px=pixels,
+        resolution_px=_largest_resolution(request),
         split_seed=request.seed,
         cache_dir=request.cache_dir,
     )
@@ -127,6 +126,23 @@ def search(
         finally:
             executor.close()
         return driver.conclude(torch.device(devices[0]))
+
+
+def _largest_resolution(request: SearchRequest) -> int:
+    """The largest side in px for whatever number of classes and channels the data turn out to have.
+
+    Raises what makes the request senseless for all of them, before images are packed.
+    """
+    sides, refusals = [], []
+    for num_classes, channels in ((2, 1), (1000, 3)):  # the cheapest networks and dear ones
+        try:
+            settings = resolve(request, num_classes=num_classes, channels=channels)
+            sides.append(largest_resolution(settings))
+        except CmtscaleError as error:
+            refusals.append(error)
+    if not sides:
+        raise refusals[0]
+    return max(sides)
 
 
 def make_plan(settings: Settings, folder: Path, dataset: Dataset, devices: tuple[str, ...]) -> Plan:

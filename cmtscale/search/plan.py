@@ -12,6 +12,7 @@ from cmtscale.data.pack import Dataset
 from cmtscale.model.cmt import build
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.request import Settings
+from cmtscale.spec.cost import cost
 from cmtscale.spec.solve import Solution
 from cmtscale.spec.variant import Variant
 from cmtscale.train.loop import make_autocast, training_indices
@@ -20,7 +21,10 @@ from cmtscale.train.recipe import Recipe
 
 START_SECONDS = 6.0  # a worker's imports, once per worker
 EVALUATION_SHARE = 1 / 3  # of a training step's cost per image: no backward pass
-_TIMED_BATCH, _TIMED_STEPS = 16, 2
+_TIMED_STEPS = 2
+_TIMING_SECONDS = 15.0
+_TIMED_MACS = 2.5e8  # a timed batch is that much work, so that real variants are timed quickly too
+_LARGEST_TIMED_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +50,41 @@ class Plan:
 def time_runs(
     networks: Sequence[Variant], recipe: Recipe, dataset: Dataset, device: str
 ) -> tuple[float, ...]:
-    """Estimated seconds of one run of each network on one slot of `device`."""
+    """Estimated seconds of one run of each network on one slot of `device`.
+
+    Timing ends after 15 s; networks that it did not come to are estimated by their MACs.
+    """
     images = recipe.epochs * len(training_indices(dataset, recipe))
     images_evaluated = recipe.epochs * len(dataset.splits.val)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     try:
-        per_image = [_seconds_per_image(v, recipe, torch.device(device)) for v in networks]
+        per_image = _time_networks(networks, recipe, torch.device(device))
     finally:
         torch.set_num_threads(threads)
     return tuple(s * (images + EVALUATION_SHARE * images_evaluated) for s in per_image)
+
+
+def _time_networks(
+    networks: Sequence[Variant], recipe: Recipe, device: torch.device
+) -> list[float]:
+    macs = [cost(network).macs for network in networks]
+    timed: dict[int, float] = {}
+    began = time.perf_counter()
+    for index, network in enumerate(networks):
+        if time.perf_counter() - began < _TIMING_SECONDS:
+            timed[index] = _seconds_per_image(network, recipe, device)
+    per_mac = sum(timed.values()) / sum(macs[index] for index in timed)
+    return [timed.get(index, per_mac * macs[index]) for index in range(len(networks))]
 
 
 def _seconds_per_image(variant: Variant, recipe: Recipe, device: torch.device) -> float:
     model = build(variant).to(device).train()
     optimizer = make_optimizer(model, recipe)
     side = variant.resolution_px
-    images = torch.randn(_TIMED_BATCH, variant.in_channels, side, side, device=device)
-    labels = torch.zeros(_TIMED_BATCH, dtype=torch.long, device=device)
+    batch = max(2, min(_LARGEST_TIMED_BATCH, round(_TIMED_MACS / cost(variant).macs)))
+    images = torch.randn(batch, variant.in_channels, side, side, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
     autocast = make_autocast(recipe, device)
     seconds = []
     for _ in range(1 + _TIMED_STEPS):  # the first one warms up
@@ -75,4 +96,4 @@ def _seconds_per_image(variant: Variant, recipe: Recipe, device: torch.device) -
         optimizer.step()
         loss.item()  # waits for the device
         seconds.append(time.perf_counter() - started)
-    return min(seconds[1:]) / _TIMED_BATCH
+    return min(seconds[1:]) / batch

@@ -142,7 +142,7 @@ def resolve(request: SearchRequest, *, num_classes: int, channels: int) -> Setti
         data=request.data,
         base=base,
         sampler=request.sampler,
-        trials=request.trials or (TOUR_TRIALS if tour else TRIALS),
+        trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),
         proxy=request.proxy,
         trained_base=trained_base,
         trained_macs=trained_macs,
