@@ -1,4 +1,4 @@
-"""The parts of CMT (arXiv 2107.06263, §3): stem, patch embedding, LPU, LMHSA, IRFFN, head.
+"""The parts of CMT (arXiv 2107.06263): stem, patch embedding, LPU, LMHSA, IRFFN, head.
 
 Shapes: B images, C channels, H x W a grid, N = H·W tokens, M keys, D channels per head.
 Maps (B, C, H, W) lie channels-last in memory, so that `tokens` and `grid` only re-label axes.
@@ -6,9 +6,11 @@ Maps (B, C, H, W) lie channels-last in memory, so that `tokens` and `grid` only 
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmtscale.model.absorbed import AbsorbedIRFFN, Running, aligned
 from cmtscale.spec import paper
 
 Attention = Literal["explicit", "sdpa"]
@@ -21,11 +23,12 @@ def tokens(maps: Tensor) -> Tensor:
 
 def grid(sequence: Tensor, height: int, width: int) -> Tensor:
     """Tokens (B, N, C) as the channels-last map (B, C, H, W), without a copy."""
-    return sequence.transpose(1, 2).unflatten(2, (height, width))
+    maps: Tensor = sequence.transpose(1, 2).unflatten(2, (height, width))
+    return maps
 
 
 class Stem(nn.Sequential):
-    """Three times Conv3x3, GELU, BatchNorm with strides 2, 1, 1 (§3.1): (B, C, 2H, 2W) → (B, C', H, W)."""
+    """Three times Conv3x3, GELU, BatchNorm: (B, C, 2H, 2W) → (B, C', H, W)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         layers: list[nn.Module] = []
@@ -40,7 +43,7 @@ class Stem(nn.Sequential):
 
 
 class PatchEmbedding(nn.Module):
-    """Conv2x2 with stride 2, then LayerNorm (§3.1): (B, C, 2H, 2W) → (B, C', H, W)."""
+    """Conv2x2 with stride 2, then LayerNorm: (B, C, 2H, 2W) → (B, C', H, W)."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
@@ -52,22 +55,33 @@ class PatchEmbedding(nn.Module):
         return grid(self.norm(tokens(maps)), *maps.shape[2:])
 
 
-class LocalPerceptionUnit(nn.Conv2d):
-    """x + DWConv3x3(x) (Eq. 1): (B, C, H, W) → (B, C, H, W)."""
+class ResidualDepthwise(nn.Conv2d):
+    """x + DWConv3x3(x) (Eq. 1 and 6): (B, C, H, W) → (B, C, H, W).
+
+    The shortcut is added to the kernels' centres: the same sum as one pass over the map, not two.
+    """
+
+    identity: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, dim, 3, padding=1, groups=dim)
+        identity = torch.zeros(1, 1, 3, 3)
+        identity[..., 1, 1] = 1.0
+        self.register_buffer("identity", identity, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps) + maps
+        if torch.is_autocast_enabled(maps.device.type):
+            return super().forward(maps) + maps  # 1 + w in bfloat16 would lose most of w
+        out: Tensor = self._conv_forward(maps, self.weight + self.identity, self.bias)
+        return out
 
 
 class LightAttention(nn.Module):
     """Lightweight multi-head self-attention (Eq. 2-3) on tokens (B, N, C) of an H x W grid.
 
     Keys and values come from the grid reduced k-fold by one depthwise convolution and BatchNorm, as
-    in the authors' code; the paper's text has one convolution each. Linear layers that read the same
-    tensor are one layer, ordered q, k, v.
+    in the authors' code; the paper's text has one convolution each. Linear layers that read the
+    same tensor are one layer, ordered q, k, v.
     """
 
     def __init__(self, dim: int, heads: int, reduction: int, attention: Attention) -> None:
@@ -105,7 +119,8 @@ class LightAttention(nn.Module):
     def _split(self, projected: Tensor, count: int) -> tuple[Tensor, ...]:
         """(B, N, count·C) → `count` times (B, heads, N, D)."""
         parts = projected.unflatten(2, (count, self.heads, -1))
-        return parts.permute(2, 0, 3, 1, 4).unbind()
+        split: tuple[Tensor, ...] = parts.permute(2, 0, 3, 1, 4).unbind()
+        return split
 
 
 class InvertedResidualFFN(nn.Module):
@@ -115,15 +130,55 @@ class InvertedResidualFFN(nn.Module):
         super().__init__()
         self.expand = nn.Conv2d(dim, hidden, 1)
         self.expand_norm = nn.BatchNorm2d(hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.depthwise = ResidualDepthwise(hidden)
         self.depthwise_norm = nn.BatchNorm2d(hidden)
         self.project = nn.Conv2d(hidden, dim, 1)
         self.project_norm = nn.BatchNorm2d(dim)
 
     def forward(self, maps: Tensor) -> Tensor:
+        out: Tensor = self.project_norm(
+            self._absorbed(maps) if self._absorbs(maps) else self._plain(maps)
+        )
+        return out
+
+    def _plain(self, maps: Tensor) -> Tensor:
         hidden = self.expand_norm(F.gelu(self.expand(maps)))
-        hidden = self.depthwise_norm(F.gelu(self.depthwise(hidden) + hidden))
-        out: Tensor = self.project_norm(self.project(hidden))
+        hidden = self.depthwise_norm(F.gelu(self.depthwise(hidden)))
+        return self.project(hidden)  # type: ignore[no-any-return]
+
+    def _absorbs(self, maps: Tensor) -> bool:
+        """Whether `_absorbed` applies: it saves passes over maps and adds some over weights."""
+        return (
+            self.training
+            and self.expand_norm.training
+            and self.depthwise_norm.training
+            and torch.is_grad_enabled()
+            and maps.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and maps.numel() // maps.shape[1] >= 2 * self.expand.out_channels
+        )
+
+    def _absorbed(self, maps: Tensor) -> Tensor:
+        assert self.expand.bias is not None
+        assert self.depthwise.bias is not None
+        first, second = Running.of(self.expand_norm), Running.of(self.depthwise_norm)
+        out: Tensor = AbsorbedIRFFN.apply(
+            maps,
+            aligned(self.expand.weight),
+            aligned(self.expand.bias),
+            aligned(self.expand_norm.weight),
+            aligned(self.expand_norm.bias),
+            aligned(self.depthwise.weight + self.depthwise.identity),
+            aligned(self.depthwise.bias),
+            aligned(self.depthwise_norm.weight),
+            aligned(self.depthwise_norm.bias),
+            aligned(self.project.weight, dim=1),
+            self.project.bias,
+            first,
+            second,
+        )
+        first.store(self.expand_norm)
+        second.store(self.depthwise_norm)
         return out
 
 
@@ -156,7 +211,7 @@ class Block(nn.Module):
         attention: Attention,
     ) -> None:
         super().__init__()
-        self.lpu = LocalPerceptionUnit(dim)
+        self.lpu = ResidualDepthwise(dim)
         self.norm1 = nn.LayerNorm(dim, eps=paper.BLOCK_LAYER_NORM_EPS)
         self.lmhsa = LightAttention(dim, heads, reduction, attention)
         self.norm2 = nn.LayerNorm(dim, eps=paper.BLOCK_LAYER_NORM_EPS)
@@ -167,11 +222,10 @@ class Block(nn.Module):
         """`bias` (heads, N, M) is the stage's position bias for this grid."""
         height, width = maps.shape[2:]
         sequence = tokens(self.lpu(maps))
-        sequence = sequence + self.drop_path(
-            self.lmhsa(self.norm1(sequence), bias, height, width)
-        )
+        sequence = sequence + self.drop_path(self.lmhsa(self.norm1(sequence), bias, height, width))
         branch = self.irffn(grid(self.norm2(sequence), height, width))
-        return grid(sequence, height, width) + self.drop_path(branch)
+        out: Tensor = grid(sequence, height, width) + self.drop_path(branch)
+        return out
 
 
 class Head(nn.Module):
@@ -213,7 +267,7 @@ def resize_position_bias(
     """A position bias (heads, n, m) resized bicubically, first over the query grid, then the keys'.
 
     `queries` and `keys` are the (H, W) grids that it was laid out for, `to_queries` and `to_keys`
-    the wanted ones (§3.2: "bicubic interpolation" for another input size).
+    the wanted ones ("CMT block": "bicubic interpolation" for another input size).
     """
     heads = bias.shape[0]
     if queries != to_queries:

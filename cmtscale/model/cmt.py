@@ -13,7 +13,7 @@ CACHED_SIZES = 4  # resized position biases a stage keeps; one at 1280 px can ta
 
 
 class Stage(nn.Module):
-    """Patch embedding, blocks, and the position bias that all its blocks share (§3.2).
+    """Patch embedding, blocks, and the position bias that all its blocks share ("CMT block").
 
     `position_bias` (heads, n, m) is laid out for the square grid of side `grid_px`.
     """
@@ -62,7 +62,8 @@ class Stage(nn.Module):
         """
         if (height, width) == (self.side, self.side):
             return self.position_bias
-        if self.training or torch.is_grad_enabled() or torch.jit.is_tracing():
+        tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if self.training or torch.is_grad_enabled() or tracing:
             return self._resize(height, width)
         source, resized = self._resized.get((height, width), (None, None))
         if source is None or resized is None or not _same(source, self.position_bias):
@@ -87,7 +88,7 @@ class Stage(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**super().__getstate__(), "_resized": {}}
+        return {**self.__dict__, "_resized": {}}
 
 
 class CMT(nn.Module):
@@ -120,7 +121,7 @@ class CMT(nn.Module):
             channels = spec.dim
         self.head = blocks.Head(channels, variant.num_classes, dropout)
         self.apply(blocks.initialise)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) → logits (B, classes); raises `VariantError` for an illegal size."""

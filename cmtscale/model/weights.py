@@ -49,8 +49,8 @@ def load_published(
 
     `source` is a state dict or a file that `torch.save` wrote; the weights may stand under "model",
     "state_dict" or "model_ema" and their names may begin with "module.". With several wrappers
-    "model" wins; `ema` takes "model_ema". Batch counters may be absent. Raises `WeightsError` if the
-    source cannot be read or a tensor is missing, left over or of another shape.
+    "model" wins; `ema` takes "model_ema". Batch counters may be absent. Raises `WeightsError` if
+    the source cannot be read or a tensor is missing, left over or of another shape.
     """
     checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
     published = _unwrap(checkpoint, ema=ema)
@@ -68,7 +68,7 @@ def load_published(
 def published_state_dict(model: CMT) -> dict[str, Tensor]:
     """The state dict of `model` under the names and shapes of the authors' code."""
     state = model.state_dict()
-    published = {}
+    published: dict[str, Tensor] = {}
     for ours, theirs in _names(model):
         parts = state[ours].chunk(len(theirs)) if len(theirs) > 1 else (state[ours],)
         published.update(zip(theirs, parts, strict=True))
@@ -77,6 +77,7 @@ def published_state_dict(model: CMT) -> dict[str, Tensor]:
 
 def _names(model: CMT) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each of our state-dict keys with the published keys that it holds."""
+    modules: tuple[str, ...]
     for key in model.state_dict():
         match key.split("."):
             case ["stem", layer, leaf]:

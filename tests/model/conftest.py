@@ -1,4 +1,4 @@
-"""The published network's records (names, shapes, logits) and the weights they were computed with."""
+"""The published network's records: names, shapes, logits, and the weights that gave them."""
 
 import json
 import zlib
@@ -76,7 +76,12 @@ def tiny() -> Variant:
     """A CMT of a few thousand parameters at 64 px that has every kind of part."""
     stages = [
         Stage(dim=dim, depth=depth, heads=heads, reduction=reduction, expansion=2.5)
-        for dim, depth, heads, reduction in ((4, 1, 1, 8), (8, 2, 2, 4), (16, 1, 4, 2), (32, 1, 8, 1))
+        for dim, depth, heads, reduction in (
+            (4, 1, 1, 8),
+            (8, 2, 2, 4),
+            (16, 1, 4, 2),
+            (32, 1, 8, 1),
+        )
     ]
     return Variant(
         name="tiny",

@@ -1,0 +1,147 @@
+"""How much faster is the network than a textbook's? Forward + backward in fp32, interleaved.
+
+    python benchmarks/network_speed.py [--rounds 15] [--threads 2] [--out results/network-speed]
+
+Every round times one step of each implementation, in turn, so that a busy machine slows all of
+them alike; the ratio is taken within each round and its median and quartiles are reported. Peak
+memory is the growth of the resident set over the built network, each in a process of its own.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import quantiles
+
+import torch
+import torch.nn.functional as F
+from textbook_cmt import TextbookCMT
+from torch import Tensor, nn
+
+from cmtscale.model.cmt import build
+from cmtscale.spec.variant import Variant, variant
+
+WORKLOADS = {"cmt-ti": 8, "cmt-s": 4}  # variant → batch, at the variant's own resolution
+TARGETS = {"cmt-ti": 1.5, "cmt-s": 1.3}
+IMPLEMENTATIONS = {"cmtscale": build, "textbook": TextbookCMT}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="folder to write network_speed.csv into")
+    parser.add_argument("--peak", nargs=2, metavar=("IMPLEMENTATION", "VARIANT"), help="internal")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.peak:
+        print(peak_megabytes(*args.peak))
+        return
+    rows = [compare(name, args.rounds, args.threads) for name in WORKLOADS]
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with (args.out / "network_speed.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
+    """Time both implementations of one workload; print and return what was found."""
+    spec = variant(name)
+    images, labels = batch(spec)
+    models = {label: make(spec).train() for label, make in IMPLEMENTATIONS.items()}
+    seconds: dict[str, list[float]] = {label: [] for label in models}
+    for number in range(rounds + 2):
+        for label, model in models.items():
+            elapsed = step(model, images, labels)
+            if number >= 2:  # the first two rounds warm up
+                seconds[label].append(elapsed)
+    ratios = [t / c for c, t in zip(seconds["cmtscale"], seconds["textbook"], strict=True)]
+    low, ratio, high = quantiles(ratios, n=4)
+    fastest = min(seconds["textbook"]) / min(seconds["cmtscale"])
+    peak = {label: run_peak(label, name, threads) for label in models}
+    print(
+        f"{name} {len(images)}x{spec.resolution_px}² fp32, {threads} threads, n={rounds}: "
+        f"textbook / cmtscale = {ratio:.2f} (quartiles {low:.2f}-{high:.2f}, "
+        f"fastest steps {fastest:.2f}; target {TARGETS[name]}); "
+        f"peak memory {peak['cmtscale']:.0f} / {peak['textbook']:.0f} MB"
+    )
+    return {
+        "variant": name,
+        "batch": len(images),
+        "resolution_px": spec.resolution_px,
+        "threads": threads,
+        "n": rounds,
+        "ratio_median": round(ratio, 3),
+        "ratio_q1": round(low, 3),
+        "ratio_q3": round(high, 3),
+        "ratio_of_fastest": round(fastest, 3),
+        **{f"{label}_median_s": round(quantiles(seconds[label])[1], 4) for label in models},
+        **{f"{label}_fastest_s": round(min(seconds[label]), 4) for label in models},
+        **{f"{label}_peak_mb": round(peak[label]) for label in models},
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "load_average": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def batch(spec: Variant) -> tuple[Tensor, Tensor]:
+    side = spec.resolution_px
+    size = WORKLOADS[spec.name]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(size, spec.in_channels, side, side, generator=generator)
+    return images, torch.randint(spec.num_classes, (size,), generator=generator)
+
+
+def step(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Seconds of one forward and backward pass."""
+    model.zero_grad()
+    start = time.perf_counter()
+    F.cross_entropy(model(images), labels).backward()
+    return time.perf_counter() - start
+
+
+def peak_megabytes(label: str, name: str) -> float:
+    """Peak resident memory that three steps add to the built network, in 10^6 bytes."""
+    spec = variant(name)
+    images, labels = batch(spec)
+    model = IMPLEMENTATIONS[label](spec).train()
+    before = peak_resident()
+    for _ in range(3):
+        step(model, images, labels)
+    return peak_resident() - before
+
+
+def peak_resident() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: getrusage would count the parent's memory before exec too
+        return float(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[0]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def run_peak(label: str, name: str, threads: int) -> float:
+    command = [sys.executable, __file__, "--threads", str(threads), "--peak", label, name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
