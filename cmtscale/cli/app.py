@@ -34,6 +34,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
+        if code == INTERRUPTED:  # how typer hands on Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except CmtscaleError as error:
         return _refuse(str(error))

@@ -95,3 +95,5 @@ def search(
         outcome = run_search(request, watcher=view, dry_run=dry_run)
     if outcome is not None:
         print_outcome(outcome)
+        if outcome.choice is None:
+            raise typer.Exit(1)

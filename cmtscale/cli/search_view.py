@@ -176,18 +176,16 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
         Column("MACs", 1),
         Column("stray", 2),
     ]
-    rows = []
-    for name, shares, phi, variant, macs, stray in (
+    shown = [
         (winner.name, winner.shares, winner.phi, winner.real, winner.macs, winner.stray),
-        (
-            "the paper's constants",
-            published.scaling.shares,
-            published.phi,
-            published.variant,
-            published.macs,
-            published.stray,
-        ),
-    ):
+    ]
+    if published is not None:
+        name, constants = "the paper's constants", published.scaling.shares
+        shown.append(
+            (name, constants, published.phi, published.variant, published.macs, published.stray)
+        )
+    rows = []
+    for name, shares, phi, variant, macs, stray in shown:
         cells = (
             name,
             f"{shares.alpha:.3f}",
@@ -202,6 +200,8 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
         )
         rows.append(cells)
     print_table(out, columns, rows)
+    if published is None:
+        out.print("the paper's constants have no variant at this budget: rounding strays too far")
     if choice.sigma is None:
         out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
     else:

@@ -24,7 +24,6 @@ from cmtscale.spec.solve import (
     WIDTH_WEIGHT,
     Solution,
     find,
-    solve,
 )
 from cmtscale.spec.variant import Variant, nearest_multiple
 
@@ -143,9 +142,9 @@ def make_candidate(settings: Settings, name: str, role: Role, trained: Variant) 
     )
 
 
-def paper_solution(settings: Settings) -> Solution:
-    """The paper's constants solved to the budget, to stand beside the choice."""
-    return solve(settings.base, budget_macs=settings.budget_macs)
+def paper_solution(settings: Settings) -> Solution | None:
+    """The paper's constants solved to the budget, to stand beside the choice; None: they cannot."""
+    return find(settings.base, Scaling(0.0), settings.budget_macs)
 
 
 def extreme_networks(settings: Settings) -> tuple[Variant, ...]:

@@ -32,10 +32,10 @@ from cmtscale.search.outcome import Outcome, make_row, read_choice, save_choice
 from cmtscale.search.plan import START_SECONDS, Plan, time_runs
 from cmtscale.search.request import SearchRequest, Settings, resolve
 from cmtscale.search.samplers import point_of, sampled_generations
-from cmtscale.search.store import Row, Store
+from cmtscale.search.store import Row, Store, database_errors
 from cmtscale.spec.errors import CmtscaleError
 from cmtscale.train.devices import device_slots
-from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy, training_indices
+from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy
 from cmtscale.train.recipe import DataRef, Run
 
 RUNG = 1  # the only rung so far; each run has a full schedule of its own
@@ -111,7 +111,7 @@ def search(
     watcher.planned(plan)
     if dry_run:
         return None
-    with owned(folder):
+    with owned(folder), database_errors(folder):
         settings.save(folder / REQUEST)
         save_environment(folder / ENVIRONMENT, dataset, source=settings.data, devices=devices)
         store = Store(folder, rung=RUNG)
@@ -298,7 +298,7 @@ class _Driver:
         candidates = {candidate.name: candidate for candidate in self.candidates}
         running, speed, left = [], 0.0, sum(self._estimate(c) for c, _ in waiting)
         for job in executor.running():
-            part, images_per_second = _part_done(job, self.plan.dataset)
+            part, images_per_second = _part_done(job, len(self.plan.dataset.splits.train))
             running.append((job.run.run_id, part))
             speed += images_per_second
             candidate = candidates[job.run.run_id.split("-")[1]]
@@ -317,11 +317,11 @@ class _Driver:
         )
 
 
-def _part_done(job: Job, dataset: Dataset) -> tuple[float, float]:
+def _part_done(job: Job, train_images: int) -> tuple[float, float]:
     """(part of its images a run has seen, images per second so far), from its last metrics line."""
     lines = read_metrics(job.folder / METRICS)
     if not lines:
         return 0.0, 0.0
-    total = job.run.recipe.epochs * len(training_indices(dataset, job.run.recipe))
+    total = job.run.recipe.epochs * (job.run.recipe.train_images or train_images)
     seconds = lines[-1]["seconds"]
     return min(1.0, lines[-1]["images"] / total), lines[-1]["images"] / seconds if seconds else 0.0

@@ -6,6 +6,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,11 @@ PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")
 def save_environment(
     path: Path, dataset: Dataset, *, source: str, devices: tuple[str, ...]
 ) -> None:
-    """Write `environment.json`: enough to judge, not to reproduce bit by bit, the results."""
-    described = {
+    """Write `environment.json`: enough to judge, not to reproduce bit by bit, the results.
+
+    A search that goes on elsewhere keeps its first description and adds the new one to `resumed`.
+    """
+    described: dict[str, Any] = {
         "cmtscale": metadata.version("cmtscale"),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -39,6 +43,12 @@ def save_environment(
             "test": len(dataset.splits.test),
         },
     }
+    if path.exists():
+        first = json.loads(path.read_text())
+        known = [first, *first.get("resumed", [])]
+        if any(described.items() <= before.items() for before in known):
+            return
+        described = {**first, "resumed": [*first.get("resumed", []), described]}
     write_text_atomically(path, json.dumps(described, indent=1) + "\n")
 
 

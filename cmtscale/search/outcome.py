@@ -22,7 +22,7 @@ class Outcome:
     """A finished search: its folder, candidates, rows of `trials.csv`, and choice (None: no run).
 
     `test_accuracies` are those of the winner's runs, as far as their checkpoints are there;
-    `paper` is the paper's constants solved to the same budget.
+    `paper` is the paper's constants solved to the same budget (None: they cannot be).
     """
 
     folder: Path
@@ -31,7 +31,7 @@ class Outcome:
     rows: tuple[Row, ...]
     choice: Choice | None
     test_accuracies: tuple[float, ...]
-    paper: Solution
+    paper: Solution | None
 
     @property
     def winner(self) -> Candidate | None:
@@ -111,7 +111,8 @@ def save_choice(outcome: Outcome) -> None:
         "phi": winner.phi,
         "macs": winner.macs,
         "stray": winner.stray,
-        "paper": {
+        "paper": outcome.paper
+        and {
             "phi": outcome.paper.phi,
             "macs": outcome.paper.macs,
             "stray": outcome.paper.stray,

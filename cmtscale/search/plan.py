@@ -15,7 +15,7 @@ from cmtscale.search.request import Settings
 from cmtscale.spec.cost import cost
 from cmtscale.spec.solve import Solution
 from cmtscale.spec.variant import Variant
-from cmtscale.train.loop import make_autocast, training_indices
+from cmtscale.train.loop import make_autocast
 from cmtscale.train.optimizer import make_optimizer
 from cmtscale.train.recipe import Recipe
 
@@ -44,7 +44,7 @@ class Plan:
     runs: int
     runs_done: int
     total_seconds: float
-    paper: Solution
+    paper: Solution | None
 
 
 def time_runs(
@@ -54,7 +54,7 @@ def time_runs(
 
     Timing ends after 15 s; networks that it did not come to are estimated by their MACs.
     """
-    images = recipe.epochs * len(training_indices(dataset, recipe))
+    images = recipe.epochs * (recipe.train_images or len(dataset.splits.train))
     images_evaluated = recipe.epochs * len(dataset.splits.val)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker

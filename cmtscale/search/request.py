@@ -113,6 +113,22 @@ class Settings:
         """The request as TOML; `read_settings` gives back an equal one."""
         return tomli_w.dumps(asdict(self))
 
+    def as_request(self) -> SearchRequest:
+        """A request that resolves to these settings: the way to repeat a search from its file."""
+        return SearchRequest(
+            budget_macs=self.budget_macs,
+            data=self.data,
+            base=self.base,
+            sampler=self.sampler,
+            trials=self.trials,
+            proxy=self.proxy,
+            proxy_base=self.trained_base if self.proxy else None,
+            proxy_macs=self.trained_macs if self.proxy else 0,
+            recipe=self.recipe,
+            seeds=self.seeds,
+            seed=self.seed,
+        )
+
     def save(self, path: Path) -> None:
         """Write the request as TOML, atomically."""
         write_text_atomically(path, self.to_toml())

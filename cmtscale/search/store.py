@@ -7,17 +7,21 @@ The driver is the only one who opens it. One study per rung, one trial per run; 
 import csv
 import io
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from cmtscale.atomic import write_text_atomically
+from cmtscale.spec.errors import ResultsError
 
 Row = dict[str, Any]
 
@@ -34,6 +38,21 @@ SPACE: dict[str, BaseDistribution] = {
     "u": FloatDistribution(0.0, 1.0),
     "v": FloatDistribution(0.0, 1.0),
 }
+
+
+@contextmanager
+def database_errors(folder: Path) -> Iterator[None]:
+    """Turn SQLite's failures (a full disk, a file that is none) into a `ResultsError`."""
+    try:
+        yield
+    except (sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ResultsError(
+            f"{folder / DATABASE}: {cause}; mend that and run the same command again: it goes on "
+            f"where it stopped"
+        ) from error
 
 
 class Store:

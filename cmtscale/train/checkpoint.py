@@ -1,5 +1,6 @@
 """A run's state on disk, so that a killed run goes on where it was and ends the same."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ NAME = "checkpoint.pt"
 
 def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Replace the folder's checkpoint by `state` (tensors, numbers, strings, containers)."""
-    stored = {"fingerprint": fingerprint, **state}
-    write_atomically(folder / NAME, lambda file: torch.save(stored, file))
+    # Through memory: on a full disk torch's own writer fails with a RuntimeError about positions.
+    buffer = io.BytesIO()
+    torch.save({"fingerprint": fingerprint, **state}, buffer)
+    write_atomically(folder / NAME, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_checkpoint(

@@ -25,7 +25,7 @@ class Recipe:
     train_images: int = 0  # a fixed stratified part of the training split; 0: all of it
     batch_size: int = 128
     lr: float = 2e-3  # of vectors, and of hidden matrices at `reference_dim`
-    reference_dim: int = 16  # dim 1 at which hidden matrices train at `lr`; see train/loop.py
+    reference_dim: int = 16  # dim 1 at which hidden matrices train at `lr`; see train/optimizer.py
     warmup_fraction: float = 0.1
     weight_decay: float = 0.05  # on matrices only
     beta1: float = 0.9
@@ -40,8 +40,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "reference_dim"):
-            _require(name, getattr(self, name), 1, math.inf, "use 1 or more")
-        _require("train_images", self.train_images, 0, math.inf, "use 0 for all of them")
+            _require_whole(name, getattr(self, name), 1, "use 1 or more")
+        _require_whole("train_images", self.train_images, 0, "use 0 for all of them")
         _require("lr", self.lr, 1e-12, 100, "use e.g. 0.002")
         _require("weight_decay", self.weight_decay, 0, 100, "use e.g. 0.05")
         _require("clip_norm", self.clip_norm, 1e-12, math.inf, "use e.g. 1.0")
@@ -124,12 +124,17 @@ def read_result(path: Path, fingerprint: str) -> RunResult | None:
         stored = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    if stored.pop("fingerprint", None) != fingerprint:
+    if not isinstance(stored, dict) or stored.pop("fingerprint", None) != fingerprint:
         return None
     known = {field.name for field in fields(RunResult)}
-    return RunResult(**stored) if stored.keys() <= known else None
+    return RunResult(**stored) if {"status"} <= stored.keys() <= known else None
 
 
 def _require(name: str, value: float, low: float, high: float, advice: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise RequestError(f"{name} {value!r} is out of range; {advice}")
+
+
+def _require_whole(name: str, value: int, low: int, advice: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise RequestError(f"{name} {value!r} is not a whole number from {low} on; {advice}")

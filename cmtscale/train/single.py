@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cmtscale.atomic import write_text_atomically
-from cmtscale.spec.errors import CmtscaleError, RequestError
+from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Variant
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import open_data, test_accuracy, train
@@ -70,7 +70,7 @@ def _claim(folder: Path, run: Run) -> None:
                 f"{folder} cannot be written ({error.strerror}); use another --out"
             ) from error
         return
-    except (NotADirectoryError, ValueError, KeyError, CmtscaleError):
+    except (OSError, ValueError, KeyError, TypeError):  # a file, or not ours
         known = None
     if known != run.fingerprint:
         raise RequestError(
