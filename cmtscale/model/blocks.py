@@ -27,6 +27,11 @@ def grid(sequence: Tensor, height: int, width: int) -> Tensor:
     return maps
 
 
+def _is_autocast(device_type: str) -> bool:
+    """Whether mixed precision is on; the meta device, for one, cannot even be asked."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 class Stem(nn.Sequential):
     """Three times Conv3x3, GELU, BatchNorm: (B, C, 2H, 2W) → (B, C', H, W)."""
 
@@ -70,7 +75,7 @@ class ResidualDepthwise(nn.Conv2d):
         self.register_buffer("identity", identity, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(maps.device.type):
+        if _is_autocast(maps.device.type):
             return super().forward(maps) + maps  # 1 + w in bfloat16 would lose most of w
         out: Tensor = self._conv_forward(maps, self.weight + self.identity, self.bias)
         return out
@@ -154,7 +159,7 @@ class InvertedResidualFFN(nn.Module):
             and self.depthwise_norm.training
             and torch.is_grad_enabled()
             and maps.device.type == "cpu"
-            and not torch.is_autocast_enabled("cpu")
+            and not _is_autocast("cpu")
             and maps.numel() // maps.shape[1] >= 2 * self.expand.out_channels
         )
 

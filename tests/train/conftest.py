@@ -1,0 +1,71 @@
+"""A network small enough to train in under a second on the bundled digits."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmtscale.spec.variant import Stage, Variant
+from cmtscale.train.recipe import DataRef, Recipe, Run
+
+MakeVariant = Callable[..., Variant]
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def digits_ref(cache_dir: Path) -> DataRef:
+    return DataRef(source="digits", resolution_px=32, split_seed=0, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def make_variant() -> MakeVariant:
+    """A CMT at 32 px of one block per stage, `dim1` wide; other arguments are a variant's."""
+
+    def make(dim1: int = 4, **changes) -> Variant:
+        stages = [
+            Stage(dim=dim1 * width, depth=1, heads=heads, reduction=reduction, expansion=2.0)
+            for width, heads, reduction in ((1, 1, 8), (2, 2, 4), (4, 2, 2), (8, 4, 1))
+        ]
+        tiny = Variant(
+            name="tiny",
+            resolution_px=32,
+            stem_channels=dim1,
+            stages=(stages[0], stages[1], stages[2], stages[3]),
+            num_classes=10,
+            in_channels=1,
+        )
+        return replace(tiny, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_run(digits_ref: DataRef, make_variant: MakeVariant) -> MakeRun:
+    """A run of two epochs of three steps on 60 digits; the arguments are a recipe's."""
+
+    def make(*, variant: Variant | None = None, seed: int = 0, **recipe) -> Run:
+        return Run(
+            run_id="r",
+            variant=variant or make_variant(),
+            recipe=Recipe(**{"epochs": 2, "train_images": 60, "batch_size": 20, **recipe}),
+            seed=seed,
+            data=digits_ref,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _random_state_of_the_caller() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        yield

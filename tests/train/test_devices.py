@@ -1,0 +1,111 @@
+"""Device strings to worker slots, with pretended hardware."""
+
+import os
+
+import pytest
+import torch
+
+from cmtscale.spec.errors import RequestError
+from cmtscale.train.devices import available_cores, best_device, device_slots
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend a machine with so many GPUs and cores."""
+
+    def pretend(*, gpus: int = 0, cores: int = 3, mps: bool = False):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "slots"),
+    [
+        ("cpu", {}, ("cpu", "cpu", "cpu")),
+        ("cpu", {"gpus": 2, "cores": 1}, ("cpu",)),
+        ("auto", {}, ("cpu", "cpu", "cpu")),
+        ("auto", {"gpus": 2}, ("cuda:0", "cuda:1")),
+        ("auto", {"gpus": 1, "mps": True}, ("cuda:0",)),
+        ("auto", {"mps": True}, ("mps",)),
+        ("mps", {"mps": True}, ("mps",)),
+        ("cuda", {"gpus": 3}, ("cuda:0", "cuda:1", "cuda:2")),
+        ("cuda:0,1", {"gpus": 4}, ("cuda:0", "cuda:1")),
+        ("cuda:2,0", {"gpus": 4}, ("cuda:2", "cuda:0")),
+        ("cuda:1,1", {"gpus": 2}, ("cuda:1",)),
+    ],
+)
+def test_one_worker_per_gpu_or_core(machine, device, there, slots):
+    machine(**there)
+    assert device_slots(device) == slots
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "slots"),
+    [
+        ("cpu", 5, ("cpu",) * 5),
+        ("cpu", 1, ("cpu",)),
+        ("cuda", 1, ("cuda:0",)),
+        ("cuda", 5, ("cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0")),
+        ("cuda:1", 2, ("cuda:1", "cuda:1")),
+        ("auto", 4, ("cuda:0", "cuda:1", "cuda:0", "cuda:1")),
+        ("mps", 2, ("mps", "mps")),
+    ],
+)
+def test_workers_override_and_share_the_devices_evenly(machine, device, workers, slots):
+    machine(gpus=2, mps=True)
+    assert device_slots(device, workers) == slots
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "message"),
+    [
+        ("cuda", {}, "device cuda: there is no CUDA device on this machine; use cpu or auto"),
+        ("cuda:0", {}, "device cuda:0: there is no CUDA device on this machine; use cpu or auto"),
+        ("cuda:7", {"gpus": 2}, "device cuda:7: there are 2 CUDA devices on this machine"),
+        ("cuda:0,2", {"gpus": 2}, "device cuda:0,2: there are 2 CUDA devices on this machine"),
+        ("mps", {"gpus": 2}, "device mps is not available on this machine; use cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error(machine, device, there, message):
+    machine(**there)
+    with pytest.raises(RequestError) as caught:
+        device_slots(device)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["", "gpu", "CPU", "cpu:0", "cuda:", "cuda:a", "cuda:0,", "cuda:-1", "cuda 0", "cpu\n"],
+)
+def test_what_is_no_device_says_what_is(machine, device):
+    machine(gpus=2)
+    with pytest.raises(RequestError, match="is not one of auto, cpu, cuda, cuda:0,1, mps"):
+        device_slots(device)
+
+
+def test_negative_workers_are_refused():
+    with pytest.raises(RequestError, match="workers -1 is negative; use 0 for one per core or GPU"):
+        device_slots("cpu", -1)
+
+
+def test_best_device_is_the_first_of_cuda_mps_and_cpu(machine):
+    machine(gpus=1, mps=True)
+    assert best_device() == "cuda"
+    machine(mps=True)
+    assert best_device() == "mps"
+    machine()
+    assert best_device() == "cpu"
+
+
+def test_cores_are_those_this_process_may_use_where_the_system_says(machine, monkeypatch):
+    machine(cores=2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert available_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert available_cores() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1

@@ -1,0 +1,426 @@
+"""The training loop: repeatable to the bit, resumable, honest about divergence."""
+
+import functools
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cmtscale.data.batches import device_split
+from cmtscale.model.cmt import build
+from cmtscale.spec.errors import DataError
+from cmtscale.train import loop
+from cmtscale.train.evaluate import evaluate
+from cmtscale.train.loop import (
+    first_bad_step,
+    make_autocast,
+    open_data,
+    read_metrics,
+    train,
+    training_indices,
+)
+from cmtscale.train.optimizer import lr_factor
+from cmtscale.train.recipe import Recipe
+
+CPU = torch.device("cpu")
+train_on_cpu = functools.partial(train, device=CPU)
+
+
+def untimed(result):
+    """A result without what the clock decides."""
+    return replace(result, seconds=0.0, images_per_second=None)
+
+
+def untimed_metrics(folder):
+    return [
+        {name: value for name, value in line.items() if name != "seconds"}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+class KilledError(Exception):
+    """Stands for `kill -9`: nothing is written after it."""
+
+
+def kill_at_line(number):
+    """A `watch` that ends the run when the log's line `number` is due (2 lines per epoch)."""
+    lines = []
+
+    def watch(line):
+        lines.append(line)
+        if len(lines) == number:
+            raise KilledError
+
+    return watch
+
+
+# Dropout and drop path draw from torch's generator, order and shift from the run's own.
+NOISY = {"epochs": 3, "dropout": 0.2, "drop_path": 0.2}
+
+
+@pytest.fixture(scope="module")
+def plain(make_run):
+    """The result of the default run."""
+    return untimed(train_on_cpu(make_run()))
+
+
+@pytest.fixture(scope="module")
+def noisy(make_run, tmp_path_factory):
+    """Result and metrics of the noisy run."""
+    folder = tmp_path_factory.mktemp("noisy")
+    return untimed(train_on_cpu(make_run(**NOISY), folder=folder)), untimed_metrics(folder)
+
+
+@pytest.fixture
+def spy_on_loss(monkeypatch):
+    """Count training losses (those with smoothing) and let `change` alter or refuse them."""
+    real = F.cross_entropy
+
+    def install(change):
+        calls = []
+
+        def cross_entropy(logits, labels, **options):
+            loss = real(logits, labels, **options)
+            if "label_smoothing" not in options:
+                return loss
+            calls.append(options["label_smoothing"])
+            return change(len(calls), loss)
+
+        monkeypatch.setattr(F, "cross_entropy", cross_entropy)
+        return calls
+
+    return install
+
+
+# ------------------------------------------------------------------------------ repeatability
+
+
+def test_the_same_seed_gives_the_same_result_to_the_bit(make_run, noisy, tmp_path):
+    states = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        torch.randn(7)  # what the process drew before does not matter
+        result = train_on_cpu(make_run(**NOISY), folder=folder)
+        assert result.status == "complete"
+        assert (untimed(result), untimed_metrics(folder)) == noisy
+        states.append(torch.load(folder / "checkpoint.pt")["model"])
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_another_seed_gives_another_result(make_run, plain):
+    other = train_on_cpu(make_run(seed=1))
+    assert other.val_loss != plain.val_loss
+    assert other.train_loss != plain.train_loss
+
+
+def test_a_folder_or_a_watcher_changes_nothing(make_run, plain, tmp_path):
+    told = []
+    logged = train_on_cpu(make_run(), folder=tmp_path, watch=told.append)
+    assert untimed(logged) == plain
+    assert told == read_metrics(tmp_path / "metrics.jsonl")
+
+
+# ------------------------------------------------------------------------------ interruption
+
+
+@pytest.mark.parametrize("line", [1, 3, 4, 6])
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(make_run, noisy, tmp_path, line):
+    run, folder = make_run(**NOISY), tmp_path
+    with pytest.raises(KilledError):
+        train_on_cpu(run, folder=folder, watch=kill_at_line(line))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "images": 1')  # torn while being written
+    torch.manual_seed(99)
+    told = []
+    resumed = train_on_cpu(run, folder=folder, watch=told.append)
+    assert (untimed(resumed), untimed_metrics(folder)) == noisy
+    epochs_kept = (line - 1) // 2
+    assert len(told) == 6 - 2 * epochs_kept  # finished epochs are not repeated
+    seconds = [entry["seconds"] for entry in read_metrics(folder / "metrics.jsonl")]
+    assert seconds == sorted(seconds)  # the time before the kill counts on
+
+
+def test_killed_twice_is_as_good_as_killed_once(make_run, noisy, tmp_path):
+    run = make_run(**NOISY)
+    for line in (4, 2):
+        with pytest.raises(KilledError):
+            train_on_cpu(run, folder=tmp_path, watch=kill_at_line(line))
+    resumed = train_on_cpu(run, folder=tmp_path)
+    assert (untimed(resumed), untimed_metrics(tmp_path)) == noisy
+
+
+def test_killed_after_the_last_checkpoint_only_the_evaluation_is_repeated(make_run, tmp_path):
+    run = make_run()
+    first = train_on_cpu(run, folder=tmp_path)
+    told = []
+    again = train_on_cpu(run, folder=tmp_path, watch=told.append)
+    assert untimed(again) == untimed(first)
+    assert again.images_per_second == pytest.approx(first.images_per_second)
+    assert again.seconds > first.seconds - 0.5
+    assert told == []
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+
+
+def test_the_checkpoint_of_another_run_is_ignored(make_run, plain, tmp_path):
+    train_on_cpu(make_run(seed=5), folder=tmp_path)
+    result = train_on_cpu(make_run(), folder=tmp_path)
+    assert untimed(result) == plain
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "another file"])
+def test_with_a_damaged_checkpoint_a_run_starts_again(make_run, plain, tmp_path, damage):
+    run = make_run()
+    with pytest.raises(KilledError):
+        train_on_cpu(run, folder=tmp_path, watch=kill_at_line(3))
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    if damage == "another file":
+        torch.save({"model": {}}, path)
+    else:
+        cut, noise = whole[: len(whole) // 2], b"\x80\x04noise"
+        path.write_bytes({"cut": cut, "empty": b"", "noise": noise}[damage])
+    told = []
+    result = train_on_cpu(run, folder=tmp_path, watch=told.append)
+    assert untimed(result) == plain
+    assert len(told) == len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+
+
+# ------------------------------------------------------------------------------ learning
+
+
+def test_a_network_learns_the_digits(make_run, make_variant):
+    run = make_run(variant=make_variant(8), epochs=4, train_images=400, batch_size=16, lr=4e-3)
+    losses = []
+    result = train_on_cpu(run, watch=lambda line: losses.append(line.get("val_loss_raw")))
+    assert result.val_accuracy > 0.6  # chance is 0.1; 0.8 is usual
+    losses = [loss for loss in losses if loss is not None]
+    assert losses[-1] < 0.6 * losses[0]
+    assert result.val_loss <= result.val_loss_raw == losses[-1]
+    assert result.train_loss > 0.5  # smoothing by 0.1 over ten classes leaves 0.50 at the least
+
+
+def test_the_log_says_what_was_done(make_run, tmp_path):
+    run = make_run(epochs=2, train_images=100, batch_size=4, lr=1e-3)  # 25 steps per epoch
+    result = train_on_cpu(run, folder=tmp_path)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    trained = [line for line in lines if "train_loss" in line]
+    evaluated = [line for line in lines if "val_loss_raw" in line]
+    assert [line["step"] for line in trained] == [20, 25, 40, 50]
+    assert [line["step"] for line in evaluated] == [25, 50]
+    assert all(line["images"] == 4 * line["step"] for line in lines)
+    assert all(
+        line["lr"] == lr_factor(line["step"] - 1, 50, 0.1) * 1e-3 and line.keys() == TRAINED
+        for line in trained
+    )
+    assert all(line.keys() == EVALUATED for line in evaluated)
+    assert evaluated[-1]["val_loss_raw"] == result.val_loss_raw
+    assert evaluated[-1]["val_accuracy"] == result.val_accuracy
+    assert 0 < lines[0]["seconds"] <= lines[-1]["seconds"] <= result.seconds
+    assert 100 / result.seconds < result.images_per_second
+
+
+TRAINED = {"step", "images", "train_loss", "lr", "seconds"}
+EVALUATED = {"step", "images", "val_loss_raw", "val_accuracy", "seconds"}
+
+
+def test_smoothing_is_for_training_alone(make_run, spy_on_loss):
+    calls = spy_on_loss(lambda _, loss: loss)
+    train_on_cpu(make_run(label_smoothing=0.25))
+    assert calls == [0.25] * 6
+
+
+def test_digits_are_never_mirrored(make_run, plain):
+    assert make_run().recipe.flip
+    assert untimed(train_on_cpu(make_run(flip=False))) == plain
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shift_fraction": 0.3},
+        {"lr": 3e-3},
+        {"clip_norm": 1e-3},
+        {"weight_decay": 5.0},
+        {"warmup_fraction": 0.9},
+        {"label_smoothing": 0.3},
+        {"beta1": 0.5},
+        {"dropout": 0.5},
+        {"drop_path": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_setting_of_the_recipe_reaches_the_training(make_run, plain, change):
+    assert train_on_cpu(make_run(**change)).val_loss != plain.val_loss
+
+
+def test_training_uses_as_many_images_as_the_recipe_says(digits_ref):
+    dataset = open_data(digits_ref)
+    some = training_indices(dataset, Recipe(train_images=60))
+    assert len(np.unique(some)) == 60
+    assert set(some) <= set(dataset.splits.train)
+    assert np.array_equal(some, training_indices(dataset, Recipe(train_images=60, epochs=3)))
+    assert np.array_equal(training_indices(dataset, Recipe()), dataset.splits.train)
+    assert set(np.bincount(dataset.labels[some])) == {6}  # ten classes alike
+
+
+def test_more_images_than_there_are_is_an_error(make_run):
+    with pytest.raises(DataError, match="5000 training images of digits are not possible"):
+        train_on_cpu(make_run(train_images=5000))
+
+
+def test_a_batch_larger_than_the_split_is_the_split(make_run, tmp_path):
+    result = train_on_cpu(make_run(train_images=30, batch_size=512), folder=tmp_path)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["images"] for line in lines] == [30, 30, 60, 60]
+    assert result.status == "complete"
+
+
+# ------------------------------------------------------------------------------ divergence
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
+    make_run, spy_on_loss, tmp_path, step, bad
+):
+    spy_on_loss(lambda number, loss: loss * bad if number == step else loss)
+    result = train_on_cpu(make_run(), folder=tmp_path)
+    assert (result.status, result.cause) == (
+        "diverged",
+        f"loss not finite at step {step} of 6",
+    )
+    assert result.val_loss is result.val_accuracy is result.train_loss is None
+    assert result.seconds > 0
+    assert (
+        max((line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")), default=0) < step
+    )
+
+
+def test_weights_lost_in_an_epochs_last_step_end_the_run_at_its_evaluation(make_run, monkeypatch):
+    real = torch.nn.utils.clip_grad_norm_
+    steps = []
+
+    def spoil(parameters, limit):
+        parameters = list(parameters)
+        steps.append(limit)
+        if len(steps) == 3:
+            parameters[0].grad.fill_(math.nan)
+            return None
+        return real(parameters, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoil)
+    result = train_on_cpu(make_run())
+    assert (result.status, result.cause) == (
+        "diverged",
+        "validation loss not finite after step 3",
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "step", "bad"),
+    [
+        ([1.0, 2.0], 2, None),
+        ([math.nan, 2.0], 2, 1),
+        ([1.0, math.inf, math.nan], 30, 29),
+        ([1.0, 1.0, -math.inf], 3, 3),
+        ([math.nan], 41, 41),
+    ],
+)
+def test_the_first_bad_step_is_named(losses, step, bad):
+    assert first_bad_step([torch.tensor(loss) for loss in losses], step) == bad
+
+
+def test_running_out_of_memory_is_not_hidden(make_run, spy_on_loss):
+    def refuse(number, loss):
+        if number == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return loss
+
+    spy_on_loss(refuse)
+    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 2\.00 GiB"):
+        train_on_cpu(make_run())
+
+
+# ------------------------------------------------------------------------------ precision
+
+
+@pytest.mark.parametrize(("precision", "low"), [("auto", False), ("fp32", False), ("bf16", True)])
+def test_a_cpu_trains_in_bfloat16_only_if_told_to(precision, low):
+    with make_autocast(Recipe(precision=precision), CPU):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if low else torch.float32)
+
+
+def test_a_bfloat16_run_is_finite_and_near_the_float32_one(make_run):
+    low, full = (train_on_cpu(make_run(precision=name)) for name in ("bf16", "fp32"))
+    assert low.status == "complete"
+    assert low.train_loss != full.train_loss
+    assert low.train_loss == pytest.approx(full.train_loss, rel=0.05)
+    assert low.val_loss == pytest.approx(full.val_loss, rel=0.2)
+
+
+# ------------------------------------------------------------------------------ the test split
+
+
+def test_test_accuracy_is_that_of_the_checkpointed_network(make_run, tmp_path):
+    run = make_run()
+    train_on_cpu(run, folder=tmp_path)
+    dataset = open_data(run.data)
+    split = device_split(dataset, dataset.splits.test, device=CPU)
+    model = build(run.variant)
+    model.load_state_dict(torch.load(tmp_path / "checkpoint.pt")["model"])
+    expected = evaluate(
+        model, split, batch_size=20, autocast=make_autocast(run.recipe, CPU)
+    ).accuracy
+    assert loop.test_accuracy(run, device=CPU, folder=tmp_path) == expected
+    assert 0 <= expected <= 1
+
+
+def test_without_the_runs_checkpoint_there_is_no_test_accuracy(make_run, tmp_path):
+    assert loop.test_accuracy(make_run(), device=CPU, folder=tmp_path) is None
+    train_on_cpu(make_run(seed=1), folder=tmp_path)
+    assert loop.test_accuracy(make_run(), device=CPU, folder=tmp_path) is None
+
+
+def test_training_never_reads_the_test_split(make_run, monkeypatch):
+    used = []
+    real = loop.device_split
+
+    def remember(dataset, indices, **options):
+        used.extend(indices)
+        return real(dataset, indices, **options)
+
+    monkeypatch.setattr(loop, "device_split", remember)
+    run = make_run()
+    train_on_cpu(run)
+    splits = open_data(run.data).splits
+    assert set(used).isdisjoint(splits.test)
+    assert set(splits.val) <= set(used)
+
+
+def test_metrics_end_before_a_torn_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    lines = [{"step": 1, "seconds": 0.5}, {"step": 2, "seconds": 0.75}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "se')
+    assert read_metrics(path) == lines
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_bfloat16(make_run, make_variant, tmp_path):
+    run = make_run(variant=make_variant(16), epochs=4, train_images=400, batch_size=16, lr=4e-3)
+    cuda = torch.device("cuda")
+    with make_autocast(run.recipe, cuda):
+        assert (
+            torch.ones(2, 2, device=cuda) @ torch.ones(2, 2, device=cuda)
+        ).dtype == torch.bfloat16
+    result = train(run, device=cuda, folder=tmp_path)
+    assert result.status == "complete"
+    assert math.isfinite(result.val_loss)
+    assert result.val_accuracy > 0.5
+    assert loop.test_accuracy(run, device=cuda, folder=tmp_path) > 0.5

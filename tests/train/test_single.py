@@ -1,0 +1,167 @@
+"""One training in a folder that remembers what it holds."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cmtscale.spec.errors import RequestError
+from cmtscale.spec.variant import variant
+from cmtscale.train import loop
+from cmtscale.train.recipe import Recipe, RunResult, read_result
+from cmtscale.train.single import train_single
+
+
+@pytest.fixture
+def single(digits_ref, make_variant):
+    """Train the tiny variant on digits in a folder; the arguments override."""
+
+    def call(folder, **changes):
+        arguments = {
+            "variant": make_variant(num_classes=1000, in_channels=3),
+            "recipe": Recipe(epochs=2, train_images=60, batch_size=20),
+            "data": digits_ref,
+            "seed": 0,
+            "device": "cpu",
+            **changes,
+        }
+        return train_single(
+            arguments.pop("variant"),
+            arguments.pop("recipe"),
+            arguments.pop("data"),
+            folder=folder,
+            **arguments,
+        )
+
+    return call
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_training_claims_its_folder_and_says_what_it_is(single, make_variant, tmp_path):
+    folder = tmp_path / "new" / "cmt"
+    result, accuracy = single(folder)
+    assert result.status == "complete"
+    assert 0 <= accuracy <= 1
+    assert {path.name for path in folder.iterdir()} == {
+        "variant.toml",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoint.pt",
+        "result.json",
+    }
+    # the head has the data's classes and channels
+    assert variant(folder / "variant.toml") == make_variant(num_classes=10, in_channels=1)
+    described = json.loads((folder / "run.json").read_text())
+    assert (described["seed"], described["data"]) == (0, "digits")
+    assert described["recipe"]["train_images"] == 60
+    assert read_result(folder / "result.json", described["fingerprint"]) == result
+
+
+def test_the_same_command_again_repeats_nothing(single, tmp_path):
+    first = single(tmp_path)
+    before = contents(tmp_path)
+    told = []
+    assert single(tmp_path, watch=told.append) == first
+    assert told == []
+    assert contents(tmp_path) == before
+
+
+def test_a_stopped_training_goes_on(single, tmp_path):
+    def stop(line):
+        if line["step"] > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        single(tmp_path / "stopped", watch=stop)
+    told = []
+    resumed, accuracy = single(tmp_path / "stopped", watch=told.append)
+    whole, expected = single(tmp_path / "whole")
+    assert [line["step"] for line in told] == [6, 6]
+    assert accuracy == expected
+    assert (resumed.val_loss, resumed.train_loss) == (whole.val_loss, whole.train_loss)
+
+
+@pytest.mark.parametrize("change", ["seed", "recipe", "variant"])
+def test_a_folder_of_another_training_is_refused_untouched(single, make_variant, tmp_path, change):
+    single(tmp_path)
+    before = contents(tmp_path)
+    other = {
+        "seed": 1,
+        "recipe": Recipe(epochs=3, train_images=60, batch_size=20),
+        "variant": make_variant(8),
+    }[change]
+    with pytest.raises(RequestError, match="holds another training; use another --out"):
+        single(tmp_path, **{change: other})
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 3}', "torn {"])
+def test_a_folder_whose_description_is_foreign_is_refused_untouched(single, tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    before = contents(tmp_path)
+    with pytest.raises(RequestError, match="holds another training"):
+        single(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused_untouched(single, tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear to somebody")
+    before = contents(tmp_path)
+    with pytest.raises(RequestError, match="is not empty and holds no training; use another --out"):
+        single(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_in_the_folders_place_is_refused_untouched(single, tmp_path):
+    path = tmp_path / "out"
+    path.write_text("a file")
+    with pytest.raises(RequestError, match="out holds another training; use another --out"):
+        single(path)
+    assert contents(tmp_path) == {path: b"a file"}
+
+
+def test_a_folder_that_cannot_be_made_is_refused(single, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="use another --out"):
+        single(tmp_path / "file" / "below")
+
+
+def test_several_gpus_are_refused_before_anything_is_written(single, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(RequestError, match="train uses one device so far; use cuda:0"):
+        single(tmp_path / "new", device="cuda:0,1")
+    with pytest.raises(RequestError, match="there are 2 CUDA devices"):
+        single(tmp_path / "new", device="cuda:2")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_diverged_training_is_kept_and_has_no_test_accuracy(single, tmp_path, monkeypatch):
+    diverged = RunResult(status="diverged", cause="loss not finite at step 5 of 6", seconds=1.5)
+    monkeypatch.setattr("cmtscale.train.single.train", lambda *_args, **_kwargs: diverged)
+    result, accuracy = single(tmp_path)
+    assert result == diverged
+    assert math.isnan(accuracy)
+    monkeypatch.undo()
+    assert single(tmp_path)[0] == diverged
+
+
+def test_without_its_checkpoint_a_finished_training_has_no_test_accuracy(single, tmp_path):
+    first, _ = single(tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    again, accuracy = single(tmp_path)
+    assert again == first
+    assert math.isnan(accuracy)
+
+
+def test_the_test_accuracy_is_read_from_the_checkpoint(single, digits_ref, tmp_path):
+    _, accuracy = single(tmp_path)
+    described = json.loads((tmp_path / "run.json").read_text())
+    state = torch.load(tmp_path / "checkpoint.pt")
+    assert state["fingerprint"] == described["fingerprint"]
+    dataset = loop.open_data(replace(digits_ref))
+    assert (accuracy * len(dataset.splits.test)) % 1 == pytest.approx(0, abs=1e-9)
