@@ -1,5 +1,6 @@
 """The `cmtscale` command: its sub-commands, and errors as one line with exit code 2."""
 
+import os
 import sys
 
 import typer
@@ -36,6 +37,7 @@ def run(arguments: list[str] | None = None) -> int:
         code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
         if code == INTERRUPTED:  # how typer hands on Ctrl-C
             raise KeyboardInterrupt
+        sys.stdout.flush()  # here, not at exit, a reader who has gone away can be borne with
         return code if isinstance(code, int) else 0
     except CmtscaleError as error:
         return _refuse(str(error))
@@ -44,9 +46,9 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("cmtscale: stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `cmtscale … | head`
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:  # `cmtscale … | head`: drop the rest, and end as typer does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 

@@ -90,8 +90,6 @@ def search(
     from cmtscale.search.driver import search as run_search
 
     with make_view() as view:
-        if data.startswith("folder:"):
-            view.noted(f"reading {data.removeprefix('folder:')}; it is packed once, see the cache")
         outcome = run_search(request, watcher=view, dry_run=dry_run)
     if outcome is not None:
         print_outcome(outcome)

@@ -9,6 +9,7 @@ import torch
 from optuna.trial import Trial
 
 from cmtscale.data.pack import Dataset
+from cmtscale.data.sources import parse_source
 from cmtscale.search.candidates import (
     Candidate,
     extreme_networks,
@@ -35,7 +36,7 @@ from cmtscale.search.samplers import point_of, sampled_generations
 from cmtscale.search.store import Row, Store, database_errors
 from cmtscale.spec.errors import CmtscaleError
 from cmtscale.train.devices import device_slots
-from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy
+from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy, training_indices
 from cmtscale.train.recipe import DataRef, Run
 
 RUNG = 1  # the only rung so far; each run has a full schedule of its own
@@ -103,8 +104,17 @@ def search(
         split_seed=request.seed,
         cache_dir=request.cache_dir,
     )
+    place = parse_source(request.data).path
+    if place is not None and place.is_dir():
+        watcher.noted(f"reading {place}; its images are packed once, see `cmtscale cache`")
     dataset = open_data(data)
-    settings = resolve(request, num_classes=dataset.num_classes, channels=dataset.channels)
+    settings = resolve(
+        request,
+        num_classes=dataset.num_classes,
+        channels=dataset.channels,
+        train_images=len(dataset.splits.train),
+    )
+    training_indices(dataset, settings.recipe)  # fewer images than classes are refused here
     folder = request.out or Path("results") / settings.folder_name
     require_same_request(folder, settings)
     plan = make_plan(settings, folder, dataset, devices)

@@ -1,0 +1,345 @@
+"""The command line: what it prints where, and errors as one line with exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmtscale.cli.app import app, main, run
+from cmtscale.search.outcome import Outcome
+from cmtscale.spec.cost import cost
+from cmtscale.spec.variant import Variant, variant
+
+COMMANDS = ("variants", "flops", "scale", "search", "plot", "train", "cache")
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def refusal(capsys: Capture) -> Callable[..., str]:
+    """Run a command that must be refused; the one line that says why."""
+
+    def refuse(*arguments: str) -> str:
+        assert run(list(arguments)) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        (line,) = said.err.splitlines()
+        assert line.startswith("cmtscale: ")
+        return line
+
+    return refuse
+
+
+@pytest.fixture
+def printed(capsys: Capture) -> Callable[..., str]:
+    """Run a command that must succeed; its stdout."""
+
+    def succeed(*arguments: str) -> str:
+        assert run(list(arguments)) == 0
+        return capsys.readouterr().out
+
+    return succeed
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("fly", "No such command 'fly'"),
+        ("flops --colour red", "No such option: --colour"),
+        ("flops --variant cmt-xl", "variant 'cmt-xl' is not one of cmt-ti, cmt-xs, cmt-s, cmt-b"),
+        ("flops --variant nowhere.toml", "nowhere.toml cannot be read: No such file"),
+        ("flops --resolution 300", "300 px is not a positive multiple of 32; use 288"),
+        ("flops --resolution 320x250", "250"),
+        ("flops --resolution big", "'big' is not a size in px; write 320 or 320x256"),
+        ("flops --resolution 0", "resolution_px 0 is not a positive whole number"),
+        ("flops --phi 1 --alpha 2 --beta 2 --gamma 2", "nearest legal"),
+        ("flops --phi nan", "not finite"),
+        ("flops --phi one", "'--phi': Input should be a valid number"),
+        ("flops --alpha 1.3", "do nothing without phi"),
+        ("scale", "give either --phi or --budget"),
+        ("scale --phi 1 --budget 4G", "give either --phi or --budget"),
+        ("scale --budget 4GFLOPs", "write 4.0G, 600M or 4e9"),
+        ("scale --budget 1k", "no variant of cmt-s at 1k MACs"),
+        ("scale --budget 4G --multiple 0", "multiples of 0; use 2 or 8"),
+        ("scale --phi 1 --save /proc/no/x.toml", ""),
+        ("search", "Missing option '--budget'"),
+        ("search --budget lots", "write 4.0G, 600M or 4e9"),
+        ("search --budget 4G --data mnist", "is not one of digits"),
+        ("search --budget 4G --data /tmp/images", "use folder:/tmp/images"),
+        ("search --budget 4G --data folder:/nowhere --dry-run", "/nowhere does not exist"),
+        ("search --budget 4G --base cmt-s", "too near to the budget"),
+        ("search --budget 4G --sampler cmaes", "'cmaes' is not one of"),
+        ("search --budget 4G --seeds 0", "--seeds"),
+        ("search --budget 4G --trials 2", "trials 2 are too few"),
+        ("search --budget 4G --device tpu", "device 'tpu' is not one of"),
+        ("search --budget 4G --lr -1", "lr -1.0 is out of range"),
+        ("search --budget 4G --batch-size 0", "batch_size 0"),
+        ("search --budget 4G --epochs -1", "epochs -1"),
+        ("search --budget 4G --proxy-macs 9M --no-proxy", "contradict each other"),
+        ("search --budget 4G --proxy-macs 1M", "no room to scale"),
+        ("plot", "Missing argument 'path'"),
+        ("plot /nowhere", "/nowhere does not exist"),
+        ("train --variant cmt-ti --data digits", "Missing option '--out'"),
+        ("train --variant cmt-ti --data digits --out /tmp/x --epochs 0", "epochs 0"),
+        ("train --variant cmt-ti --data nothing --out /tmp/x", "is not one of digits"),
+        ("cache --cache-dir", "requires an argument"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr(
+    refusal: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cache_dir: Path,
+    command: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CMTSCALE_CACHE", str(cache_dir))
+    assert words in refusal(*command.split())
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_usage_errors_say_where_help_is(refusal: Callable[..., str]) -> None:
+    assert refusal("flops", "--colour", "red").endswith("(see cmtscale flops --help)")
+
+
+@pytest.mark.parametrize("text", ["", "stages = 3", "name = [", "\x00"], ids=["0", "1", "2", "3"])
+def test_a_variant_file_that_is_none_is_named(
+    refusal: Callable[..., str], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "odd.toml").write_text(text)
+    assert str(tmp_path / "odd.toml") in refusal("flops", "-v", str(tmp_path / "odd.toml"))
+
+
+def test_plotting_a_folder_without_results_says_what_to_run(
+    refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    assert "run `cmtscale search` first" in refusal("plot", str(tmp_path))
+    (tmp_path / "trials.csv").write_text("nonsense\n1\n")
+    assert "is it from `cmtscale search`?" in refusal("plot", str(tmp_path))
+
+
+def test_ctrl_c_is_exit_code_130_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmtscale.spec.variant.published_variants", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        main(["variants"])
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", "cmtscale: stopped\n")
+
+
+@pytest.mark.parametrize("command", ["flops --no-measure --json", "cache --clear"])
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path, command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from cmtscale.cli.app import main; main({command.split()})"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "CMTSCALE_CACHE": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # as `| head` does
+    process.stdout = None
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 1
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_for_all_its_options(
+    printed: Callable[..., str], command: str
+) -> None:
+    text = printed(command, "--help")
+    assert text.startswith(f"Usage: cmtscale {command}")
+    for line in text.splitlines():
+        if line.strip().startswith("--"):
+            assert len(line.split(maxsplit=1)) == 2
+
+
+def test_help_lists_every_command_and_is_what_no_argument_prints(
+    printed: Callable[..., str],
+) -> None:
+    assert printed() == printed("--help")
+    assert [command.name for command in app.registered_commands] == list(COMMANDS)
+    for command in COMMANDS:
+        assert f"\n  {command} " in printed("--help")
+
+
+# --- variants, flops, scale
+
+
+def test_variants_lists_the_family_with_exact_costs(printed: Callable[..., str]) -> None:
+    text = printed("variants")
+    for name in ("cmt-ti", "cmt-xs", "cmt-s", "cmt-b"):
+        (line,) = [line for line in text.splitlines() if line.startswith(name)]
+        assert f"{cost(variant(name)).macs:,}" in line
+        assert f"{cost(variant(name)).params:,}" in line
+
+
+def counted(printed: Callable[..., str], *arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(printed("flops", "--json", *arguments))
+    return found
+
+
+def test_the_json_of_flops_is_as_others_rely_on(printed: Callable[..., str]) -> None:
+    found = counted(printed, "--variant", "cmt-s", "--no-measure")
+    assert list(found) == ["name", "resolution_px", "totals", "parts"]
+    assert (found["name"], found["resolution_px"]) == ("cmt-s", 224)
+    expected = cost(variant("cmt-s"))
+    relied_on = {
+        "params": 26_256_160,
+        "macs": 4_031_742_464,
+        "fvcore_flops": expected.fvcore_flops,
+        "activations": expected.activations,
+        "paper_formula_macs": expected.paper_formula_macs,
+        "measured_macs": None,
+        "measured_fvcore_flops": None,
+    }
+    assert list(found["totals"])[: len(relied_on)] == list(relied_on)
+    assert {name: found["totals"][name] for name in relied_on} == relied_on
+    for name in ("params", "macs", "fvcore_flops", "activations"):
+        assert sum(part[name] for part in found["parts"]) == found["totals"][name]
+    assert all(list(part)[:3] == ["name", "params", "macs"] for part in found["parts"])
+
+
+def test_measured_counts_equal_the_computed_ones(
+    printed: Callable[..., str], tmp_path: Path, tiny_base: Variant
+) -> None:
+    (tmp_path / "tiny.toml").write_text(tiny_base.to_toml())
+    totals = counted(printed, "--variant", str(tmp_path / "tiny.toml"))["totals"]
+    assert totals["measured_macs"] == totals["macs"] == cost(tiny_base).macs
+    assert totals["measured_fvcore_flops"] == totals["fvcore_flops"]
+
+
+def test_flops_takes_another_resolution_square_or_not(printed: Callable[..., str]) -> None:
+    square = counted(printed, "--resolution", "320", "--no-measure")
+    assert square["resolution_px"] == 320
+    wide = counted(printed, "--resolution", "320x256", "--no-measure")
+    assert wide["resolution_px"] == [320, 256]
+    macs = [found["totals"]["macs"] for found in (square, wide)]
+    built = counted(printed, "--no-measure")["totals"]["macs"]
+    assert macs[0] > macs[1] > built
+    # the position bias is laid out for the square input, and for the built one otherwise
+    assert square["totals"]["params"] > wide["totals"]["params"]
+
+
+def test_the_table_of_flops_has_the_totals(printed: Callable[..., str]) -> None:
+    text = printed("flops", "--no-measure")
+    assert "4,031,742,464" in text
+    assert "26,256,160" in text
+    assert "The paper prints 25.14 M params, 4.04 G FLOPs." in text
+
+
+def test_one_compound_step_is_scaled_before_it_is_counted(printed: Callable[..., str]) -> None:
+    found = counted(printed, "--variant", "cmt-s", "--phi", "1", "--no-measure")
+    assert found["name"] == "cmt-s-phi+1"
+    assert 2.3 < found["totals"]["macs"] / 4_031_742_464 < 2.8
+
+
+def test_a_scaled_variant_is_saved_and_counted_again(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    text = printed("scale", "--base", "cmt-ti", "--budget", "2.0G", "--save", str(path))
+    found = counted(printed, "--variant", str(path), "--no-measure")
+    assert found["name"] == "mine"
+    assert abs(found["totals"]["macs"] / 2e9 - 1) <= 0.02
+    assert f"{found['totals']['macs']:,} MACs" in text
+
+
+def test_scaling_by_no_steps_gives_the_base_back(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    printed("scale", "--base", "cmt-b", "--phi", "0", "--save", str(tmp_path / "b.toml"))
+    assert variant(tmp_path / "b.toml").same_network(variant("cmt-b"))
+
+
+# --- search, plot, train, cache
+
+
+@pytest.mark.usefixtures("single_threaded")
+def test_a_dry_run_shows_the_plan_on_stderr_and_writes_nothing(
+    capsys: Capture, tmp_path: Path, tiny_base: Variant, cache_dir: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text(tiny_base.to_toml())
+    arguments = ["--budget", "1.22M", "--base", str(tmp_path / "tiny.toml"), "--no-proxy"]
+    arguments += ["--cache-dir", str(cache_dir), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert run(["search", *arguments]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "A tour" in said.err
+    assert "G = 10⁹" in said.err
+    assert "from now" in said.err
+    for name in ("c00", "c01", "c02", "c03"):
+        assert f"\n{name} " in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
+    finished: Outcome, capsys: Capture
+) -> None:
+    from cmtscale.cli.search_view import print_outcome
+
+    print_outcome(finished)
+    text = capsys.readouterr().out
+    ranked = [line.split()[0] for line in text.splitlines() if line.startswith("c0")][:4]
+    assert finished.choice is not None
+    assert ranked == [score.candidate for score in finished.choice.ranking]
+    assert "the paper's constants  1.200  1.300  1.150" in text
+    assert "how sure: noise between seeds" in text
+    assert "test accuracy of what was trained" in text
+    assert "recommends nothing" in text
+
+
+def test_plot_prints_the_files_it_wrote(
+    finished: Outcome, printed: Callable[..., str], tmp_path: Path
+) -> None:
+    text = printed("plot", str(finished.folder), "--out", str(tmp_path / "figures"))
+    files = [Path(line) for line in text.splitlines()]
+    assert {file.suffix for file in files} == {".png", ".svg"}
+    assert {"ablation", "triangle", "learning-curves"} <= {file.stem for file in files}
+    assert sorted(files) == sorted((tmp_path / "figures").iterdir())
+
+
+@pytest.mark.usefixtures("single_threaded")
+def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
+    printed: Callable[..., str],
+    refusal: Callable[..., str],
+    tmp_path: Path,
+    tiny_base: Variant,
+    cache_dir: Path,
+) -> None:
+    (tmp_path / "tiny.toml").write_text(tiny_base.to_toml())
+    command = ["train", "-v", str(tmp_path / "tiny.toml"), "--data", "digits", "--epochs", "1"]
+    command += ["--train-images", "64", "--batch-size", "32", "--device", "cpu"]
+    command += ["--out", str(tmp_path / "out"), "--cache-dir", str(cache_dir)]
+    first = printed(*command)
+    assert first.startswith("validation accuracy ")
+    assert "test accuracy" in first
+    metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
+    assert printed(*command) == first
+    assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == metrics
+    assert "holds another training" in refusal(*command, "--seed", "1")
+
+
+def test_the_cache_is_shown_and_cleared(printed: Callable[..., str], tmp_path: Path) -> None:
+    from cmtscale.data.sources import load_data
+
+    place = ["cache", "--cache-dir", str(tmp_path / "cache")]
+    assert printed(*place).split()[-2:] == ["total", "0.0"]
+    load_data("digits", resolution_px=32, cache_dir=tmp_path / "cache")
+    assert "digits" in printed(*place)
+    assert printed(*place, "--clear").startswith("freed 0.1 MB in")
+    assert printed(*place).split()[-2:] == ["total", "0.0"]

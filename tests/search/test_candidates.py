@@ -1,0 +1,237 @@
+"""Candidates: what integers can express, on both budgets, each network once."""
+
+import math
+from collections import Counter
+from dataclasses import astuple, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from cmtscale.search.candidates import (
+    Candidate,
+    express,
+    extreme_networks,
+    grid,
+    largest_resolution,
+    make_candidate,
+    paper_solution,
+    resolution_levels,
+)
+from cmtscale.search.request import SearchRequest, Settings, resolve
+from cmtscale.search.samplers import point_of, shares_of
+from cmtscale.spec.cost import cost
+from cmtscale.spec.errors import RequestError
+from cmtscale.spec.scaling import Shares, implied
+from cmtscale.spec.solve import solve
+from cmtscale.spec.variant import variant
+
+G = 1_000_000_000
+BUDGETS = st.floats(math.log(0.65 * G), math.log(40 * G)).map(lambda log: round(math.exp(log)))
+
+
+def resolved(**changes: Any) -> Settings:
+    return resolve(SearchRequest(**{"budget_macs": 4 * G, **changes}), num_classes=10, channels=1)
+
+
+def off(macs: int, budget_macs: int) -> float:
+    return abs(macs / budget_macs - 1)
+
+
+def by_role(candidates: list[Candidate]) -> dict[str, Candidate]:
+    return {candidate.role: candidate for candidate in candidates if candidate.role != "compound"}
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+@hypothesis_settings(max_examples=5, deadline=None)
+@given(budget=BUDGETS, trials=st.integers(8, 20))
+def test_every_grid_is_on_budget_distinct_and_no_larger_than_asked(
+    proxy: bool, budget: int, trials: int
+) -> None:
+    found = resolved(budget_macs=budget, trials=trials, proxy=proxy)
+    try:
+        candidates = grid(found)
+    except RequestError:  # too few trials for this budget
+        return
+    assert 1 <= len(candidates) <= trials
+    assert [candidate.name for candidate in candidates] == [
+        f"c{number:02d}" for number in range(len(candidates))
+    ]
+    for candidate in candidates:
+        assert candidate.macs == cost(candidate.real).macs
+        assert candidate.trained_macs == cost(candidate.trained).macs
+        on_both = (
+            max(
+                off(candidate.macs, budget),
+                off(candidate.trained_macs, found.trained_macs),
+            )
+            <= 0.02
+        )
+        assert candidate.on_budget == (on_both and candidate.role != "base")
+        if candidate.role in ("compound", "paper", "depth"):
+            assert candidate.on_budget
+            assert candidate.shares.total == pytest.approx(1)
+            assert min(astuple(candidate.shares)) >= 0
+        assert candidate.trained.resolution_px >= (64 if proxy else 32)
+    networks = [replace(candidate.trained, name="x") for candidate in candidates]
+    assert max(Counter(networks).values()) == 1
+    assert largest_resolution(found) >= max(network.resolution_px for network in networks)
+
+
+def test_more_trials_make_the_grid_finer_until_integers_express_no_more() -> None:
+    sizes = [len(grid(resolved(trials=trials))) for trials in (7, 9, 20, 60, 500, 5000)]
+    assert sizes == sorted(sizes)
+    assert sizes[1] >= 7
+    assert sizes[2] > sizes[1]
+    assert sizes[-1] == sizes[-2] < 500
+
+
+def test_too_few_trials_say_how_many_the_coarsest_grid_has() -> None:
+    with pytest.raises(RequestError, match=r"trials 3 are too few.*use \d+ or more") as caught:
+        grid(resolved(trials=3))
+    assert "\n" not in str(caught.value)
+    least = int(str(caught.value).split()[-3])
+    assert len(grid(resolved(trials=least))) == least
+
+
+def test_the_corners_scale_one_axis_alone_and_the_base_none() -> None:
+    roles = by_role(grid(resolved()))
+    base = resolved().trained_base
+    assert roles["base"].trained.same_network(base)
+    assert not roles["base"].on_budget
+    shares = {name: astuple(roles[name].shares) for name in ("depth", "width", "resolution")}
+    assert shares["depth"] == pytest.approx((1, 0, 0))
+    assert shares["width"] == pytest.approx((0, 1, 0))
+    assert shares["resolution"] == pytest.approx((0, 0, 1))
+    assert roles["depth"].trained.dims == base.dims
+    assert roles["depth"].trained.resolution_px == base.resolution_px
+    assert roles["width"].trained.depths == base.depths
+    assert roles["width"].trained.resolution_px == base.resolution_px
+    assert roles["resolution"].trained.depths == base.depths
+    assert roles["resolution"].trained.dims == base.dims
+
+
+def test_the_real_corners_scale_the_same_axis_as_their_twins() -> None:
+    found = resolved()
+    for role, candidate in by_role(grid(found)).items():
+        if role in ("depth", "width", "resolution"):
+            _, shares = implied(found.base, candidate.real)
+            assert getattr(shares, role) > 0.85, role
+
+
+def test_real_variants_are_solved_from_the_shares_of_their_twins() -> None:
+    found = resolved(trials=20)
+    for candidate in grid(found):
+        if candidate.role in ("compound", "paper", "depth", "width"):
+            shares = candidate.shares
+            solution = solve(
+                found.base,
+                alpha=shares.alpha,
+                beta=shares.beta,
+                gamma=shares.gamma,
+                budget_macs=found.budget_macs,
+            )
+            assert candidate.real.same_network(solution.variant)
+            assert (candidate.phi, candidate.stray) == (solution.phi, solution.stray)
+
+
+def test_without_proxies_the_paper_s_constants_are_a_candidate_and_networks_are_real() -> None:
+    found = resolved(proxy=False, trials=12)
+    candidates = grid(found)
+    published = by_role(candidates)["paper"]
+    assert published.real.same_network(paper_solution(found).variant)
+    assert published.on_budget
+    assert all(candidate.real == candidate.trained for candidate in candidates)
+
+
+def test_a_shrinking_search_has_only_smaller_networks() -> None:
+    found = resolved(base=variant("cmt-b"), budget_macs=2 * G, proxy=False, trials=20)
+    for candidate in grid(found):
+        if candidate.role != "base":
+            assert candidate.macs < cost(found.base).macs
+            assert candidate.real.resolution_px <= 256
+            assert candidate.phi < 0
+
+
+def test_resolution_levels_reach_from_the_base_to_resolution_alone() -> None:
+    base = resolved().trained_base
+    levels = resolution_levels(base, 6.25 * cost(base).macs)
+    assert levels[0] == 64
+    assert levels == list(range(64, levels[-1] + 1, 32))
+    assert cost(replace(base, resolution_px=levels[-1])).macs <= 6.4 * cost(base).macs
+    assert cost(replace(base, resolution_px=levels[-1] + 32)).macs > 6.25 * cost(base).macs
+    assert len(levels) >= 3  # two steps of resolution are what a twin base is chosen for
+
+
+def test_the_extreme_networks_are_the_base_and_the_corners() -> None:
+    found = resolved()
+    roles = by_role(grid(found))
+    extremes = extreme_networks(found)
+    for role in ("base", "depth", "width", "resolution"):
+        assert any(network.same_network(roles[role].trained) for network in extremes)
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(u=st.floats(0, 1), v=st.floats(0, 1), budget=BUDGETS)
+def test_any_point_is_a_network_at_the_trained_budget_or_none(
+    proxy: bool, u: float, v: float, budget: int
+) -> None:
+    found = resolved(budget_macs=budget, proxy=proxy)
+    network = express(found, shares_of(u, v))
+    if network is None:
+        return
+    base = found.trained_base
+    assert off(cost(network).macs, found.trained_macs) <= 0.02
+    assert network.resolution_px in resolution_levels(base, found.trained_macs)
+    assert all(stage.dim % stage.heads == 0 for stage in network.stages)
+    assert [stage.reduction for stage in network.stages] == [s.reduction for s in base.stages]
+    candidate = make_candidate(found, "c00", "compound", network)
+    if candidate is not None:
+        assert candidate.on_budget
+        assert candidate.stray <= 0.3
+
+
+def test_most_of_the_triangle_is_expressed_near_where_it_was_asked() -> None:
+    found = resolved(proxy=False)
+    distances = []
+    for step in range(1, 10):
+        for other in range(1, 10):
+            asked = shares_of(step / 10, other / 10)
+            network = express(found, asked)
+            if network is not None:
+                _, shares = implied(found.base, network)
+                both = zip(astuple(asked), astuple(shares), strict=True)
+                distances.append(max(abs(a - b) for a, b in both))
+    assert len(distances) >= 70
+    assert sorted(distances)[len(distances) // 2] < 0.15
+
+
+@given(u=st.floats(0, 1), v=st.floats(0, 1))
+def test_points_of_the_square_are_shares_that_sum_to_one(u: float, v: float) -> None:
+    shares = shares_of(u, v)
+    assert shares.total == pytest.approx(1)
+    assert min(astuple(shares)) >= 0
+
+
+@given(u=st.floats(1e-6, 1), v=st.floats(0, 1))
+def test_points_and_shares_convert_both_ways(u: float, v: float) -> None:
+    point = point_of(shares_of(u, v))
+    assert point["u"] == pytest.approx(u, abs=1e-9)
+    assert point["v"] == pytest.approx(v, abs=1e-6)
+
+
+def test_the_base_has_no_point_in_the_triangle() -> None:
+    assert point_of(Shares(depth=0.0, width=0.0, resolution=0.0)) == {}
+
+
+def test_uniform_points_are_uniform_shares() -> None:
+    # of a uniform triangle each share's mean is 1/3 and exceeds 1/2 in a quarter of it
+    steps = [(i + 0.5) / 100 for i in range(100)]
+    found = [shares_of(u, v) for u in steps for v in steps]
+    for name in ("depth", "width", "resolution"):
+        values = [getattr(shares, name) for shares in found]
+        assert sum(values) / len(values) == pytest.approx(1 / 3, abs=0.005)
+        assert sum(value > 0.5 for value in values) / len(values) == pytest.approx(0.25, abs=0.01)

@@ -1,0 +1,428 @@
+"""A search from request to choice, and again."""
+
+import csv
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from cmtscale.search import driver
+from cmtscale.search.driver import Silence, search
+from cmtscale.search.outcome import Outcome
+from cmtscale.search.plan import Plan
+from cmtscale.search.request import SearchRequest, read_settings, resolve
+from cmtscale.search.store import COLUMNS, Row, Store
+from cmtscale.spec.cost import cost
+from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
+from cmtscale.spec.variant import Variant, variant
+from cmtscale.train.recipe import Recipe
+
+NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "curves.csv", "choice.json")
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scores(folder: Path) -> dict[str, tuple[str, ...]]:
+    """What a run found, to the last digit, without how long it took."""
+    names = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "status", "cause")
+    return {row["run_id"]: tuple(row[name] for name in names) for row in table(folder)}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """A hash of every file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def copy(finished: Outcome, tmp_path: Path) -> Path:
+    """The finished search's folder, to be changed."""
+    return Path(shutil.copytree(finished.folder, tmp_path / "copy"))
+
+
+def run(request: SearchRequest, out: Path, **arguments: Any) -> Outcome:
+    outcome = search(replace(request, out=out), **arguments)
+    assert outcome is not None
+    return outcome
+
+
+# --- what a finished search leaves
+
+
+def test_a_finished_search_leaves_its_files(finished: Outcome) -> None:
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names >= {*NAMES, "best.toml", "runs"}
+    assert not [name for name in names if name.endswith((".tmp", "-journal"))]
+
+
+def test_every_run_is_a_complete_row_sorted_by_run_id(finished: Outcome) -> None:
+    rows = table(finished.folder)
+    assert list(rows[0]) == list(COLUMNS)
+    expected = [f"r1-c{candidate:02d}-s{seed}" for candidate in range(4) for seed in range(2)]
+    assert [row["run_id"] for row in rows] == expected
+    assert {row["status"] for row in rows} == {"complete"}
+    assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
+    assert all(float(row["val_loss"]) <= float(row["val_loss_raw"]) for row in rows)
+
+
+def test_rows_describe_the_real_variant_and_the_trained_twin(finished: Outcome) -> None:
+    candidates = {candidate.name: candidate for candidate in finished.candidates}
+    for row in table(finished.folder):
+        real, trained = (getattr(candidates[row["candidate"]], n) for n in ("real", "trained"))
+        assert int(row["macs"]) == cost(real).macs
+        assert int(row["params"]) == cost(real).params
+        assert int(row["activations"]) == cost(real).activations
+        assert int(row["proxy_macs"]) == cost(trained).macs
+        assert row["dims"] == "-".join(map(str, real.dims))
+        assert row["proxy_depths"] == "-".join(map(str, trained.depths))
+        assert int(row["proxy_resolution_px"]) == trained.resolution_px
+
+
+def test_best_toml_is_a_variant_at_the_real_budget(finished: Outcome) -> None:
+    best = variant(finished.folder / "best.toml")
+    assert abs(cost(best).macs / 4e9 - 1) <= 0.02
+    assert finished.winner is not None
+    assert best.same_network(finished.winner.real)
+    assert "a tour" in (finished.folder / "best.toml").read_text().splitlines()[0]
+
+
+def test_the_choice_is_the_lowest_mean_loss_on_the_budget(finished: Outcome) -> None:
+    losses = defaultdict(list)
+    for row in table(finished.folder):
+        if row["on_budget"] == "True":
+            losses[row["candidate"]].append(float(row["val_loss"]))
+    choice = json.loads((finished.folder / "choice.json").read_text())
+    assert choice["winner"] == min(losses, key=lambda name: sum(losses[name]))
+    assert choice["tour"]
+    assert choice["seeds"] == [0, 1]
+    assert len(choice["test_accuracies"]) == 2
+    assert choice["degrees"] == 4  # one from each candidate's two seeds
+    assert choice["alpha"] * choice["beta"] ** 1.5 * choice["gamma"] ** 2 == pytest.approx(2.5)
+
+
+def test_curves_end_where_the_table_says(finished: Outcome) -> None:
+    with (finished.folder / "curves.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    for row in table(finished.folder):
+        evaluations = [
+            line for line in lines if line["run_id"] == row["run_id"] and line["val_accuracy"]
+        ]
+        assert len(evaluations) == int(row["epochs"])
+        assert evaluations[-1]["val_loss_raw"] == row["val_loss_raw"]
+        assert evaluations[-1]["val_accuracy"] == row["val_accuracy"]
+
+
+def test_the_environment_says_what_it_ran_on(finished: Outcome) -> None:
+    found = json.loads((finished.folder / "environment.json").read_text())
+    assert found["data"]["source"] == "digits"
+    assert (found["data"]["num_classes"], found["data"]["native_px"]) == (10, 8)
+    assert found["data"]["train"] + found["data"]["val"] + found["data"]["test"] == 1797
+    assert len(found["data"]["hash"]) == len(found["data"]["splits_hash"]) == 64
+    assert found["devices"] == ["cpu", "cpu"]
+    assert found["versions"]["torch"]
+    assert found["hardware"]
+
+
+def test_the_request_file_repeats_the_search(finished: Outcome) -> None:
+    settings = read_settings(finished.folder / "request.toml")
+    assert settings == finished.settings
+    assert resolve(settings.as_request(), num_classes=10, channels=1) == settings
+
+
+# --- again
+
+
+def test_the_same_request_again_repeats_nothing_and_changes_nothing(
+    copy: Path, tiny_request: SearchRequest, in_process: Any
+) -> None:
+    before = contents(copy)
+    outcome = run(tiny_request, copy)
+    assert in_process.started == []
+    after = contents(copy)
+    for name in ("trials.csv", "best.toml", "choice.json", "curves.csv", "request.toml"):
+        assert after[name] == before[name]
+    assert outcome.choice is not None
+
+
+def test_a_search_whose_runs_were_removed_keeps_its_results(
+    copy: Path, tiny_request: SearchRequest, in_process: Any
+) -> None:
+    shutil.rmtree(copy / "runs")
+    before = contents(copy)
+    run(tiny_request, copy)
+    assert in_process.started == []
+    after = contents(copy)
+    for name in ("trials.csv", "best.toml", "choice.json", "curves.csv"):
+        assert after[name] == before[name]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_lost_database_is_rebuilt_from_the_results_of_the_runs(
+    copy: Path, tiny_request: SearchRequest
+) -> None:
+    before = contents(copy)["trials.csv"]
+    metrics = contents(copy / "runs")
+    for path in copy.glob("study.db*"):
+        path.unlink()
+    run(tiny_request, copy)
+    assert contents(copy)["trials.csv"] == before
+    assert contents(copy / "runs") == metrics  # looked up, not trained
+
+
+@pytest.mark.parametrize(
+    "change", [{"seeds": 3}, {"epochs": 1}, {"seed": 1}, {"trials": 5}], ids=lambda c: next(iter(c))
+)
+def test_another_request_into_the_same_folder_is_refused_and_changes_nothing(
+    copy: Path, tiny_request: SearchRequest, pretence: Any, change: dict[str, int]
+) -> None:
+    before = contents(copy)
+    with pytest.raises(ResultsError, match="holds another search; use another --out"):
+        run(replace(tiny_request, **change), copy)
+    assert contents(copy) == before
+    assert pretence.started == []
+
+
+def test_a_folder_with_other_things_is_refused_and_left_alone(
+    tmp_path: Path, tiny_request: SearchRequest
+) -> None:
+    (tmp_path / "thesis.pdf").write_text("years of work")
+    with pytest.raises(ResultsError, match="is not empty and holds no search"):
+        run(tiny_request, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.pdf"]
+    with pytest.raises(ResultsError, match="is a file, not a folder"):
+        run(tiny_request, tmp_path / "thesis.pdf")
+
+
+@pytest.mark.usefixtures("pretence")
+def test_a_second_driver_is_refused_while_the_first_is_at_work(
+    copy: Path, tiny_request: SearchRequest
+) -> None:
+    before = contents(copy)
+    with (
+        FileLock(copy / ".lock"),
+        pytest.raises(ResultsError, match="another search is at work in"),
+    ):
+        run(tiny_request, copy)
+    assert contents(copy) == before
+    run(tiny_request, copy)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_results_are_the_same_to_the_bit_in_another_folder_and_without_workers(
+    finished: Outcome, tiny_request: SearchRequest, tmp_path: Path
+) -> None:
+    run(replace(tiny_request, workers=1, seeds=1), tmp_path / "alone")
+    alone = scores(tmp_path / "alone")
+    assert len(alone) == 4
+    assert alone.items() <= scores(finished.folder).items()
+
+
+# --- plans and refusals
+
+
+@pytest.mark.usefixtures("pretence")
+def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: SearchRequest) -> None:
+    plans: list[Plan] = []
+
+    class Watcher(Silence):
+        def planned(self, plan: Plan) -> None:
+            plans.append(plan)
+
+    request = replace(tiny_request, out=tmp_path / "out")
+    assert search(request, watcher=Watcher(), dry_run=True) is None
+    (plan,) = plans
+    assert list(tmp_path.iterdir()) == []
+    assert (plan.runs, plan.runs_done, len(plan.candidates)) == (8, 0, 4)
+    assert plan.total_seconds > 0
+    assert plan.folder == tmp_path / "out"
+    assert plan.settings.trained_base.num_classes == 10
+    assert abs(plan.paper.macs / 4e9 - 1) <= 0.02
+
+
+@pytest.mark.usefixtures("pretence")
+def test_the_plan_of_a_search_that_goes_on_counts_what_is_done(
+    copy: Path, tiny_request: SearchRequest
+) -> None:
+    plans: list[Plan] = []
+
+    class Watcher(Silence):
+        def planned(self, plan: Plan) -> None:
+            plans.append(plan)
+
+    search(replace(tiny_request, out=copy), watcher=Watcher(), dry_run=True)
+    assert (plans[0].runs, plans[0].runs_done, plans[0].total_seconds) == (8, 8, 0.0)
+
+
+@pytest.mark.usefixtures("pretence")
+def test_a_watcher_hears_of_the_plan_first_and_of_every_run_once(
+    tmp_path: Path, tiny_request: SearchRequest
+) -> None:
+    heard: list[str] = []
+
+    class Watcher(Silence):
+        def planned(self, plan: Plan) -> None:
+            assert not plan.folder.exists()
+            heard.append("plan")
+
+        def progressed(self, progress: driver.Progress) -> None:
+            assert progress.done == len(heard) - 1
+            assert progress.runs == 8
+
+        def ended(self, row: Row) -> None:
+            heard.append(row["run_id"])
+
+    outcome = run(tiny_request, tmp_path / "out", watcher=Watcher())
+    assert heard[0] == "plan"
+    assert sorted(heard[1:]) == [row["run_id"] for row in outcome.rows]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"device": "tpu"}, "device 'tpu' is not one of"),
+        ({"workers": -1}, "workers -1 is negative"),
+        ({"data": "folder:/nowhere"}, "/nowhere does not exist"),
+        ({"data": "mnist"}, "is not one of digits"),
+        ({"trials": 2}, "trials 2 are too few"),
+        ({"proxy_macs": 600_000}, "no room to scale"),
+        ({"base": variant("cmt-s")}, "too near to the budget"),
+        ({"recipe": Recipe(train_images=9)}, r"9 training images.*use 10 \(one per class\)"),
+    ],
+    ids=["device", "workers", "folder", "data", "trials", "proxy_macs", "base", "train_images"],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_is_written(
+    tmp_path: Path, tiny_request: SearchRequest, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(CmtscaleError, match=words) as caught:
+        run(replace(tiny_request, **changes), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("pretence")
+def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
+    tmp_path: Path, tiny_request: SearchRequest, tiny_base: Variant
+) -> None:
+    thousand = replace(tiny_base, num_classes=1000)
+    assert tiny_request.proxy_macs < 2 * cost(thousand).macs  # so would be refused
+    with pytest.raises(RequestError):
+        resolve(tiny_request, num_classes=1000, channels=3)
+    assert search(replace(tiny_request, out=tmp_path / "x"), dry_run=True) is None
+
+
+@pytest.mark.usefixtures("pretence")
+def test_a_recipe_that_wants_more_images_than_there_are_trains_on_all(
+    tmp_path: Path, tiny_request: SearchRequest
+) -> None:
+    recipe = Recipe(train_images=12_800)
+    outcome = run(replace(tiny_request, recipe=recipe), tmp_path / "out")
+    assert outcome.settings.recipe == replace(recipe, train_images=0)
+
+
+# --- runs that do not end well
+
+
+def test_a_diverging_run_is_recorded_with_its_step_and_nothing_is_chosen(
+    tmp_path: Path, tiny_request: SearchRequest, in_process: Any
+) -> None:
+    # weights are multiplied by 1 - lr * weight_decay in every step, until they overflow
+    wild = Recipe(epochs=1, train_images=64, batch_size=4, lr=100, weight_decay=100)
+    outcome = run(replace(tiny_request, recipe=wild, seeds=1), tmp_path / "wild")
+    rows = table(tmp_path / "wild")
+    assert len(rows) == 4
+    for row in rows:
+        assert row["status"] == "diverged"
+        assert row["cause"].startswith("loss not finite at step ")
+        assert row["cause"].endswith(" of 16")
+        assert row["val_loss"] == row["val_accuracy"] == ""
+    assert outcome.choice is None
+    assert not (tmp_path / "wild" / "best.toml").exists()
+    in_process.started.clear()
+    run(replace(tiny_request, recipe=wild, seeds=1), tmp_path / "wild")
+    assert in_process.started == []  # it would diverge again
+
+
+def test_a_failed_run_keeps_its_cause_and_is_tried_again_next_time(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    pretence.failing.add("r1-c01-s0")
+    outcome = run(tiny_request, tmp_path / "out")
+    failed = [row for row in table(tmp_path / "out") if row["status"] == "failed"]
+    assert [(row["run_id"], row["cause"]) for row in failed] == [("r1-c01-s0", "made up")]
+    assert outcome.choice is not None
+    pretence.failing.clear()
+    pretence.started.clear()
+    run(tiny_request, tmp_path / "out")
+    assert pretence.started == ["r1-c01-s0"]
+    assert {row["status"] for row in table(tmp_path / "out")} == {"complete"}
+
+
+def test_all_candidates_have_one_seed_before_any_has_the_next(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    run(tiny_request, tmp_path / "out")
+    assert [run_id[-2:] for run_id in pretence.started] == ["s0"] * 4 + ["s1"] * 4
+
+
+def test_the_executor_is_closed_however_a_search_ends(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    pretence.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_request, tmp_path / "out")
+    assert pretence.closed == 1
+    pretence.stop_after = None
+    run(tiny_request, tmp_path / "out")
+    assert pretence.closed == 2
+
+
+# --- samplers
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
+def test_an_interrupted_sampler_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, sampler: Any
+) -> None:
+    request = replace(tiny_request, sampler=sampler, trials=10, proxy_base=None, proxy_macs=0)
+    whole = run(request, tmp_path / "whole")
+    networks = {replace(candidate.trained, name="x") for candidate in whole.candidates}
+    assert len(networks) == len(whole.candidates) <= 12
+    assert len(Store(whole.folder, rung=1).generations()) >= 2  # later ones depend on results
+    for stop_after in (7, 5):
+        pretence.started.clear()
+        pretence.stop_after = stop_after
+        with pytest.raises(KeyboardInterrupt):
+            run(request, tmp_path / "parts")
+    pretence.stop_after = None
+    parts = run(request, tmp_path / "parts")
+    assert contents(tmp_path / "parts")["trials.csv"] == contents(tmp_path / "whole")["trials.csv"]
+    assert parts.choice == whole.choice
+
+
+def test_an_adaptive_sampler_looks_at_the_results(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(tiny_request, sampler="tpe", trials=12, seeds=1)
+    request = replace(request, proxy_base=None, proxy_macs=0)
+    one = run(request, tmp_path / "one").candidates
+    outcome = pretence.outcome
+    monkeypatch.setattr(
+        pretence,
+        "outcome",
+        lambda job: replace(outcome(job), val_loss=job.run.variant.resolution_px / 100),
+    )
+    other = run(request, tmp_path / "other").candidates
+    assert other[:6] == one[:6]  # of the first generation, asked before there were results
+    assert other != one

@@ -1,0 +1,173 @@
+"""Runs in worker processes: a death or an error costs one run, a full disk stops the search."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cmtscale.search.executor import RESULT, Job, LocalExecutor, _outcome, work
+from cmtscale.search.request import SearchRequest
+from cmtscale.spec.errors import ResultsError
+from cmtscale.spec.variant import Variant
+from cmtscale.train import loop
+from cmtscale.train.loop import METRICS
+from cmtscale.train.recipe import DataRef, Recipe, Run, RunResult, read_result
+
+PATIENCE_SECONDS = 120.0
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_base: Variant, tiny_request: SearchRequest) -> Job:
+    data = DataRef(
+        source="digits", resolution_px=96, split_seed=0, cache_dir=tiny_request.cache_dir
+    )
+    recipe = Recipe(epochs=1, train_images=64, batch_size=64)
+    run = Run(run_id="r1-c00-s0", variant=tiny_base, recipe=recipe, seed=0, data=data)
+    return Job(run=run, folder=tmp_path / "runs" / "r1-c00-s0")
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    made = LocalExecutor(("cpu", "cpu"))
+    yield made
+    made.close()
+
+
+def endless(job: Job) -> Job:
+    """A run of many short epochs, elsewhere."""
+    recipe = replace(job.run.recipe, epochs=100_000)
+    run = replace(job.run, run_id="r1-c01-s0", recipe=recipe)
+    return Job(run=run, folder=job.folder.with_name("r1-c01-s0"))
+
+
+def drain(executor: LocalExecutor, count: int) -> dict[str, RunResult]:
+    """The next `count` results by run id."""
+    found: dict[str, RunResult] = {}
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(found) < count and time.monotonic() < deadline:
+        found |= {job.run.run_id: result for job, result in executor.results(1.0)}
+    return found
+
+
+def wait_for_training(job: Job) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (job.folder / METRICS).exists() or not (job.folder / METRICS).read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def start_training(executor: LocalExecutor, job: Job) -> int:
+    """Submit a job; the pid of its new worker, once it trains."""
+    before = {child.pid for child in multiprocessing.active_children()}
+    executor.submit(job)
+    wait_for_training(job)
+    (pid,) = {child.pid for child in multiprocessing.active_children()} - before
+    assert pid is not None
+    return pid
+
+
+def test_a_killed_worker_costs_its_own_run_and_no_other(executor: LocalExecutor, job: Job) -> None:
+    pid = start_training(executor, endless(job))
+    executor.submit(job)
+    assert executor.free_slots == 0
+    assert {running.run.run_id for running in executor.running()} == {"r1-c00-s0", "r1-c01-s0"}
+    os.kill(pid, signal.SIGKILL)
+    found = drain(executor, 2)
+    assert found["r1-c01-s0"].status == "failed"
+    assert found["r1-c01-s0"].cause.startswith("the worker died (exit code -9)")
+    assert found["r1-c00-s0"].status == "complete"
+    assert found["r1-c00-s0"] == read_result(job.folder / RESULT, job.run.fingerprint)
+    assert executor.free_slots == 2
+
+
+def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
+    executor: LocalExecutor, job: Job
+) -> None:
+    data = replace(job.run.data, source="folder:/nowhere")
+    bad = Job(run=replace(job.run, run_id="bad", data=data), folder=job.folder.with_name("bad"))
+    executor.submit(bad)
+    executor.submit(job)
+    found = drain(executor, 2)
+    assert found["bad"].status == "failed"
+    assert found["bad"].cause.startswith("DataError: folder /nowhere does not exist")
+    assert found["r1-c00-s0"].status == "complete"
+
+
+def test_closing_ends_workers_in_mid_run_and_leaves_no_process(
+    executor: LocalExecutor, job: Job
+) -> None:
+    # the last test that needs workers: it closes the shared ones
+    executor.submit(endless(job))
+    wait_for_training(endless(job))
+    pids = [child.pid for child in multiprocessing.active_children()]
+    assert len(pids) == 2
+    executor.close()
+    assert multiprocessing.active_children() == []
+    for pid in pids:
+        assert pid is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_closing_an_executor_that_did_nothing_is_quick() -> None:
+    started = time.monotonic()
+    LocalExecutor(("cpu", "cpu")).close()
+    assert time.monotonic() - started < 5
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of runs that `work` trains, in no time."""
+    ids: list[str] = []
+
+    def train(run: Run, **_: object) -> RunResult:
+        ids.append(run.run_id)
+        return RunResult(status="complete", val_loss=0.1 + 0.2, seconds=1.5)
+
+    monkeypatch.setattr(loop, "train", train)
+    return ids
+
+
+def test_a_run_whose_result_is_there_is_not_trained_again(job: Job, trained: list[str]) -> None:
+    assert work(job, "cpu") == work(job, "cpu")
+    assert trained == [job.run.run_id]
+
+
+@pytest.mark.parametrize(
+    "stored", ["", "{", "[]", "failed", "another run's"], ids=lambda text: text or "empty"
+)
+def test_a_result_that_is_broken_failed_or_of_another_run_is_made_anew(
+    job: Job, trained: list[str], stored: str
+) -> None:
+    failed = RunResult(status="failed", cause="the worker died")
+    texts = {
+        "failed": failed.to_json(job.run.fingerprint),
+        "another run's": replace(failed, status="complete").to_json("0123"),
+    }
+    job.folder.mkdir(parents=True)
+    (job.folder / RESULT).write_text(texts.get(stored, stored))
+    result = work(job, "cpu")
+    assert trained == [job.run.run_id]
+    assert read_result(job.folder / RESULT, job.run.fingerprint) == result
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_stops_the_search_and_says_how_to_go_on(number: int) -> None:
+    future: Future[RunResult] = Future()
+    future.set_exception(OSError(number, os.strerror(number), "/data/checkpoint.pt"))
+    with pytest.raises(ResultsError, match=r"disk is full \(/data/checkpoint.pt\); free") as caught:
+        _outcome(future)
+    assert "same command again" in str(caught.value)
+
+
+def test_the_cause_of_a_failure_is_one_line() -> None:
+    future: Future[RunResult] = Future()
+    future.set_exception(RuntimeError("first\n  second\n\nthird"))
+    assert _outcome(future).cause == "RuntimeError: first second third"

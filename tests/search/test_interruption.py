@@ -1,0 +1,210 @@
+"""A driver stopped by Ctrl-C, then killed with SIGKILL, both in mid-run, then left to finish.
+
+The first trains on one worker, the second on two, the last in this process.
+"""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import torch
+
+from cmtscale.cli.app import run as cli
+from cmtscale.search import driver
+from cmtscale.search.candidates import grid
+from cmtscale.search.executor import Executor
+from cmtscale.search.folder import REQUEST
+from cmtscale.search.request import Settings, read_settings
+from cmtscale.spec.variant import Variant
+from cmtscale.train.loop import train
+from cmtscale.train.recipe import DataRef, Run, RunResult
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
+)
+PROGRAM = "from cmtscale.cli.app import main; main()"
+PATIENCE_SECONDS = 120.0
+Rows = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """A driver that was ended: its exit code, messages, what was recorded, who outlived it."""
+
+    code: int
+    stdout: str
+    stderr: str
+    rows: Rows
+    survivors: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    interrupted: Stopped
+    killed: Stopped
+    exit_code: int
+    rows: Rows
+    uninterrupted: dict[str, RunResult]
+
+
+def read_rows(folder: Path) -> Rows:
+    path = folder / "trials.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {row["run_id"]: row for row in csv.DictReader(file)}
+
+
+def living(mark: str) -> list[int]:
+    """Processes with this text in their environment; zombies have none."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # gone, or somebody else's
+            continue
+    return found
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def start_and_stop(
+    arguments: list[str], folder: Path, stop: Callable[[int], None], done: int
+) -> Stopped:
+    """Start a search and stop it in mid-run, once `done` runs are recorded."""
+    mark = f"CMTSCALE_TEST={uuid4()}"
+    name, value = mark.split("=")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, name: value},
+        start_new_session=True,  # so that a Ctrl-C reaches the workers too, as in a terminal
+    )
+    try:
+        assert wait_until(
+            lambda: len(read_rows(folder)) >= done or process.poll() is not None, PATIENCE_SECONDS
+        )
+        stop(process.pid)
+        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+        wait_until(lambda: not living(mark), 20)
+        return Stopped(
+            code=process.returncode,
+            stdout=stdout,
+            stderr=stderr,
+            rows=read_rows(folder),
+            survivors=living(mark),
+        )
+    finally:
+        for pid in living(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def train_each(settings: Settings, cache_dir: Path) -> Iterator[tuple[str, RunResult]]:
+    """The first run of each candidate without a search, one after the other."""
+    data = DataRef(source="digits", resolution_px=96, split_seed=0, cache_dir=cache_dir)
+    for candidate in grid(settings):
+        run = Run(
+            run_id=f"r1-{candidate.name}-s0",
+            variant=candidate.trained,
+            recipe=settings.recipe,
+            seed=0,
+            data=data,
+        )
+        yield run.run_id, train(run, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def story(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_base: Variant,
+    cache_dir: Path,
+    in_process_class: Callable[[], Executor],
+) -> Story:
+    place = tmp_path_factory.mktemp("interrupted")
+    folder = place / "search"
+    (place / "tiny.toml").write_text(tiny_base.to_toml())
+    arguments = [
+        *("search", "--budget", "1.22M", "--base", str(place / "tiny.toml"), "--no-proxy"),
+        *("--trials", "8", "--epochs", "2", "--train-images", "64", "--batch-size", "64"),
+        *("--seeds", "2", "--device", "cpu", "--cache-dir", str(cache_dir)),
+        *("--out", str(folder), "--workers"),
+    ]
+    interrupted = start_and_stop(
+        [*arguments, "1"], folder, lambda pid: os.killpg(pid, signal.SIGINT), done=1
+    )
+    killed = start_and_stop(
+        [*arguments, "2"],
+        folder,
+        lambda pid: os.kill(pid, signal.SIGKILL),
+        done=len(interrupted.rows) + 1,
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "LocalExecutor", lambda _: in_process_class())
+        exit_code = cli([*arguments, "1"])
+    uninterrupted = dict(train_each(read_settings(folder / REQUEST), cache_dir))
+    torch.set_num_threads(threads)
+    return Story(
+        interrupted=interrupted,
+        killed=killed,
+        exit_code=exit_code,
+        rows=read_rows(folder),
+        uninterrupted=uninterrupted,
+    )
+
+
+def test_both_were_stopped_in_mid_search(story: Story) -> None:
+    assert 1 <= len(story.interrupted.rows) < len(story.killed.rows) < len(story.rows)
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(story: Story) -> None:
+    assert story.interrupted.code == 130
+    assert story.interrupted.stdout == ""
+    assert story.interrupted.stderr.splitlines()[-1] == "cmtscale: stopped"
+    assert "Traceback" not in story.interrupted.stderr
+    assert "KeyboardInterrupt" not in story.interrupted.stderr
+
+
+def test_no_worker_outlives_its_driver(story: Story) -> None:
+    assert story.interrupted.survivors == []
+    assert story.killed.code == -signal.SIGKILL
+    assert story.killed.survivors == []
+
+
+def test_the_same_command_finishes_what_was_killed(story: Story) -> None:
+    assert story.exit_code == 0
+    assert {row["status"] for row in story.rows.values()} == {"complete"}
+    assert list(story.rows) == [f"r1-c0{number}-s{seed}" for number in range(4) for seed in (0, 1)]
+
+
+def test_finished_runs_are_not_repeated(story: Story) -> None:
+    # a repeated run would have taken another number of milliseconds
+    for stopped in (story.interrupted, story.killed):
+        for run_id, row in stopped.rows.items():
+            assert story.rows[run_id] == row
+
+
+def test_results_are_those_of_an_uninterrupted_search_to_the_bit(story: Story) -> None:
+    assert len(story.uninterrupted) == 4
+    for run_id, result in story.uninterrupted.items():
+        for name in ("val_loss", "val_loss_raw", "val_accuracy", "train_loss"):
+            assert story.rows[run_id][name] == str(getattr(result, name)), (run_id, name)

@@ -1,0 +1,274 @@
+"""What a search is asked: defaults, refusals, and the file that repeats it."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from cmtscale.search.request import (
+    PROXY_BASE,
+    SearchRequest,
+    Settings,
+    default_base,
+    read_settings,
+    require_distance,
+    resolve,
+)
+from cmtscale.spec.budget import parse_macs
+from cmtscale.spec.cost import cost
+from cmtscale.spec.errors import RequestError
+from cmtscale.spec.variant import variant
+from cmtscale.train.recipe import Recipe
+
+G = 1_000_000_000
+
+
+def resolved(**changes: Any) -> Settings:
+    return resolve(SearchRequest(**{"budget_macs": 4 * G, **changes}), num_classes=10, channels=1)
+
+
+def explicit() -> Settings:
+    """Settings without a default that may be tuned one day."""
+    recipe = Recipe(
+        epochs=3,
+        train_images=100,
+        batch_size=16,
+        lr=1e-3,
+        reference_dim=8,
+        warmup_fraction=0.2,
+        weight_decay=0.1,
+        beta1=0.8,
+        beta2=0.9,
+        label_smoothing=0.2,
+        clip_norm=2.0,
+        flip=False,
+        shift_fraction=0.2,
+        drop_path=0.1,
+        dropout=0.1,
+        precision="fp32",
+    )
+    return Settings(
+        budget_macs=4 * G,
+        data="digits",
+        base=variant("cmt-xs"),
+        sampler="grid",
+        trials=9,
+        proxy=True,
+        trained_base=variant("cmt-ti"),
+        trained_macs=4 * G,
+        recipe=recipe,
+        seeds=2,
+        seed=1,
+        tour=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        (0.65 * G, "cmt-xs"),  # nothing is half as large: shrink the smallest of twice the size
+        (1.0 * G, "cmt-s"),
+        (1.3 * G, "cmt-ti"),
+        (3.0 * G, "cmt-ti"),
+        (4.0 * G, "cmt-xs"),
+        (8.0 * G, "cmt-xs"),
+        (8.1 * G, "cmt-s"),
+        (10.0 * G, "cmt-s"),
+        (40.0 * G, "cmt-b"),
+    ],
+)
+def test_the_default_base_is_the_largest_at_most_half_the_budget(budget: float, name: str) -> None:
+    assert default_base(round(budget)).name == name
+
+
+@given(st.integers(10**6, 10**13))
+def test_every_budget_has_a_default_base_with_distance(budget: int) -> None:
+    ratio = require_distance(default_base(budget), budget)
+    assert ratio >= 2 or ratio <= 0.5
+
+
+@pytest.mark.parametrize(("budget", "better"), [(4 * G, "cmt-xs"), (3 * G, "cmt-ti")])
+def test_a_base_too_near_to_the_budget_names_a_better_one(budget: int, better: str) -> None:
+    with pytest.raises(RequestError, match=rf"at most half or at least twice.*use {better} \("):
+        resolved(budget_macs=budget, base=variant("cmt-s"))
+
+
+def test_a_base_of_twice_the_budget_shrinks() -> None:
+    found = resolved(base=variant("cmt-b"))
+    assert found.base.name == "cmt-b"
+    assert found.trained_macs > 2 * cost(found.trained_base).macs  # twins grow all the same
+
+
+def test_networks_get_the_classes_and_channels_of_the_data() -> None:
+    found = resolved()
+    for network in (found.base, found.trained_base):
+        assert (network.num_classes, network.in_channels) == (10, 1)
+    assert cost(found.trained_base).macs < 2.4e6
+
+
+def test_twins_grow_as_much_as_the_real_ones_or_6_25_times() -> None:
+    near = resolved(data="fashion-mnist")
+    far = resolved(data="fashion-mnist", budget_macs=40 * G, base=variant("cmt-s"))
+    twin = cost(near.trained_base).macs
+    assert near.trained_macs == round(6.25 * twin)
+    assert far.trained_macs == round(twin * 40 * G / cost(far.base).macs)
+    assert resolved(proxy_macs=9_000_000).trained_macs == 9_000_000
+    assert resolved().trained_macs == round(4.5 * twin)  # a tour is over sooner
+
+
+def test_without_proxies_the_candidates_themselves_are_trained() -> None:
+    found = resolved(proxy=False)
+    assert (found.trained_base, found.trained_macs) == (found.base, 4 * G)
+
+
+def test_digits_are_a_tour_of_at_most_nine_candidates_and_other_data_are_not() -> None:
+    tour, search = resolved(), resolved(data="fashion-mnist")
+    assert tour.tour
+    assert tour.trials <= 9
+    assert not search.tour
+    assert search.trials > tour.trials
+
+
+def test_epochs_override_the_recipe_and_zero_leaves_it() -> None:
+    recipe = Recipe(epochs=7, lr=1e-3)
+    assert resolved(recipe=recipe).recipe == recipe
+    assert resolved(recipe=recipe, epochs=3).recipe == replace(recipe, epochs=3)
+
+
+def test_a_twin_base_below_64_px_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"one key and no gradient; use 64 px or more"):
+        resolved(proxy_base=replace(PROXY_BASE, resolution_px=32, stages=PROXY_BASE.stages))
+
+
+def test_twin_macs_without_room_to_scale_are_refused_with_what_works() -> None:
+    with pytest.raises(RequestError, match=r"no room to scale.*\(2\.31M\); use") as caught:
+        resolved(proxy_macs=4_500_000)
+    least = parse_macs(str(caught.value).split()[-3])
+    assert resolved(proxy_macs=least).trained_macs == least
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"budget_macs": 0}, "not positive"),
+        ({"trials": -1}, "trials -1"),
+        ({"seeds": 1.5}, "seeds 1.5"),
+        ({"epochs": True}, "epochs True"),
+        ({"sampler": "cmaes"}, "not one of grid, tpe, gp, random"),
+        ({"proxy": False, "proxy_macs": 10**7}, "contradict"),
+    ],
+)
+def test_a_senseless_request_cannot_exist(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        SearchRequest(**{"budget_macs": 4 * G, **changes})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [resolved(), resolved(proxy=False), resolved(data="folder:/a/b c", sampler="tpe", seeds=3)],
+    ids=["defaults", "no proxy", "folder"],
+)
+def test_the_request_file_gives_back_the_same_settings(tmp_path: Path, found: Settings) -> None:
+    found.save(tmp_path / "request.toml")
+    assert read_settings(tmp_path / "request.toml") == found
+    assert resolve(found.as_request(), num_classes=10, channels=1) == found
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(
+    lr=st.floats(1e-12, 100),
+    decay=st.floats(0, 100),
+    seed=st.integers(0, 2**63 - 1),
+    data=st.text(st.characters(blacklist_categories=["Cs"]), min_size=1),
+)
+def test_any_number_and_path_survives_the_request_file(
+    tmp_path_factory: pytest.TempPathFactory, lr: float, decay: float, seed: int, data: str
+) -> None:
+    recipe = replace(explicit().recipe, lr=lr, weight_decay=decay)
+    found = replace(explicit(), recipe=recipe, seed=seed, data=f"folder:{data}")
+    path = tmp_path_factory.mktemp("request") / "request.toml"
+    found.save(path)
+    assert read_settings(path) == found
+
+
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        (explicit().to_toml(), ""),
+        ("[recipe]", "[recipe"),
+        ("budget_macs", "budget"),
+        ("depth = 3", "depth = -3"),
+        ("epochs = 3", "epochs = 0"),
+        ("trials = 9", "trials = 9\ncolour = 'red'"),
+        ("trials = 9", "trials = 9\x00"),
+    ],
+    ids=["empty", "torn", "key missing", "no variant", "no recipe", "key unknown", "binary"],
+)
+def test_a_spoilt_request_file_is_one_clear_line(tmp_path: Path, there: str, instead: str) -> None:
+    path = tmp_path / "request.toml"
+    text = explicit().to_toml()
+    assert there in text
+    path.write_text(text.replace(there, instead))
+    with pytest.raises(RequestError, match="is not a request of this version") as caught:
+        read_settings(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_request_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="No such file"):
+        read_settings(tmp_path / "request.toml")
+
+
+def test_the_fingerprint_is_pinned() -> None:
+    # If this fails, people's finished searches are no longer found: say so in CHANGELOG.md.
+    assert explicit().fingerprint == "4ebc401b"
+    assert explicit().folder_name == "digits-cmt-xs-4G-4ebc401b"
+
+
+OTHERS: dict[str, Any] = {
+    "budget_macs": 5 * G,
+    "data": "cifar10",
+    "base": variant("cmt-ti"),
+    "sampler": "tpe",
+    "trials": 10,
+    "proxy": False,
+    "trained_base": variant("cmt-xs"),
+    "trained_macs": 5 * G,
+    "recipe": replace(explicit().recipe, lr=2e-3),
+    "seeds": 3,
+    "seed": 2,
+    "tour": False,
+}
+
+
+def test_the_fingerprint_changes_with_everything_that_decides_the_result() -> None:
+    assert OTHERS.keys() == {field.name for field in fields(Settings)}
+    prints = {replace(explicit(), **{name: value}).fingerprint for name, value in OTHERS.items()}
+    assert len(prints | {explicit().fingerprint}) == len(OTHERS) + 1
+
+
+def test_the_fingerprint_changes_with_every_field_of_the_recipe() -> None:
+    recipe = explicit().recipe
+    other: dict[str, Any] = {"flip": True, "precision": "bf16"}
+    for field in fields(Recipe):
+        value = other.get(field.name, getattr(Recipe(), field.name))
+        assert value != getattr(recipe, field.name), field.name
+        changed = replace(explicit(), recipe=replace(recipe, **{field.name: value}))
+        assert changed.fingerprint != explicit().fingerprint, field.name
+
+
+def test_where_a_search_runs_does_not_change_its_fingerprint() -> None:
+    elsewhere = resolved(device="cpu", workers=7, out=Path("x"), cache_dir=Path("y"))
+    assert elsewhere == resolved()
+    assert elsewhere.fingerprint == resolved().fingerprint
+
+
+def test_the_folder_of_a_search_on_a_folder_is_one_plain_name() -> None:
+    name = resolved(data="folder:/home/me/my pets/" + "x" * 300).folder_name
+    assert "/" not in name
+    assert len(name) < 100

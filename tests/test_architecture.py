@@ -1,0 +1,115 @@
+"""Imports point one way, and what others rely on keeps its name."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cmtscale
+
+PACKAGE = Path(cmtscale.__file__).parent
+# cli → {search, report} → train → {model, data} → spec
+MAY_IMPORT = {
+    "spec": set(),
+    "model": {"spec"},
+    "data": {"spec"},
+    "train": {"model", "data", "spec"},
+    "search": {"train", "model", "data", "spec"},
+    "report": {"spec"},
+    "cli": {"search", "report", "train", "model", "data", "spec"},
+}
+LEAF = "atomic"  # for everyone but spec
+PUBLIC = [
+    *("CmtscaleError", "Cost", "Scaling", "SearchRequest", "Shares", "Solution", "Stage"),
+    *("Variant", "build", "cost", "load_published", "load_results", "scale", "search", "solve"),
+    "variant",
+]
+
+
+def folders() -> list[str]:
+    return sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; `from a import b` is `a`, and `a.b` besides."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def folder_imports(folder: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted((PACKAGE / folder).rglob("*.py")):
+        yield from ((path, name) for name in imports(path))
+
+
+def test_every_folder_has_its_place() -> None:
+    assert set(folders()) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
+def test_imports_point_one_way(folder: str) -> None:
+    for path, name in folder_imports(folder):
+        package, *rest = name.split(".")
+        if package != "cmtscale":
+            continue
+        allowed = {*MAY_IMPORT[folder], folder} | (set() if folder == "spec" else {LEAF})
+        assert rest, f"{path.relative_to(PACKAGE)} imports the whole package"
+        assert rest[0] in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_the_leaf_imports_only_the_standard_library() -> None:
+    for name in imports(PACKAGE / f"{LEAF}.py"):
+        assert name.split(".")[0] in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("folder", "known"),
+    [
+        ("spec", {"numpy", "tomli_w"}),
+        ("model", {"torch", "fvcore", "numpy"}),
+        ("data", {"torch", "torchvision", "numpy", "PIL", "sklearn", "filelock"}),
+        ("train", {"torch", "numpy", "scipy"}),
+        ("report", {"numpy", "pandas", "matplotlib"}),
+        ("cli", {"typer", "rich"}),
+    ],
+)
+def test_a_folder_uses_only_its_own_libraries(folder: str, known: set[str]) -> None:
+    used = {name.split(".")[0] for _, name in folder_imports(folder)}
+    assert used - sys.stdlib_module_names - {"cmtscale"} <= known
+
+
+def test_commands_import_nothing_heavy_at_module_level() -> None:
+    # search_view.py draws what search.py, a command, imports when it is called
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        if path.name == "search_view.py":
+            continue
+        for name in imports(path, top_level=True):
+            top = name.split(".")
+            light = top[0] in sys.stdlib_module_names or top[0] in ("typer", "rich")
+            assert light or top[:2] in (["cmtscale", "cli"], ["cmtscale", "spec"]), (path, name)
+
+
+def test_public_names_are_pinned_and_exist() -> None:
+    assert cmtscale.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert getattr(cmtscale, name) is not None
+
+
+def test_the_search_function_keeps_its_name_beside_the_folder_of_the_same_name() -> None:
+    import cmtscale.search.driver
+
+    assert callable(cmtscale.search)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
