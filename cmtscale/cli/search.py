@@ -58,7 +58,8 @@ def search(
     from cmtscale.spec.variant import variant
 
     budget_macs = parse_macs(budget)
-    parse_source(data)
+    source = parse_source(data)
+    data = data if source.path else source.name
     origin = variant(base) if base else None
     from cmtscale.search.request import SearchRequest, default_recipe
 

@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit", category=DeprecationWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
+LARGEST_MEASURED = 4e9  # numbers (params and activations) that a traced network may hold
 MULTIPLY_ADDS = ("conv", "linear", "matmul", "attention")
 
 # fvcore counts none of these: elementwise work and reductions, small beside the multiply-adds.
@@ -57,9 +58,16 @@ class Measured:
 def measure(variant: Variant, *, height: int | None = None, width: int | None = None) -> Measured:
     """Build `variant`, count it with fvcore and torch, and compare both with `cost`.
 
-    Raises `CountError` if any two disagree by one, or if an operator is counted by none.
+    Raises `CountError` if any two disagree by one, if an operator is counted by none, or if the
+    network is too large to be traced in the memory of an ordinary machine.
     """
     counted = cost(variant, height=height, width=width)
+    if counted.params + counted.activations > LARGEST_MEASURED:
+        raise CountError(
+            f"{variant.name} at {counted.height}x{counted.width} px is too large to build and "
+            f"measure ({counted.params:.3g} params, {counted.activations:.3g} activations); "
+            f"use --no-measure"
+        )
     with torch.random.fork_rng(devices=[]):
         model = build(variant)
     measured = measure_network(model, height=counted.height, width=counted.width)

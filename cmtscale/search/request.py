@@ -10,6 +10,7 @@ from typing import Any, Literal
 import tomli_w
 
 from cmtscale.atomic import write_text_atomically
+from cmtscale.data.sources import parse_source
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError
@@ -142,7 +143,9 @@ def resolve(
     A recipe that wants more than the data set's `train_images` trains on all of them.
     Raises `RequestError` where the base is too near to the budget, or the twins cannot be built.
     """
-    tour = request.data == TOUR_DATA
+    source = parse_source(request.data)
+    data = request.data if source.path else source.name  # one spelling, one folder name
+    tour = data == TOUR_DATA
     base = fit_to_data(request.base or default_base(request.budget_macs), num_classes, channels)
     ratio = require_distance(base, request.budget_macs)
     if request.proxy:
@@ -153,14 +156,14 @@ def resolve(
         require_proxy(trained_base, trained_macs)
     else:
         trained_base, trained_macs = base, request.budget_macs
-    recipe = request.recipe or default_recipe(request.data)
+    recipe = request.recipe or default_recipe(data)
     if request.epochs:
         recipe = replace(recipe, epochs=request.epochs)
     if train_images is not None and recipe.train_images > train_images:
         recipe = replace(recipe, train_images=0)
     return Settings(
         budget_macs=request.budget_macs,
-        data=request.data,
+        data=data,
         base=base,
         sampler=request.sampler,
         trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),

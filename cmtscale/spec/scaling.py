@@ -13,6 +13,7 @@ from cmtscale.spec.variant import Variant, nearest_multiple
 
 # Relative tolerance on the product. The paper's own constants give 2.352, 5.9 % under 2.5.
 TOLERANCE = 0.06
+PHI_LIMIT = 40.0  # 2.5^40 times the cost: beyond that numbers overflow before they mean anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,10 @@ class Scaling:
                 raise ScalingError(f"{name} {value!r} is not a number; use a number such as 1.2")
             if not math.isfinite(value):
                 raise ScalingError(f"{name} {value} is not finite; use a number such as 1.2")
+        if abs(self.phi) > PHI_LIMIT:
+            raise ScalingError(
+                f"phi {self.phi:g} is out of range; use {-PHI_LIMIT:g} to {PHI_LIMIT:g}"
+            )
         if min(self.alpha, self.beta, self.gamma) <= 0 or not (
             min(self.alpha, self.beta, self.gamma) >= 1
             and abs(self.product / paper.PHI_BASE - 1) <= TOLERANCE

@@ -16,7 +16,7 @@ from cmtscale.spec import paper
 from cmtscale.spec.budget import format_macs, parse_macs
 from cmtscale.spec.cost import Number, cost, fixed_and_block_macs, smooth_macs
 from cmtscale.spec.errors import BudgetError
-from cmtscale.spec.scaling import Scaling, Shares, dim_step, implied, resize
+from cmtscale.spec.scaling import PHI_LIMIT, Scaling, Shares, dim_step, implied, resize
 from cmtscale.spec.variant import Variant
 
 BUDGET_TOLERANCE = 0.02
@@ -25,7 +25,6 @@ STRAY_CAP = 0.3
 # rounding moved to another axis.
 DEPTH_WEIGHT, WIDTH_WEIGHT, RESOLUTION_WEIGHT = 0.9, 1.92, 2.07
 _FIRST_CAPS = (0.06, 0.15, STRAY_CAP)  # a narrow search first: most points are found there
-_PHI_LIMIT = 40.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +107,11 @@ def find(
 
 
 def solve_phi(base: Variant, scaling: Scaling, budget_macs: float) -> float | None:
-    """φ at which the real-valued sizes cost `budget_macs`; None beyond φ = ±40.
+    """φ at which the real-valued sizes cost `budget_macs`; None beyond φ = ±40 (`PHI_LIMIT`).
 
     The φ of `scaling` is not read. The cost rises with φ, so a few rounds of zooming find it.
     """
-    low, high = -_PHI_LIMIT, _PHI_LIMIT
+    low, high = -PHI_LIMIT, PHI_LIMIT
     for _ in range(5):
         phi = np.linspace(low, high, 65)
         macs = smooth_macs(base, *_factors(scaling, phi))

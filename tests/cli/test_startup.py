@@ -63,8 +63,8 @@ def test_drawing_needs_no_torch() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "limit_seconds"),
-    [(["--help"], 0.3), (["search", "--help"], 0.3), (["flops", "--no-measure"], 0.6)],
-    ids=["help", "search help", "flops"],
+    [(["--help"], 0.3), (["flops", "--no-measure"], 0.6)],
+    ids=["help", "flops"],
 )
 def test_starting_is_quick(arguments: list[str], limit_seconds: float) -> None:
     program = f"from cmtscale.cli.app import main; main({arguments!r})"

@@ -17,10 +17,11 @@ from cmtscale.model.cmt import build
 from cmtscale.model.measure import count_with_torch, measure, measure_network
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CountError, VariantError
+from cmtscale.spec.scaling import Scaling, scale
 from cmtscale.spec.variant import Stage, Variant, published_variants, variant
 
 SIDES = range(96, 289, 32)
-QUICK = [("cmt-ti", 96), ("cmt-ti", 160), ("cmt-xs", 192), ("cmt-s", 224), ("cmt-b", 288)]
+QUICK = [("cmt-ti", 96), ("cmt-ti", 160), ("cmt-xs", 192), ("cmt-s", 224), ("cmt-b", 96)]
 REST = [(v.name, side) for v in published_variants() for side in SIDES]
 REST = [pair for pair in REST if pair not in QUICK]
 
@@ -302,3 +303,9 @@ def test_nothing_is_printed_and_no_warning_escapes_when_warnings_are_errors(tiny
     done = subprocess.run(command, input=tiny.to_toml(), capture_output=True, text=True)
     assert done.stderr == ""
     assert (done.returncode, done.stdout) == (0, f"{cost(tiny).params}\n")
+
+
+def test_a_network_too_large_to_build_is_refused_before_it_is_built():
+    huge = scale(variant("cmt-b"), Scaling(12.0))
+    with pytest.raises(CountError, match="too large to build and measure .* use --no-measure"):
+        measure(huge)

@@ -415,7 +415,7 @@ def test_an_adaptive_sampler_looks_at_the_results(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = replace(tiny_request, sampler="tpe", trials=12, seeds=1)
-    request = replace(request, proxy_base=None, proxy_macs=0)
+    request = replace(request, proxy_base=None, proxy_macs=14_400_000)
     one = run(request, tmp_path / "one").candidates
     outcome = pretence.outcome
     monkeypatch.setattr(

@@ -54,6 +54,12 @@ def test_constants_off_the_surface_are_refused(constants, message):
         Scaling(1.0, *constants)
 
 
+@pytest.mark.parametrize("phi", [41.0, -1e6])
+def test_phi_that_would_overflow_is_refused(phi):
+    with pytest.raises(ScalingError, match="out of range; use -40 to 40"):
+        Scaling(phi)
+
+
 def test_the_refusal_names_legal_values():
     with pytest.raises(ScalingError) as caught:
         Scaling(1.0, 2.0, 1.3, 1.15)
