@@ -307,5 +307,5 @@ def test_nothing_is_printed_and_no_warning_escapes_when_warnings_are_errors(tiny
 
 def test_a_network_too_large_to_build_is_refused_before_it_is_built():
     huge = scale(variant("cmt-b"), Scaling(12.0))
-    with pytest.raises(CountError, match="too large to build and measure .* use --no-measure"):
+    with pytest.raises(CountError, match=r"too large to build and measure .* use --no-measure"):
         measure(huge)
