@@ -61,7 +61,10 @@ def load_published(model: "CMT", source: Mapping[str, Any] | str | Path) -> None
 
 
 def search(request: "SearchRequest") -> "Outcome":
-    """Search for the CMT to train at a budget; see `cmtscale.search.driver.search`."""
+    """Search for the CMT to train at a budget; see `cmtscale.search.driver.search`.
+
+    It starts processes: in a script call it under `if __name__ == "__main__":`.
+    """
     from cmtscale.search.driver import search as run_search
 
     outcome = run_search(request)

@@ -44,7 +44,7 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _refuse(f"{error.format_message()} (see {_help_command(error)})")
     except (KeyboardInterrupt, typer.Abort):
-        print("cmtscale: stopped", file=sys.stderr)
+        print("cmtscale: stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `cmtscale … | head`: drop the rest, and end as typer does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,13 +17,13 @@ PLAIN_WIDTH = 160  # of tables that are piped or redirected: nothing is cut off
 def results() -> Console:
     """The console for results: stdout, coloured and fitted on a terminal only."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return Console(width=width, highlight=False, emoji=False)
 
 
 def messages() -> Console:
     """The console for everything else: stderr."""
     width = None if sys.stderr.isatty() else max(PLAIN_WIDTH, shutil.get_terminal_size().columns)
-    return Console(stderr=True, width=width, highlight=False)
+    return Console(stderr=True, width=width, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)

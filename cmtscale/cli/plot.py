@@ -20,4 +20,4 @@ def plot(
     for file in saved.files:
         print(file)
     for name, reason in saved.skipped.items():
-        messages().print(f"left out {name}: {reason}")
+        messages().print(f"left out {name}: {reason}", markup=False)

@@ -58,7 +58,7 @@ def scale(
     if save is not None:
         scaled = replace(scaled, name=save.stem)
         write_text_atomically(save, scaled.to_toml())
-        messages().print(f"saved {save}")
+        messages().print(f"saved {save}", markup=False)
     counted = cost(scaled)
     implied_phi, shares = implied(origin, scaled)
     out.print(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -34,7 +35,7 @@ class View:
         print_plan(plan, self.console)
 
     def noted(self, text: str) -> None:
-        self.console.print(text)
+        self.console.print(text, markup=False)
 
     def ended(self, row: Row) -> None:
         if row["status"] == "complete":
@@ -77,8 +78,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(
         f"budget {budget} MACs (G = 10⁹ multiply-adds, which papers call FLOPs), "
         f"base {settings.base.name} ({format_macs(cost(settings.base).macs)}), "
-        f"data {settings.data}: {len(data.splits.train):,} train, {len(data.splits.val):,} val, "
-        f"{len(data.splits.test):,} test images of {data.native_px} px"
+        f"data {escape(settings.data)}: {len(data.splits.train):,} train, "
+        f"{len(data.splits.val):,} val, {len(data.splits.test):,} test images "
+        f"of {data.native_px} px"
     )
     if settings.proxy:
         console.print(
@@ -108,7 +110,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; about {duration(plan.total_seconds)} from now"
     )
-    console.print(f"results in {plan.folder}")
+    console.print(f"results in {plan.folder}", markup=False)
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -160,7 +162,9 @@ def print_outcome(outcome: Outcome) -> None:
     )
     out.print()
     _print_choice(outcome, out)
-    out.print(f"written to {outcome.folder}: best.toml, choice.json, trials.csv, curves.csv")
+    out.print(
+        f"written to {escape(str(outcome.folder))}: best.toml, choice.json, trials.csv, curves.csv"
+    )
     if settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
 
@@ -258,8 +262,8 @@ def _headline(progress: Progress) -> str:
     parts = [f"{progress.done}/{progress.runs} runs"]
     if progress.best is not None:
         parts.append(
-            f"best {progress.best['candidate']} loss {progress.best['val_loss']:.4f} "
-            f"accuracy {100 * progress.best['val_accuracy']:.2f} %"
+            f"best {progress.best.candidate} loss {progress.best.loss:.4f} "
+            f"accuracy {100 * progress.best.accuracy:.2f} %"
         )
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:.0f} img/s")

@@ -49,7 +49,6 @@ def train(
     reference = DataRef(
         source=data,
         resolution_px=chosen.resolution_px,
-        split_seed=0,
         cache_dir=cache_dir,
     )
     console = messages()

@@ -116,6 +116,8 @@ def _scan(root: Path) -> ImageTree:
 def _split_folders(root: Path) -> dict[str, Path]:
     names = _subfolders(root)
     if "train" not in names:
+        if names and set(names) <= set(SPLIT_NAMES):
+            raise DataError(f"folder {root} has {', '.join(names)} but no train; add it")
         return {"": root}
     if foreign := sorted(set(names) - set(SPLIT_NAMES)):
         if not _subfolders(root / "train"):

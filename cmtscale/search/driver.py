@@ -1,5 +1,6 @@
 """A search from request to choice: ask, run, record, choose. The driver alone owns the store."""
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from cmtscale.search.candidates import (
     largest_resolution,
     paper_solution,
 )
-from cmtscale.search.choose import choose
+from cmtscale.search.choose import Score, choose
 from cmtscale.search.environment import save_environment
 from cmtscale.search.executor import Executor, Job, LocalExecutor
 from cmtscale.search.folder import (
@@ -25,8 +26,8 @@ from cmtscale.search.folder import (
     REQUEST,
     RUNS,
     export_curves,
-    owned,
     recorded_ids,
+    require_same_images,
     require_same_request,
 )
 from cmtscale.search.outcome import Outcome, make_row, read_choice, save_choice
@@ -34,7 +35,9 @@ from cmtscale.search.plan import START_SECONDS, Plan, time_runs
 from cmtscale.search.request import SearchRequest, Settings, resolve
 from cmtscale.search.samplers import point_of, sampled_generations
 from cmtscale.search.store import Row, Store, database_errors
-from cmtscale.spec.errors import CmtscaleError
+from cmtscale.spec.budget import format_macs
+from cmtscale.spec.errors import CmtscaleError, RequestError
+from cmtscale.train.claim import owned
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy, training_indices
 from cmtscale.train.recipe import DataRef, Run
@@ -52,7 +55,7 @@ class Progress:
     running: tuple[tuple[str, float], ...]  # run id, part done
     images_per_second: float
     seconds_left: float | None
-    best: Row | None
+    best: Score | None
 
 
 class Watcher(Protocol):
@@ -96,12 +99,16 @@ def search(
     one stopped. Raises a `CmtscaleError` for requests, data and folders that cannot be used,
     before anything is written.
     """
+    if multiprocessing.parent_process() is not None:
+        raise RequestError(
+            "search was called in a process that another one started; "
+            "put it under `if __name__ == '__main__':`"
+        )
     watcher = watcher or Silence()
     devices = device_slots(request.device, request.workers)
     data = DataRef(
         source=request.data,
         resolution_px=_largest_resolution(request),
-        split_seed=request.seed,
         cache_dir=request.cache_dir,
     )
     place = parse_source(request.data).path
@@ -115,9 +122,19 @@ def search(
         train_images=len(dataset.splits.train),
     )
     training_indices(dataset, settings.recipe)  # fewer images than classes are refused here
+    if largest_resolution(settings) > data.resolution_px:  # many classes: a dearer head
+        data = replace(data, resolution_px=largest_resolution(settings))
+        dataset = open_data(data)
+    data = replace(data, content_hash=dataset.content_hash)
     folder = request.out or Path("results") / settings.folder_name
     require_same_request(folder, settings)
+    require_same_images(folder, dataset)
     plan = make_plan(settings, folder, dataset, devices)
+    if plan.candidates and not any(candidate.on_budget for candidate in plan.candidates):
+        raise RequestError(
+            f"no candidate reaches the budget of {format_macs(settings.budget_macs)} MACs from "
+            f"{settings.base.name}; use another budget (G = 10⁹) or another base"
+        )
     watcher.planned(plan)
     if dry_run:
         return None
@@ -245,8 +262,9 @@ class _Driver:
                 candidate, trial = open_trials.pop(job.run.run_id)
                 row = make_row(candidate, job.run, result, rung=RUNG)
                 self.store.finish(trial, row)
-                self.seconds_estimated += self._estimate(candidate)
-                self.seconds_taken += result.seconds
+                if result.status == "complete":
+                    self.seconds_estimated += self._estimate(candidate)
+                    self.seconds_taken += result.seconds
                 self.watcher.ended(row)
             self.watcher.progressed(self._progress(waiting, executor))
 
@@ -316,14 +334,14 @@ class _Driver:
         correction = self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
         choice = choose(rows)
         return Progress(
-            done=len(rows),
+            done=sum(row["status"] != "failed" for row in rows),
             runs=self.plan.runs,
             running=tuple(running),
             images_per_second=speed,
             seconds_left=correction * left / len(self.plan.devices),
             best=None
             if choice is None
-            else next(row for row in rows if row["candidate"] == choice.winner),
+            else next(score for score in choice.ranking if score.candidate == choice.winner),
         )
 
 

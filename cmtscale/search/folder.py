@@ -2,16 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from cmtscale.atomic import write_text_atomically
+from cmtscale.data.pack import Dataset
 from cmtscale.search.request import Settings, read_settings
 from cmtscale.search.store import TABLE, Row
 from cmtscale.spec.errors import ResultsError
+from cmtscale.train.claim import holds_anything
 from cmtscale.train.loop import METRICS, read_metrics
 
 REQUEST, ENVIRONMENT, CHOICE, BEST, CURVES = (
@@ -21,7 +20,7 @@ REQUEST, ENVIRONMENT, CHOICE, BEST, CURVES = (
     "best.toml",
     "curves.csv",
 )
-RUNS, LOCK = "runs", ".lock"
+RUNS = "runs"
 CURVE_COLUMNS = (
     *("run_id", "candidate", "seed", "step", "images", "train_loss", "val_loss_raw"),
     "val_accuracy",
@@ -36,31 +35,20 @@ def require_same_request(folder: Path, settings: Settings) -> None:
             raise ResultsError(
                 f"{folder} holds another search; use another --out, or leave --out away"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif holds_anything(folder):
         raise ResultsError(
             f"{folder} is not empty and holds no search; use another --out, or an empty folder"
         )
 
 
-@contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second driver."""
+def require_same_images(folder: Path, dataset: Dataset) -> None:
+    """Raise `ResultsError` if the folder's runs saw other images or splits."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ResultsError(
-            f"another search is at work in {folder}; wait for it, or use another --out"
-        ) from None
-    except OSError as error:
-        raise ResultsError(
-            f"{folder} cannot be written ({error.strerror}); use another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        described = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    if described["data"]["hash"] != dataset.content_hash:
+        raise ResultsError(f"the images have changed since the runs in {folder}; use another --out")
 
 
 def recorded_ids(folder: Path) -> set[str]:
@@ -79,8 +67,8 @@ def export_curves(folder: Path, rows: list[Row]) -> None:
     writer.writeheader()
     for row in rows:
         metrics = read_metrics(folder / RUNS / row["run_id"] / METRICS)
-        if not metrics:  # runs/ was removed: keep the curves that were exported from it
-            return
+        if not metrics and row["status"] == "complete":
+            return  # runs/ was removed: keep the curves that were exported from it
         for line in metrics:
             writer.writerow({**line, **{key: row[key] for key in ("run_id", "candidate", "seed")}})
     write_text_atomically(folder / CURVES, text.getvalue())

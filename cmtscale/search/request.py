@@ -15,7 +15,7 @@ from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError
 from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
-from cmtscale.train.recipe import Recipe
+from cmtscale.train.recipe import LARGEST_SEED, Recipe
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
 SAMPLERS: tuple[Sampler, ...] = ("grid", "tpe", "gp", "random")
@@ -66,10 +66,12 @@ class SearchRequest:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "proxy_macs", "epochs", "seeds", "seed"):
+        for name in ("budget_macs", "trials", "proxy_macs", "epochs", "seeds", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise RequestError(f"{name} {value!r} is not a whole number; use 0 or more")
+        if self.seed > LARGEST_SEED:
+            raise RequestError(f"seed {self.seed} is out of range; use 0 to {LARGEST_SEED}")
         if self.sampler not in SAMPLERS:
             raise RequestError(f"sampler {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if self.budget_macs < 1:
@@ -146,8 +148,9 @@ def resolve(
     source = parse_source(request.data)
     data = request.data if source.path else source.name  # one spelling, one folder name
     tour = data == TOUR_DATA
-    base = fit_to_data(request.base or default_base(request.budget_macs), num_classes, channels)
-    ratio = require_distance(base, request.budget_macs)
+    default = default_base(request.budget_macs, num_classes, channels)
+    base = fit_to_data(request.base or default, num_classes, channels)
+    ratio = require_distance(base, request.budget_macs, better=default)
     if request.proxy:
         trained_base = fit_to_data(request.proxy_base or PROXY_BASE, num_classes, channels)
         # Shares carry over from twin to candidate, the amount of growth need not.
@@ -184,24 +187,24 @@ def default_recipe(data: str) -> Recipe:
     return Recipe(epochs=2, train_images=12_800)
 
 
-def default_base(budget_macs: int) -> Variant:
+def default_base(budget_macs: int, num_classes: int = 1000, channels: int = 3) -> Variant:
     """The largest published variant at most half the budget, else the smallest at least twice it.
 
-    Raises `RequestError` where there is neither.
+    They are counted with the data set's classes and channels.
     """
-    costs = [(cost(variant).macs, variant) for variant in published_variants()]
+    fitted = [fit_to_data(v, num_classes, channels) for v in published_variants()]
+    costs = [(cost(variant).macs, variant) for variant in fitted]
     below = [variant for macs, variant in costs if budget_macs >= BASE_DISTANCE * macs]
     above = [variant for macs, variant in costs if BASE_DISTANCE * budget_macs <= macs]
     assert below or above, "the published variants span more than a factor of four"
     return below[-1] if below else above[0]
 
 
-def require_distance(base: Variant, budget_macs: int) -> float:
+def require_distance(base: Variant, budget_macs: int, *, better: Variant) -> float:
     """budget / base, refused between 1/2 and 2: too near, candidates round to the same networks."""
     macs = cost(base).macs
     ratio = budget_macs / macs
     if 1 / BASE_DISTANCE < ratio < BASE_DISTANCE:
-        better = default_base(budget_macs)
         raise RequestError(
             f"base {base.name} ({format_macs(macs)}) is too near to the budget "
             f"{format_macs(budget_macs)}: a base must be at most half or at least twice the "

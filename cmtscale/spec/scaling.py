@@ -83,11 +83,13 @@ class Scaling:
                 raise ScalingError(f"{name} {value!r} is not a number; use a number such as 1.2")
             if not math.isfinite(value):
                 raise ScalingError(f"{name} {value} is not finite; use a number such as 1.2")
+            if name != "phi" and value > 100:
+                raise ScalingError(f"{name} {value:g} is far off the surface; use 1 to 2.5")
         if abs(self.phi) > PHI_LIMIT:
             raise ScalingError(
                 f"phi {self.phi:g} is out of range; use {-PHI_LIMIT:g} to {PHI_LIMIT:g}"
             )
-        if min(self.alpha, self.beta, self.gamma) <= 0 or not (
+        if not (
             min(self.alpha, self.beta, self.gamma) >= 1
             and abs(self.product / paper.PHI_BASE - 1) <= TOLERANCE
         ):

@@ -18,6 +18,7 @@ from cmtscale.data.pack import Dataset, subset
 from cmtscale.data.sources import load_data
 from cmtscale.data.splits import IntArray
 from cmtscale.model.cmt import CMT, build
+from cmtscale.spec.errors import DataError
 from cmtscale.train.checkpoint import load_checkpoint, save_checkpoint
 from cmtscale.train.evaluate import evaluate
 from cmtscale.train.optimizer import lr_factor, make_optimizer
@@ -136,13 +137,16 @@ def test_accuracy(run: Run, *, device: torch.device, folder: Path) -> float | No
 
 
 def open_data(data: DataRef) -> Dataset:
-    """The packed data set of a run; raises `DataError`."""
-    return load_data(
+    """The packed data set of a run; raises `DataError`, also if it is not the one that is meant."""
+    dataset = load_data(
         data.source,
         resolution_px=data.resolution_px,
         cache_dir=data.cache_dir,
         seed=data.split_seed,
     )
+    if data.content_hash not in ("", dataset.content_hash):
+        raise DataError(f"the images of {data.source} have changed meanwhile; start anew")
+    return dataset
 
 
 def training_indices(dataset: Dataset, recipe: Recipe) -> IntArray:

@@ -10,6 +10,8 @@ from typing import Literal
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Variant
 
+LARGEST_SEED = 2**31 - 1  # what every generator in use takes
+
 Status = Literal["complete", "diverged", "failed"]
 
 
@@ -63,11 +65,15 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRef:
-    """Which images a run reads: enough for a worker to open the same packed arrays."""
+    """Which images a run reads: enough for a worker to open the same packed arrays.
+
+    `content_hash` (empty: any) is that of the images and splits that are meant.
+    """
 
     source: str
     resolution_px: int
-    split_seed: int
+    split_seed: int = 0
+    content_hash: str = ""
     cache_dir: Path | None = None
 
 
@@ -88,7 +94,12 @@ class Run:
             "variant": asdict(self.variant),
             "recipe": asdict(self.recipe),
             "seed": self.seed,
-            "data": [self.data.source, self.data.resolution_px, self.data.split_seed],
+            "data": [
+                self.data.source,
+                self.data.resolution_px,
+                self.data.split_seed,
+                self.data.content_hash,
+            ],
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 

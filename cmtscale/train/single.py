@@ -11,9 +11,10 @@ import torch
 from cmtscale.atomic import write_text_atomically
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Variant
+from cmtscale.train.claim import holds_anything, owned
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import open_data, test_accuracy, train
-from cmtscale.train.recipe import DataRef, Recipe, Run, RunResult, read_result
+from cmtscale.train.recipe import LARGEST_SEED, DataRef, Recipe, Run, RunResult, read_result
 
 RESULT, VARIANT, RUN = "result.json", "variant.toml", "run.json"
 
@@ -34,45 +35,51 @@ def train_single(
     written if the folder holds another run.
     """
     slots = device_slots(device)
-    if len(set(slots)) > 1:
+    if "," in device:
         raise RequestError(f"device {device}: train uses one device so far; use {slots[0]}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise RequestError(f"seed {seed} is out of range; use 0 to {LARGEST_SEED}")
     dataset = open_data(data)
+    data = replace(data, content_hash=dataset.content_hash)
     fitted = replace(variant, num_classes=dataset.num_classes, in_channels=dataset.channels)
     run = Run(run_id=folder.name, variant=fitted, recipe=recipe, seed=seed, data=data)
-    _claim(folder, run)
     place = torch.device(slots[0])
-    result = read_result(folder / RESULT, run.fingerprint)
-    if result is None:
-        result = train(run, device=place, folder=folder, watch=watch)
-        write_text_atomically(folder / RESULT, result.to_json(run.fingerprint))
-    accuracy = None
-    if result.status == "complete":
-        accuracy = test_accuracy(run, device=place, folder=folder)
+    _require_ours(folder, run)  # before a lock is put into somebody else's folder
+    with owned(folder):
+        _claim(folder, run)
+        result = read_result(folder / RESULT, run.fingerprint)
+        if result is None:
+            result = train(run, device=place, folder=folder, watch=watch)
+            write_text_atomically(folder / RESULT, result.to_json(run.fingerprint))
+        accuracy = None
+        if result.status == "complete":
+            accuracy = test_accuracy(run, device=place, folder=folder)
     return result, float("nan") if accuracy is None else accuracy
 
 
-def _claim(folder: Path, run: Run) -> None:
-    """Write what the folder is for, or see that it is for this run."""
-    described = {"fingerprint": run.fingerprint, "seed": run.seed, "data": run.data.source}
+def _require_ours(folder: Path, run: Run) -> bool:
+    """Whether the folder is this run's already; raises `RequestError` if it is another's."""
     try:
         known = json.loads((folder / RUN).read_text())["fingerprint"]
     except FileNotFoundError:
-        if folder.is_dir() and any(folder.iterdir()):
+        if holds_anything(folder):
             raise RequestError(
                 f"{folder} is not empty and holds no training; use another --out"
             ) from None
-        text = json.dumps({**described, "recipe": asdict(run.recipe)}, indent=1) + "\n"
-        try:
-            write_text_atomically(folder / VARIANT, run.variant.to_toml())
-            write_text_atomically(folder / RUN, text)
-        except OSError as error:
-            raise RequestError(
-                f"{folder} cannot be written ({error.strerror}); use another --out"
-            ) from error
-        return
-    except (OSError, ValueError, KeyError, TypeError):  # a file, or not ours
+        return False
+    except (OSError, ValueError, KeyError, TypeError):  # a file in the way, or not ours
         known = None
     if known != run.fingerprint:
         raise RequestError(
             f"{folder} holds another training; use another --out, or the command it began with"
         )
+    return True
+
+
+def _claim(folder: Path, run: Run) -> None:
+    """Write what the folder is for; first whose it is, so that a killed start can be repeated."""
+    if not _require_ours(folder, run):
+        described = {"fingerprint": run.fingerprint, "seed": run.seed, "data": run.data.source}
+        text = json.dumps({**described, "recipe": asdict(run.recipe)}, indent=1) + "\n"
+        write_text_atomically(folder / RUN, text)
+    write_text_atomically(folder / VARIANT, run.variant.to_toml())

@@ -136,7 +136,7 @@ def test_ctrl_c_is_exit_code_130_and_one_line(
     with pytest.raises(SystemExit) as caught:
         main(["variants"])
     assert caught.value.code == 130
-    assert capsys.readouterr() == ("", "cmtscale: stopped\n")
+    assert capsys.readouterr() == ("", "cmtscale: stopped; the same command goes on\n")
 
 
 @pytest.mark.parametrize("command", ["flops --no-measure --json", "cache --clear"])

@@ -213,3 +213,11 @@ def test_a_folder_that_cannot_be_listed_is_named(pets: Path, monkeypatch) -> Non
     monkeypatch.setattr(Path, "iterdir", denied)  # root may list everything
     with pytest.raises(DataError, match=f"folder {pets} cannot be read: Permission denied"):
         load(pets)
+
+
+def test_val_and_test_without_train_are_no_classes(tmp_path, write_images):
+    for split in ("val", "test"):
+        for name in ("cat", "dog"):
+            write_images(tmp_path / "tree" / split / name, 4)
+    with pytest.raises(DataError, match="has test, val but no train; add it"):
+        load_data(f"folder:{tmp_path / 'tree'}", resolution_px=32, cache_dir=tmp_path / "cache")

@@ -212,7 +212,7 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(
     before = contents(copy)
     with (
         FileLock(copy / ".lock"),
-        pytest.raises(ResultsError, match="another search is at work in"),
+        pytest.raises(ResultsError, match="another process is at work in"),
     ):
         run(tiny_request, copy)
     assert contents(copy) == before
@@ -426,3 +426,16 @@ def test_an_adaptive_sampler_looks_at_the_results(
     other = run(request, tmp_path / "other").candidates
     assert other[:6] == one[:6]  # of the first generation, asked before there were results
     assert other != one
+
+
+def test_a_folder_whose_images_have_changed_is_not_gone_on_with(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    run(tiny_request, tmp_path / "out")
+    described = json.loads((tmp_path / "out" / "environment.json").read_text())
+    described["data"]["hash"] = "that of other images"
+    (tmp_path / "out" / "environment.json").write_text(json.dumps(described))
+    started = len(pretence.started)
+    with pytest.raises(ResultsError, match="the images have changed since the runs in"):
+        run(tiny_request, tmp_path / "out")
+    assert len(pretence.started) == started

@@ -87,7 +87,8 @@ def test_the_default_base_is_the_largest_at_most_half_the_budget(budget: float, 
 
 @given(st.integers(10**6, 10**13))
 def test_every_budget_has_a_default_base_with_distance(budget: int) -> None:
-    ratio = require_distance(default_base(budget), budget)
+    base = default_base(budget)
+    ratio = require_distance(base, budget, better=base)
     assert ratio >= 2 or ratio <= 0.5
 
 
@@ -95,6 +96,17 @@ def test_every_budget_has_a_default_base_with_distance(budget: int) -> None:
 def test_a_base_too_near_to_the_budget_names_a_better_one(budget: int, better: str) -> None:
     with pytest.raises(RequestError, match=rf"at most half or at least twice.*use {better} \("):
         resolved(budget_macs=budget, base=variant("cmt-s"))
+
+
+def test_the_default_base_is_far_enough_for_any_number_of_classes() -> None:
+    # At 319 M cmt-ti is just far enough with 1000 classes, and just too near with 10.
+    found = resolved(budget_macs=319_000_000)
+    assert found.base.name != "cmt-ti"
+
+
+def test_a_seed_that_generators_refuse_is_refused() -> None:
+    with pytest.raises(RequestError, match="seed 5000000000 is out of range"):
+        SearchRequest(budget_macs=4 * G, seed=5_000_000_000)
 
 
 def test_a_base_of_twice_the_budget_shrinks() -> None:

@@ -94,6 +94,7 @@ def test_variant_seed_and_images_decide_the_fingerprint(make_run):
         replace(run, data=replace(data, source="fashion-mnist")),
         replace(run, data=replace(data, resolution_px=64)),
         replace(run, data=replace(data, split_seed=1)),
+        replace(run, data=replace(data, content_hash="other images")),
     ]
     assert len({run.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
 
@@ -113,6 +114,7 @@ def test_every_field_of_a_run_is_known_to_the_fingerprint():
         "source",
         "resolution_px",
         "split_seed",
+        "content_hash",
         "cache_dir",
     }
 

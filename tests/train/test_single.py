@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 
-from cmtscale.spec.errors import RequestError
+from cmtscale.spec.errors import RequestError, ResultsError
 from cmtscale.spec.variant import variant
 from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe, RunResult, read_result
@@ -48,6 +49,7 @@ def test_a_training_claims_its_folder_and_says_what_it_is(single, make_variant, 
     assert result.status == "complete"
     assert 0 <= accuracy <= 1
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "variant.toml",
         "run.json",
         "metrics.jsonl",
@@ -165,3 +167,25 @@ def test_the_test_accuracy_is_read_from_the_checkpoint(single, digits_ref, tmp_p
     assert state["fingerprint"] == described["fingerprint"]
     dataset = loop.open_data(replace(digits_ref))
     assert (accuracy * len(dataset.splits.test)) % 1 == pytest.approx(0, abs=1e-9)
+
+
+def test_a_start_that_was_killed_after_its_first_file_can_be_repeated(single, tmp_path):
+    folder = tmp_path / "new"
+    single(folder)
+    for name in ("variant.toml", "metrics.jsonl", "checkpoint.pt", "result.json"):
+        (folder / name).unlink()  # what is there after run.json alone was written
+    result, _ = single(folder)
+    assert result.status == "complete"
+    assert (folder / "variant.toml").exists()
+
+
+def test_two_trainings_do_not_share_a_folder(single, tmp_path):
+    folder = tmp_path / "new"
+    single(folder)
+    before = (folder / "result.json").read_bytes()
+    with (
+        FileLock(folder / ".lock"),
+        pytest.raises(ResultsError, match="another process is at work in"),
+    ):
+        single(folder)
+    assert (folder / "result.json").read_bytes() == before
