@@ -102,6 +102,8 @@ def start_and_stop(
         assert wait_until(
             lambda: len(read_rows(folder)) >= done or process.poll() is not None, PATIENCE_SECONDS
         )
+        if process.poll() is not None:
+            pytest.fail(f"the driver ended by itself: {process.communicate()}")
         stop(process.pid)
         stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
         wait_until(lambda: not living(mark), 20)
