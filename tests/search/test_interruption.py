@@ -30,7 +30,12 @@ from cmtscale.train.recipe import DataRef, Run, RunResult
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
 )
-PROGRAM = "from cmtscale.cli.app import main; main()"
+# Ctrl-C as a terminal delivers it, also where the tests themselves run in the background, which
+# makes every child ignore it.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from cmtscale.cli.app import main; main()"
+)
 PATIENCE_SECONDS = 120.0
 Rows = dict[str, dict[str, str]]
 
