@@ -151,7 +151,7 @@ class CMT(nn.Module):
                 f"images have {channels} channels, {self.variant.name} takes {expected}; "
                 f"convert them or build a variant with in_channels = {channels}"
             )
-        least = self._least_side()
+        least = self.variant.least_resolution_px
         stride = paper.STAGE_STRIDES[-1]
         if height % stride or width % stride or min(height, width) < least:
             nearest = (max(least, nearest_multiple(side, stride)) for side in (height, width))
@@ -161,15 +161,6 @@ class CMT(nn.Module):
             )
         if self.training and batch == 1:
             self._require_statistics(height, width)
-
-    def _least_side(self) -> int:
-        """The smallest legal side in px: each stage's grid must hold one reduced key."""
-        coarsest = paper.STAGE_STRIDES[-1]
-        sides = (
-            -(-stage.reduction * stride // coarsest) * coarsest
-            for stage, stride in zip(self.variant.stages, paper.STAGE_STRIDES, strict=True)
-        )
-        return max(coarsest, *sides)
 
     def _require_statistics(self, height: int, width: int) -> None:
         """Raise `VariantError` where BatchNorm would see one value per channel."""

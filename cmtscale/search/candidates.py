@@ -294,10 +294,7 @@ def _pure_resolution(base: Variant, target: int) -> Variant:
     stride = paper.STAGE_STRIDES[-1]
     growth = (target / cost(base).macs) ** (1 / RESOLUTION_WEIGHT)
     guess = nearest_multiple(base.resolution_px * growth, stride)
-    least = stride * max(
-        -(-stage.reduction * step // stride)
-        for stage, step in zip(base.stages, paper.STAGE_STRIDES, strict=True)
-    )
+    least = base.least_resolution_px
     networks = [
         _named(base, dim1=base.dims[0], side=side)
         for side in range(max(least, guess - stride), max(least, guess + stride) + 1, stride)

@@ -139,7 +139,7 @@ def _search(
         side = _multiples_near(
             base.resolution_px * resolution, paper.STAGE_STRIDES[-1], cap / RESOLUTION_WEIGHT
         )
-        side = side[side // paper.STAGE_STRIDES[0] >= _least_grid(base)]
+        side = side[side >= base.least_resolution_px]
         depths, depth_stray = _depths_near(base.depths, depth, cap)
         if not (len(dim1) and len(side) and len(depths)):
             continue
@@ -170,12 +170,6 @@ def _multiples_near(value: float, multiple: int, log_distance: float) -> NDArray
     low = max(1, math.ceil(value * math.exp(-log_distance) / multiple))
     high = math.floor(value * math.exp(log_distance) / multiple)
     return np.arange(low, high + 1, dtype=np.int64) * multiple
-
-
-def _least_grid(base: Variant) -> int:
-    """The smallest stage-1 grid on which every stage still has a key."""
-    strides = (stride // paper.STAGE_STRIDES[0] for stride in paper.STAGE_STRIDES)
-    return max(s.reduction * stride for s, stride in zip(base.stages, strides, strict=True))
 
 
 def _depths_near(

@@ -95,6 +95,15 @@ class Variant:
         """Blocks of the four stages."""
         return tuple(stage.depth for stage in self.stages)
 
+    @property
+    def least_resolution_px(self) -> int:
+        """The smallest legal side in px: each stage's grid must hold one reduced key."""
+        coarsest = paper.STAGE_STRIDES[-1]
+        return max(
+            -(-stage.reduction * stride // coarsest) * coarsest
+            for stage, stride in zip(self.stages, paper.STAGE_STRIDES, strict=True)
+        )
+
     def to_toml(self) -> str:
         """The variant as TOML; `variant_from_toml` gives back an equal one."""
         return tomli_w.dumps(asdict(self))
