@@ -26,6 +26,7 @@ from textbook_cmt import TextbookCMT
 from torch import Tensor, nn
 
 from cmtscale.model.cmt import build
+from cmtscale.search.environment import hardware
 from cmtscale.spec.variant import Variant, variant
 
 WORKLOADS = {"cmt-ti": 8, "cmt-s": 4}  # variant → batch, at the variant's own resolution
@@ -87,7 +88,7 @@ def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
         **{f"{label}_median_s": round(quantiles(seconds[label])[1], 4) for label in models},
         **{f"{label}_fastest_s": round(min(seconds[label]), 4) for label in models},
         **{f"{label}_peak_mb": round(peak[label]) for label in models},
-        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "hardware": hardware(("cpu",)),
         "load_average": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -132,15 +133,6 @@ def peak_resident() -> float:
 def run_peak(label: str, name: str, threads: int) -> float:
     command = [sys.executable, __file__, "--threads", str(threads), "--peak", label, name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
