@@ -36,6 +36,7 @@ def train(
     parse_source(data)
 
     from cmtscale.cli.console import messages
+    from cmtscale.train.devices import keep_freed_memory
     from cmtscale.train.recipe import DataRef, Recipe
     from cmtscale.train.single import train_single
 
@@ -52,6 +53,7 @@ def train(
         cache_dir=cache_dir,
     )
     console = messages()
+    keep_freed_memory()
     result, test_accuracy = train_single(
         chosen,
         recipe,

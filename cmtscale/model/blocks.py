@@ -108,10 +108,10 @@ class LightAttention(nn.Module):
         """`bias` (heads, N, M) is added to the scaled scores."""
         if self.reduction > 1:
             reduced = self.reduce_norm(self.reduce(grid(sequence, height, width)))
-            (q,) = self._split(self.q(sequence), 1)
-            k, v = self._split(self.kv(tokens(reduced)), 2)
+            parts = (self.q(sequence), *self.kv(tokens(reduced)).chunk(2, dim=2))
         else:
-            q, k, v = self._split(self.qkv(sequence), 3)
+            parts = self.qkv(sequence).chunk(3, dim=2)
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.attention == "sdpa":
             mask = bias.to(q.dtype).expand(len(q), -1, -1, -1)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
@@ -120,12 +120,6 @@ class LightAttention(nn.Module):
             mixed = scores.softmax(dim=-1) @ v
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
-
-    def _split(self, projected: Tensor, count: int) -> tuple[Tensor, ...]:
-        """(B, N, count·C) → `count` times (B, heads, N, D)."""
-        parts = projected.unflatten(2, (count, self.heads, -1))
-        split: tuple[Tensor, ...] = parts.permute(2, 0, 3, 1, 4).unbind()
-        return split
 
 
 class InvertedResidualFFN(nn.Module):

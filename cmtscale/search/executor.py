@@ -131,6 +131,9 @@ def _start_worker() -> None:
     """One thread per worker, Ctrl-C left to the driver, and no life without the driver."""
     import torch
 
+    from cmtscale.train.devices import keep_freed_memory
+
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_driver, daemon=True).start()

@@ -1,11 +1,16 @@
-"""Which devices train: `auto`, `cpu`, `cuda`, `cuda:0,1`, `mps`."""
+"""Which devices train (`auto`, `cpu`, `cuda`, `cuda:0,1`, `mps`), and how to keep their memory."""
 
+import ctypes
 import os
 import re
+import sys
 
 import torch
 
 from cmtscale.spec.errors import RequestError
+
+# glibc's malloc.h, for mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1
 
 
 def device_slots(device: str, workers: int = 0) -> tuple[str, ...]:
@@ -48,3 +53,16 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that a training step frees, for the next step.
+
+    Left alone, glibc hands it back to the system after each step, which then has to clear every
+    page again: an eighth of a step on a CPU, for a peak up to 4 % lower (`results/freed-memory`).
+    For processes that train and do little else; elsewhere than on glibc this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        mallopt(_M_MMAP_THRESHOLD, _NEVER)

@@ -1,6 +1,10 @@
 """Device strings to worker slots, with pretended hardware."""
 
 import os
+import platform
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -109,3 +113,36 @@ def test_cores_are_those_this_process_may_use_where_the_system_says(machine, mon
     assert available_cores() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cores() == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told so")
+def test_freed_memory_is_not_faulted_in_again_once_it_is_kept():
+    program = textwrap.dedent(
+        """
+        import ctypes, resource, sys
+        from cmtscale.train.devices import keep_freed_memory
+
+        if sys.argv[1] == "keep":
+            keep_freed_memory()
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = ctypes.c_void_p
+        libc.free.argtypes = libc.memset.argtypes = None
+        faults = []
+        for step in range(4):
+            place = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(64 << 20)))
+            libc.memset(place, 1, ctypes.c_size_t(64 << 20))
+            libc.free(place)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        print(faults[-1] - faults[0])
+        """
+    )
+    default, kept = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", program, mode], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for mode in ("default", "keep")
+    )
+    assert default > 3 * 10_000  # 64 MiB are 16,384 pages
+    assert kept < 100
