@@ -109,11 +109,12 @@ def find(
 def solve_phi(base: Variant, scaling: Scaling, budget_macs: float) -> float | None:
     """φ at which the real-valued sizes cost `budget_macs`; None beyond φ = ±40 (`PHI_LIMIT`).
 
-    The φ of `scaling` is not read. The cost rises with φ, so a few rounds of zooming find it.
+    The φ of `scaling` is not read. The cost rises with φ: two rounds of zooming bracket it within
+    1e-4, and a line between the ends misses the budget by less than a part in 10^8.
     """
     low, high = -PHI_LIMIT, PHI_LIMIT
-    for _ in range(5):
-        phi = np.linspace(low, high, 65)
+    for _ in range(2):
+        phi = np.linspace(low, high, 1025)
         macs = smooth_macs(base, *_factors(scaling, phi))
         above = int(np.searchsorted(macs, budget_macs))
         if above in (0, len(phi)):
