@@ -2,9 +2,11 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from cmtscale import __version__
 from cmtscale.cli import cache, flops, plot, scale, search, train, variants
 from cmtscale.spec.errors import CmtscaleError
 
@@ -16,6 +18,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: half the time to show, and it pipes well
 )
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        print(f"cmtscale {__version__}")
+        raise typer.Exit
+
+
 app.command("variants", short_help="The four published variants.")(variants.variants)
 app.command("flops", short_help="What a variant costs, exactly.")(flops.flops)
 app.command("scale", short_help="A new variant, by phi or for a budget.")(scale.scale)

@@ -48,9 +48,13 @@ def flops(
     counted = cost(chosen, height=height, width=width)
     measured = None
     if measure:
-        from cmtscale.model.measure import measure as measure_variant
+        from cmtscale.cli.console import messages
 
-        measured = measure_variant(chosen, height=height, width=width)
+        # On a terminal only, and gone once it is done.
+        with messages().status("building the network and measuring it (--no-measure skips this)"):
+            from cmtscale.model.measure import measure as measure_variant
+
+            measured = measure_variant(chosen, height=height, width=width)
     if as_json:
         import json
 

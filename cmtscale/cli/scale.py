@@ -17,7 +17,9 @@ def scale(
     alpha: Alpha = ALPHA,
     beta: Beta = BETA,
     gamma: Gamma = GAMMA,
-    multiple: Annotated[int, typer.Option(help="With --budget: dims in multiples of this.")] = 2,
+    multiple: Annotated[
+        int | None, typer.Option(help="With --budget: dims in multiples of this; by default 2.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the variant to this TOML file.")] = None,
 ) -> None:
     """Scale a variant by phi, or to a budget, along alpha, beta, gamma."""
@@ -35,7 +37,11 @@ def scale(
 
     if (phi is None) == (budget is None):
         raise ScalingError("give either --phi or --budget, e.g. --phi 1 or --budget 4.0G")
+    if phi is not None and multiple is not None:
+        raise ScalingError("--multiple does nothing with --phi, which rounds plainly; drop it")
     origin = variant(base)
+    if save is not None and save.exists():
+        raise ScalingError(f"{save} exists already; save under another name, or remove it first")
     out = results()
     if budget is not None:
         solution = solve(
@@ -44,7 +50,7 @@ def scale(
             beta=beta,
             gamma=gamma,
             budget_macs=parse_macs(budget),
-            step=multiple,
+            step=2 if multiple is None else multiple,
         )
         scaled = solution.variant
         reached = 100 * (solution.macs / solution.budget_macs - 1)

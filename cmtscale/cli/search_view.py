@@ -20,6 +20,7 @@ from cmtscale.search.store import Row
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 
+OFF_BUDGET = "* stands at its own MACs, off the budget, and cannot be chosen"
 PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 
@@ -142,7 +143,7 @@ def print_outcome(outcome: Outcome) -> None:
     for score in choice.ranking:
         candidate = candidates[score.candidate]
         cells = (
-            score.candidate + ("" if score.may_win else " *"),
+            _marked(score.candidate, score.may_win),
             score.role,
             *_share_cells(candidate),
             str(candidate.trained.resolution_px),
@@ -158,7 +159,7 @@ def print_outcome(outcome: Outcome) -> None:
     print_table(out, columns, rows, bold=winners)
     out.print(
         "val loss: cross-entropy after fitting one temperature, lower is better; px: of what was "
-        "trained. * stands at its own MACs, off the budget, and cannot be chosen."
+        f"trained. {OFF_BUDGET}."
     )
     out.print()
     _print_choice(outcome, out)
@@ -237,7 +238,8 @@ def _print_candidates(plan: Plan, console: Console) -> None:
     rows = []
     for candidate, seconds in zip(plan.candidates, plan.run_seconds, strict=True):
         real, net = candidate.real, candidate.trained
-        cells = [candidate.name, candidate.role, *_share_cells(candidate)]
+        cells = [_marked(candidate.name, candidate.on_budget), candidate.role]
+        cells += _share_cells(candidate)
         cells += [str(net.resolution_px), str(net.dims[0]), "-".join(map(str, net.depths))]
         cells.append(format_macs(candidate.trained_macs))
         if plan.settings.proxy:
@@ -245,6 +247,12 @@ def _print_candidates(plan: Plan, console: Console) -> None:
             cells += [format_macs(candidate.macs), f"{100 * candidate.stray:.1f} %"]
         rows.append([*cells, duration(seconds)])
     print_table(console, [*columns, Column("a run")], rows)
+    if not all(candidate.on_budget for candidate in plan.candidates):
+        console.print(f"{OFF_BUDGET}; it is trained for the comparison")
+
+
+def _marked(name: str, on_budget: bool) -> str:
+    return name if on_budget else f"{name} *"
 
 
 def _share_cells(candidate: Candidate) -> list[str]:

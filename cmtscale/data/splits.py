@@ -98,7 +98,7 @@ def _require_class_sizes(labels: IntArray, class_names: Sequence[str], carved: l
     needed = 1 + len(carved)
     if sizes[smallest] < needed:
         raise DataError(
-            f"class {class_names[smallest]!r} has {sizes[smallest]} images, but "
-            f"{', '.join(['train', *sorted(carved, reverse=True)])} need one each; "
-            f"use {needed} or more"
+            f"class {class_names[smallest]!r} is too small: {sizes[smallest]} of the {needed} "
+            f"images that {', '.join(['train', *sorted(carved, reverse=True)])} need, one each; "
+            f"add images or remove the class"
         )

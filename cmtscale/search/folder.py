@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
 
 from cmtscale.atomic import write_text_atomically
@@ -31,9 +32,17 @@ def require_same_request(folder: Path, settings: Settings) -> None:
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder} is a file, not a folder; use another --out")
     if (folder / REQUEST).exists():
-        if read_settings(folder / REQUEST) != settings:
+        there = read_settings(folder / REQUEST)
+        differing = [
+            field.name
+            for field in fields(Settings)
+            if getattr(there, field.name) != getattr(settings, field.name)
+        ]
+        if differing:
             raise ResultsError(
-                f"{folder} holds another search; use another --out, or leave --out away"
+                f"{folder} holds another search (its {', '.join(differing)} "
+                f"{'differs' if len(differing) == 1 else 'differ'}); use another --out, or leave "
+                f"--out away"
             )
     elif holds_anything(folder):
         raise ResultsError(

@@ -44,8 +44,9 @@ PROXY_BASE = Variant(
 class SearchRequest:
     """A search: the budget, the images, how candidates are found, trained and where.
 
-    None and 0 stand for defaults, which `resolve` fills in. `device`, `workers`, `out` and
-    `cache_dir` say where it runs; the results do not depend on them (on the CPU).
+    None and 0 stand for defaults, which `resolve` fills in. MACs may be written 4e9. `device`,
+    `workers`, `out` and `cache_dir` say where it runs; the results do not depend on them (on the
+    CPU).
     """
 
     budget_macs: int
@@ -66,6 +67,10 @@ class SearchRequest:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("budget_macs", "proxy_macs"):
+            value = getattr(self, name)
+            if isinstance(value, float) and value.is_integer():  # 4e9
+                object.__setattr__(self, name, int(value))
         for name in ("budget_macs", "trials", "proxy_macs", "epochs", "seeds", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import cmtscale
 from cmtscale.cli.app import app, main, run
 from cmtscale.search.outcome import Outcome
 from cmtscale.spec.cost import cost
@@ -68,6 +69,7 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("scale --budget 4GFLOPs", "write 4.0G, 600M or 4e9"),
         ("scale --budget 1k", "no variant of cmt-s at 1k MACs"),
         ("scale --budget 4G --multiple 0", "multiples of 0; use 2 or 8"),
+        ("scale --phi 1 --multiple 8", "--multiple does nothing with --phi"),
         ("scale --phi 1 --save /proc/no/x.toml", ""),
         ("search", "Missing option '--budget'"),
         ("search --budget lots", "write 4.0G, 600M or 4e9"),
@@ -104,6 +106,20 @@ def test_a_mistake_is_one_line_on_stderr(
     monkeypatch.setenv("CMTSCALE_CACHE", str(cache_dir))
     assert words in refusal(*command.split())
     assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_scale_does_not_overwrite_a_file(
+    refusal: Callable[..., str], printed: Callable[..., str], tmp_path: Path
+) -> None:
+    place = tmp_path / "mine.toml"
+    printed("scale", "--phi", "1", "--save", str(place))
+    before = place.read_bytes()
+    assert f"{place} exists already" in refusal("scale", "--phi", "2", "--save", str(place))
+    assert place.read_bytes() == before
+
+
+def test_version_is_the_package_s(printed: Callable[..., str]) -> None:
+    assert printed("--version") == f"cmtscale {cmtscale.__version__}\n"
 
 
 def test_usage_errors_say_where_help_is(refusal: Callable[..., str]) -> None:

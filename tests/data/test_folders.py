@@ -191,7 +191,7 @@ def test_an_empty_class_and_a_single_class_are_refused(pets: Path, write_images)
 
 def test_a_class_with_too_few_images_is_refused(pets: Path, write_images) -> None:
     write_images(pets / "cow", 2)
-    assert "class 'cow' has 2 images, but train, val, test need one each" in refusal(pets)
+    assert "class 'cow' is too small: 2 of the 3 images that train, val, test need" in refusal(pets)
 
 
 def test_splits_with_different_classes_are_refused(tmp_path: Path, write_images) -> None:

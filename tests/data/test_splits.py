@@ -70,7 +70,9 @@ def test_the_hash_tells_apart_the_same_images_in_other_splits() -> None:
 
 
 def test_a_class_too_small_for_three_splits_is_named() -> None:
-    with pytest.raises(DataError, match=r"'class1' has 2 images.*train, val, test.*use 3 or more"):
+    with pytest.raises(
+        DataError, match=r"'class1' is too small: 2 of the 3 .*train, val, test need"
+    ):
         make_splits(label_array(30, 2), names(2), {}, seed=0)
 
 

@@ -109,6 +109,14 @@ def test_a_seed_that_generators_refuse_is_refused() -> None:
         SearchRequest(budget_macs=4 * G, seed=5_000_000_000)
 
 
+def test_macs_may_be_written_as_papers_write_them() -> None:
+    assert SearchRequest(budget_macs=4e9, proxy_macs=9e6) == SearchRequest(
+        budget_macs=4 * G, proxy_macs=9_000_000
+    )
+    with pytest.raises(RequestError, match=r"budget_macs 4\.5 is not a whole number"):
+        SearchRequest(budget_macs=4.5)
+
+
 def test_a_base_of_twice_the_budget_shrinks() -> None:
     found = resolved(base=variant("cmt-b"))
     assert found.base.name == "cmt-b"
