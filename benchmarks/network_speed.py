@@ -3,8 +3,9 @@
     python benchmarks/network_speed.py [--rounds 15] [--threads 2] [--out results/network-speed]
 
 Every round times one step of each implementation, in turn, so that a busy machine slows all of
-them alike; the ratio is taken within each round and its median and quartiles are reported. Peak
-memory is the growth of the resident set over the built network, each in a process of its own.
+them alike; the ratio is taken within each round and its median and quartiles are reported. The
+process keeps freed memory, as one that trains does. Peak memory is the growth of the resident set
+over the built network, each in a process of its own.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from cmtscale.model.cmt import build
 from cmtscale.search.environment import hardware
 from cmtscale.spec.variant import Variant, variant
+from cmtscale.train.devices import keep_freed_memory
 
 WORKLOADS = {"cmt-ti": 8, "cmt-s": 4}  # variant → batch, at the variant's own resolution
 TARGETS = {"cmt-ti": 1.5, "cmt-s": 1.3}
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, metavar=("IMPLEMENTATION", "VARIANT"), help="internal")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     if args.peak:
         print(peak_megabytes(*args.peak))
         return

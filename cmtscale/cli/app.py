@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from cmtscale import __version__
 from cmtscale.cli import cache, flops, plot, scale, search, train, variants
 from cmtscale.spec.errors import CmtscaleError
 
@@ -25,7 +24,9 @@ def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     if version:
-        print(f"cmtscale {__version__}")
+        from importlib import metadata
+
+        print(f"cmtscale {metadata.version('cmtscale')}")
         raise typer.Exit
 
 

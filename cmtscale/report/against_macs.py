@@ -94,13 +94,16 @@ def ablation(candidates: pd.DataFrame) -> Figure:
             labels += _draw_growth(ax, base, alone, f"{role} only", colour, marker)
         most = compound.groupby("run").size().max()
         labels += _draw_growth(ax, base, best, f"compound, best of {most}", BLUE, "o")
-        ax.plot(base["proxy_macs"], 100 * base["val_accuracy"], "X", color=BLACK, ms=6, zorder=4)
+        ax.errorbar(
+            base["proxy_macs"], 100 * base["val_accuracy"], 100 * base["val_accuracy_sd"],
+            fmt="X", color=BLACK, ms=6, elinewidth=0.7, zorder=4,
+        )  # fmt: skip
         macs_axis(ax, group["proxy_macs"])
         ax.set(xlabel=_macs_label(group), ylabel=_accuracy_label(group))
         ax.set_title(describe(about(candidates, group, ["run", "rung"]), name_run=len(groups) > 1))
         lowest = base.nsmallest(1, "val_accuracy")
         for mark in zip(lowest["proxy_macs"], 100 * lowest["val_accuracy"], strict=True):
-            ax.annotate("base", mark, (0, -6), textcoords="offset points", ha="center", va="top")
+            ax.annotate("base", mark, (6, 4), textcoords="offset points", va="bottom")
         ends.append((ax, labels))
     label_ends(figure, ends)
     return figure
