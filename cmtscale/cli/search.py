@@ -37,6 +37,9 @@ def search(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Flip and shift the images: for long runs.")
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each candidate.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of the sampler and of the data splits.")] = 0,
     device: Device = "auto",
@@ -62,6 +65,7 @@ def search(
     data = data if source.path else source.name
     origin = variant(base) if base else None
     from cmtscale.search.request import SearchRequest, default_recipe
+    from cmtscale.train.recipe import Recipe
 
     recipe = default_recipe(data)
     recipe = replace(
@@ -69,6 +73,8 @@ def search(
         train_images=recipe.train_images if train_images is None else train_images,
         batch_size=recipe.batch_size if batch_size is None else batch_size,
         lr=recipe.lr if lr is None else lr,
+        flip=augment or recipe.flip,
+        shift_fraction=Recipe.shift_fraction if augment else recipe.shift_fraction,
     )
     request = SearchRequest(
         budget_macs=budget_macs,

@@ -1,0 +1,56 @@
+"""Trains proxy twins with and without flip and shift; see README.md beside it.
+
+python results/augmentation/run.py fashion-mnist wide 1 0   # data, twin, epochs, seed
+"""
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cmtscale.search.request import PROXY_BASE, default_recipe
+from cmtscale.spec.scaling import resize
+from cmtscale.spec.variant import Variant
+from cmtscale.train.devices import keep_freed_memory
+from cmtscale.train.loop import train
+from cmtscale.train.recipe import DataRef, Run
+
+TABLE = Path(__file__).parent / "augmentation.csv"
+AUGMENTATIONS = {
+    "none": {"flip": False, "shift_fraction": 0.0},
+    "flip": {"flip": True, "shift_fraction": 0.0},
+    "flip, shift 5 %": {"flip": True, "shift_fraction": 0.05},
+    "flip, shift 10 %": {"flip": True, "shift_fraction": 0.1},
+}
+
+
+def twin(shape: str) -> Variant:
+    """About 10 MMACs at 64 px: the twin base, wider or deeper."""
+    dim1, depths = {"wide": (20, (1, 1, 4, 1)), "deep": (8, (6, 6, 24, 6))}[shape]
+    grown = resize(PROXY_BASE, name=shape, dim1=dim1, depths=depths, resolution_px=64)
+    return replace(grown, num_classes=10, in_channels=1)
+
+
+def main(data: str, shape: str, epochs: str, seed: str) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    for name, augmentation in AUGMENTATIONS.items():
+        recipe = replace(default_recipe(data), epochs=int(epochs), **augmentation)
+        run = Run(
+            run_id=name,
+            variant=twin(shape),
+            recipe=recipe,
+            seed=int(seed),
+            data=DataRef(source=data, resolution_px=64),
+        )
+        found = train(run, device=torch.device("cpu"), folder=None)
+        row = [data, shape, epochs, seed, name, found.val_loss, found.val_accuracy]
+        with TABLE.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow(row)
+        print(*row, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
