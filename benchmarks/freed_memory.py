@@ -30,7 +30,7 @@ MODES = ("default", "kept")
 
 
 def twin(dim: int, depths: tuple[int, ...], resolution_px: int) -> Variant:
-    """About 10 MMACs, scaled from the smallest twin base."""
+    """About 10 MMACs, shaped as the twins of a search are."""
     shape = zip(depths, (1, 2, 4, 8), (8, 4, 2, 1), strict=True)
     stages = (
         Stage(dim=dim * heads, depth=depth, heads=heads, reduction=k, expansion=3.77)
@@ -67,7 +67,7 @@ def main() -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         with (args.out / "freed_memory.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 

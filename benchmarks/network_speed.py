@@ -1,6 +1,7 @@
 """How much faster is the network than a textbook's? Forward + backward in fp32, interleaved.
 
     python benchmarks/network_speed.py [--rounds 15] [--threads 2] [--out results/network-speed]
+    python benchmarks/network_speed.py --profile cmt-ti    # where a step's time goes
 
 Every round times one step of each implementation, in turn, so that a busy machine slows all of
 them alike; the ratio is taken within each round and its median and quartiles are reported. The
@@ -17,9 +18,10 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +30,18 @@ from torch import Tensor, nn
 
 from cmtscale.model.cmt import build
 from cmtscale.search.environment import hardware
+from cmtscale.spec.cost import cost
 from cmtscale.spec.variant import Variant, variant
 from cmtscale.train.devices import keep_freed_memory
 
 WORKLOADS = {"cmt-ti": 8, "cmt-s": 4}  # variant → batch, at the variant's own resolution
 TARGETS = {"cmt-ti": 1.5, "cmt-s": 1.3}
+WARM_UP, STEPS = 6, 8  # of a profile
+OPERATORS = {  # by the names of torch's operators
+    "convolutions and products": r"^aten::(convolution_backward|mkldnn_convolution|(add|b|)mm)$",
+    "GELU": r"^aten::gelu",
+    "norms": r"^aten::(native_)?(batch|layer)_norm",
+}
 IMPLEMENTATIONS = {"cmtscale": build, "textbook": TextbookCMT}
 
 
@@ -41,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="folder to write network_speed.csv into")
+    parser.add_argument("--profile", choices=list(WORKLOADS), help="say where the time goes")
     parser.add_argument("--peak", nargs=2, metavar=("IMPLEMENTATION", "VARIANT"), help="internal")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -48,11 +58,14 @@ def main() -> None:
     if args.peak:
         print(peak_megabytes(*args.peak))
         return
+    if args.profile:
+        profile(args.profile)
+        return
     rows = [compare(name, args.rounds, args.threads) for name in WORKLOADS]
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         with (args.out / "network_speed.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -97,6 +110,43 @@ def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def profile(name: str) -> None:
+    """Print which operators take the time of a step of each implementation, and its products' rate.
+
+    Dispatch is what a step of the same depth with next to no arithmetic takes.
+    """
+    spec = variant(name)
+    images, labels = batch(spec)
+    thin = replace(
+        spec,
+        resolution_px=64,
+        stages=tuple(replace(stage, dim=8 * stage.heads) for stage in spec.stages),
+    )
+    few = torch.randn(2, spec.in_channels, 64, 64)
+    for label, make in IMPLEMENTATIONS.items():
+        model, hollow = make(spec).train(), make(thin).train()
+        for _ in range(WARM_UP):
+            step(model, images, labels)
+            step(hollow, few, labels[:2])
+        seconds = median(step(model, images, labels) for _ in range(STEPS))
+        dispatch = median(step(hollow, few, labels[:2]) for _ in range(STEPS))
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            for _ in range(STEPS):
+                step(model, images, labels)
+        times = dict.fromkeys([*OPERATORS, "the rest"], 0.0)
+        for event in profiler.key_averages():
+            kind = next((k for k, words in OPERATORS.items() if re.search(words, event.key)), None)
+            times[kind or "the rest"] += event.self_cpu_time_total
+        total = sum(times.values())
+        shares = ", ".join(f"{kind} {100 * t / total:.0f} %" for kind, t in times.items())
+        products = times["convolutions and products"] / total * seconds
+        print(
+            f"{name} {label}: a step takes {1e3 * seconds:.0f} ms, "
+            f"{1e3 * dispatch:.0f} ms with next to no arithmetic; {shares}; convolutions and "
+            f"products at {6 * len(images) * cost(spec).macs / products / 1e9:.0f} GFLOP/s"
+        )
 
 
 def batch(spec: Variant) -> tuple[Tensor, Tensor]:

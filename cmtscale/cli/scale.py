@@ -20,7 +20,9 @@ def scale(
     multiple: Annotated[
         int | None, typer.Option(help="With --budget: dims in multiples of this; by default 2.")
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the variant to this TOML file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the variant to this new TOML file.")
+    ] = None,
 ) -> None:
     """Scale a variant by phi, or to a budget, along alpha, beta, gamma."""
     from dataclasses import replace
@@ -29,7 +31,7 @@ def scale(
     from cmtscale.cli.console import messages, results, thousands
     from cmtscale.spec.budget import parse_macs
     from cmtscale.spec.cost import cost
-    from cmtscale.spec.errors import ScalingError
+    from cmtscale.spec.errors import RequestError, ScalingError
     from cmtscale.spec.scaling import Scaling, implied
     from cmtscale.spec.scaling import scale as scale_variant
     from cmtscale.spec.solve import solve
@@ -41,7 +43,7 @@ def scale(
         raise ScalingError("--multiple does nothing with --phi, which rounds plainly; drop it")
     origin = variant(base)
     if save is not None and save.exists():
-        raise ScalingError(f"{save} exists already; save under another name, or remove it first")
+        raise RequestError(f"{save} exists already; save under another name")
     out = results()
     if budget is not None:
         solution = solve(

@@ -73,9 +73,9 @@ def search(
         train_images=recipe.train_images if train_images is None else train_images,
         batch_size=recipe.batch_size if batch_size is None else batch_size,
         lr=recipe.lr if lr is None else lr,
-        flip=augment or recipe.flip,
-        shift_fraction=Recipe.shift_fraction if augment else recipe.shift_fraction,
     )
+    if augment:
+        recipe = replace(recipe, flip=True, shift_fraction=Recipe.shift_fraction)
     request = SearchRequest(
         budget_macs=budget_macs,
         data=data,

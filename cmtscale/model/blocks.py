@@ -111,7 +111,8 @@ class LightAttention(nn.Module):
             parts = (self.q(sequence), *self.kv(tokens(reduced)).chunk(2, dim=2))
         else:
             parts = self.qkv(sequence).chunk(3, dim=2)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        split = (part.unflatten(2, (self.heads, -1)) for part in parts)
+        q, k, v = (part.transpose(1, 2) for part in split)  # (B, heads, N or M, D)
         if self.attention == "sdpa":
             mask = bias.to(q.dtype).expand(len(q), -1, -1, -1)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)

@@ -7,7 +7,6 @@ real variant is solved at the budget from the shares that the trained integers s
 import bisect
 import functools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,31 +64,25 @@ def grid(settings: Settings) -> list[Candidate]:
     """
     anchors = _anchors(settings)
     points_of = functools.cache(functools.partial(_grid_points, settings))
-
-    def candidates_at(steps: int, stride: int) -> list[Candidate]:
+    finest = bisect.bisect_right(
+        range(1, FINEST_GRID + 1), settings.trials, key=lambda steps: len(points_of(steps, 1))
+    )
+    levels = resolution_levels(settings.trained_base, settings.trained_macs)
+    coarser = [(steps, 1) for steps in range(max(1, finest), 0, -1)]
+    coarser += [(1, stride) for stride in range(2, len(levels) + 1)]
+    candidates: list[Candidate] = []
+    seen = None
+    for steps, stride in coarser:
+        points = points_of(steps, stride)
+        if points == seen:  # finer steps had rounded to the same
+            continue
+        seen = points
         networks = list(anchors)
-        for side, dim1 in points_of(steps, stride):
+        for side, dim1 in points:
             network = _at_point(settings, side, dim1)
             if network is not None:
                 networks.append(("compound", network))
-        return _make_candidates(settings, networks)
-
-    def coarser() -> Iterator[tuple[int, int]]:
-        steps = bisect.bisect_right(
-            range(1, FINEST_GRID + 1), settings.trials, key=lambda steps: len(points_of(steps, 1))
-        )
-        while steps > 1:
-            yield steps, 1
-            # Fewer steps that round to the same points need no second look.
-            same = points_of(steps, 1)
-            steps = bisect.bisect_left(
-                range(1, steps), True, key=lambda fewer: points_of(fewer, 1) == same
-            )
-        levels = resolution_levels(settings.trained_base, settings.trained_macs)
-        yield from ((1, stride) for stride in range(1, len(levels) + 1))
-
-    for steps, stride in coarser():
-        candidates = candidates_at(steps, stride)
+        candidates = _make_candidates(settings, networks)
         if len(candidates) <= settings.trials:
             return candidates
     raise RequestError(

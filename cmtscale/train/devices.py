@@ -10,7 +10,7 @@ import torch
 from cmtscale.spec.errors import RequestError
 
 # glibc's malloc.h, for mallopt.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def device_slots(device: str, workers: int = 0) -> tuple[str, ...]:
@@ -64,5 +64,5 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
-        mallopt(_M_MMAP_THRESHOLD, _NEVER)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # as unsigned the largest: the heap is never cut back
+        mallopt(_M_MMAP_MAX, 0)  # large tensors lie on the heap too

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,22 @@ def test_scale_does_not_overwrite_a_file(
 
 def test_version_is_the_package_s(printed: Callable[..., str]) -> None:
     assert printed("--version") == f"cmtscale {cmtscale.__version__}\n"
+
+
+def test_a_search_flips_and_shifts_only_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes: list[Any] = []
+    monkeypatch.setattr(
+        import_module("cmtscale.search.driver"),  # by attributes, `search` is the function
+        "search",
+        lambda request, **_: recipes.append(request.recipe),
+    )
+    for data in ("digits", "fashion-mnist"):
+        for option in ([], ["--augment"]):
+            assert run(["search", "--budget", "4G", "--data", data, *option]) == 0
+    assert [(recipe.flip, recipe.shift_fraction) for recipe in recipes] == 2 * [
+        (False, 0.0),
+        (True, 0.1),
+    ]
 
 
 def test_usage_errors_say_where_help_is(refusal: Callable[..., str]) -> None:

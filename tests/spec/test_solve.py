@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmtscale.spec.budget import format_macs, parse_macs
-from cmtscale.spec.cost import cost
+from cmtscale.spec.cost import cost, smooth_macs
 from cmtscale.spec.errors import BudgetError, ScalingError
 from cmtscale.spec.scaling import Scaling, Shares, resize, scaling_from_shares
 from cmtscale.spec.solve import STRAY_CAP, solve, solve_phi
@@ -147,6 +147,17 @@ def test_phi_is_solved_on_the_exact_cost():
     assert solve_phi(BASES["cmt-s"], Scaling(0.0), 2.62 * 4_031_742_464) == pytest.approx(
         1.0, abs=0.02
     )
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(BASES)), simplex(), budgets())
+def test_the_solved_phi_costs_the_budget(name, point, budget):
+    base, scaling = BASES[name], scaling_from_shares(0.0, point)
+    phi = solve_phi(base, scaling, budget)
+    if phi is None:  # what lies outside the blocks alone costs more than the budget
+        return
+    sizes = (scaling.alpha**phi, scaling.beta**phi, scaling.gamma**phi)
+    assert smooth_macs(base, *sizes) == pytest.approx(budget, rel=1e-8)
 
 
 @settings(max_examples=25, deadline=None)

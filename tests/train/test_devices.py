@@ -126,7 +126,6 @@ def test_freed_memory_is_not_faulted_in_again_once_it_is_kept():
             keep_freed_memory()
         libc = ctypes.CDLL(None)
         libc.malloc.restype = ctypes.c_void_p
-        libc.free.argtypes = libc.memset.argtypes = None
         faults = []
         for step in range(4):
             place = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(64 << 20)))
@@ -144,5 +143,4 @@ def test_freed_memory_is_not_faulted_in_again_once_it_is_kept():
         )
         for mode in ("default", "keep")
     )
-    assert default > 3 * 10_000  # 64 MiB are 16,384 pages
-    assert kept < 100
+    assert kept < default / 10  # 3 x 16,384 pages of 4 KiB, or 96 huge ones
