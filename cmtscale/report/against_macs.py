@@ -102,8 +102,9 @@ def ablation(candidates: pd.DataFrame) -> Figure:
         ax.set(xlabel=_macs_label(group), ylabel=_accuracy_label(group))
         ax.set_title(describe(about(candidates, group, ["run", "rung"]), name_run=len(groups) > 1))
         lowest = base.nsmallest(1, "val_accuracy")
-        for mark in zip(lowest["proxy_macs"], 100 * lowest["val_accuracy"], strict=True):
-            ax.annotate("base", mark, (6, 4), textcoords="offset points", va="bottom")
+        top = lowest["val_accuracy"] + lowest["val_accuracy_sd"].fillna(0.0)
+        for mark in zip(lowest["proxy_macs"], 100 * top, strict=True):
+            ax.annotate("base", mark, (0, 6), textcoords="offset points", ha="center")
         ends.append((ax, labels))
     label_ends(figure, ends)
     return figure
