@@ -7,7 +7,6 @@ Each round trains every twin twice, in turn and in a process of its own: as glib
 """
 
 import argparse
-import csv
 import resource
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+import pandas as pd
 import torch
 
 from cmtscale.model.cmt import build
@@ -66,10 +66,7 @@ def main() -> None:
     rows = [compare(name, args.rounds, args.steps) for name in TWINS]
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        with (args.out / "freed_memory.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        pd.DataFrame(rows).to_csv(args.out / "freed_memory.csv", index=False)
 
 
 def compare(name: str, rounds: int, steps: int) -> dict[str, object]:

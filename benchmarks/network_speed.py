@@ -10,7 +10,6 @@ over the built network, each in a process of its own.
 """
 
 import argparse
-import csv
 import os
 import platform
 import re
@@ -23,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from textbook_cmt import TextbookCMT
@@ -64,10 +64,7 @@ def main() -> None:
     rows = [compare(name, args.rounds, args.threads) for name in WORKLOADS]
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        with (args.out / "network_speed.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        pd.DataFrame(rows).to_csv(args.out / "network_speed.csv", index=False)
 
 
 def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
