@@ -56,13 +56,12 @@ def search(
     """
     from dataclasses import replace
 
-    from cmtscale.data.sources import parse_source
+    from cmtscale.data.sources import one_spelling
     from cmtscale.spec.budget import parse_macs
     from cmtscale.spec.variant import variant
 
     budget_macs = parse_macs(budget)
-    source = parse_source(data)
-    data = data if source.path else source.name
+    data = one_spelling(data)
     origin = variant(base) if base else None
     from cmtscale.search.request import SearchRequest, default_recipe
     from cmtscale.train.recipe import Recipe

@@ -58,6 +58,12 @@ def parse_source(spec: str) -> Source:
     raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMES, n=1, cutoff=0)[0]}")
 
 
+def one_spelling(spec: str) -> str:
+    """`spec` as `NAMES` has it, a folder as given; raises `DataError` as `parse_source` does."""
+    source = parse_source(spec)
+    return spec if source.path else source.name
+
+
 def load_data(
     spec: str,
     *,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import tomli_w
 
 from cmtscale.atomic import write_text_atomically
-from cmtscale.data.sources import parse_source
+from cmtscale.data.sources import one_spelling
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError
@@ -150,8 +150,7 @@ def resolve(
     A recipe that wants more than the data set's `train_images` trains on all of them.
     Raises `RequestError` where the base is too near to the budget, or the twins cannot be built.
     """
-    source = parse_source(request.data)
-    data = request.data if source.path else source.name  # one spelling, one folder name
+    data = one_spelling(request.data)  # one folder name
     tour = data == TOUR_DATA
     default = default_base(request.budget_macs, num_classes, channels)
     base = fit_to_data(request.base or default, num_classes, channels)
