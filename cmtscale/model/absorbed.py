@@ -90,7 +90,7 @@ class AbsorbedIRFFN(torch.autograd.Function):
 
         grad = grad.contiguous(memory_format=torch.channels_last)
         d_b2 = _rows(grad).sum(0)
-        d_scaled = _pointwise_grad(grad, out2)  # of w2 · a2
+        d_scaled = _weight_grad(grad, out2, w2).flatten(1)  # of w2 · a2
         matrix = w2.flatten(1)
         d_gamma2, d_beta2, slope, shift = _norm_grads(
             (matrix * d_scaled).sum(0), d_b2 @ matrix, gamma2, mean2, rstd2, len(_rows(grad))
@@ -101,8 +101,10 @@ class AbsorbedIRFFN(torch.autograd.Function):
         torch.ops.aten.gelu_backward.grad_input(d_hidden, pre2, grad_input=d_hidden)
 
         d_offset = d_hidden.movedim(1, 3).flatten(1).sum(0).view(1, *maps.shape[2:], -1)
-        d_taps = _kernel_grad(d_offset.movedim(3, 1), None, kernel)  # of kernel, where c1 passes
-        d_scaled = _kernel_grad(d_hidden, out1, kernel)  # of kernel · a1
+        d_offset = d_offset.movedim(3, 1)
+        ones, groups = torch.ones_like(d_offset), len(kernel)
+        d_taps = _weight_grad(d_offset, ones, kernel, groups)  # of kernel, where c1 passes
+        d_scaled = _weight_grad(d_hidden, out1, kernel, groups)  # of kernel · a1
         d_gamma1, d_beta1, slope, shift = _norm_grads(
             (kernel * d_scaled).flatten(1).sum(1),
             (kernel * d_taps).flatten(1).sum(1),
@@ -113,7 +115,8 @@ class AbsorbedIRFFN(torch.autograd.Function):
         d_hidden = _depthwise(d_hidden, mirrored, shift).addcmul_(out1, slope.view(-1, 1, 1))
         torch.ops.aten.gelu_backward.grad_input(d_hidden, pre1, grad_input=d_hidden)
 
-        d_w1 = _pointwise_grad(maps, d_hidden).t().reshape(w1.shape)
+        # As if the convolution went from wide to narrow: up to 1.8 times as fast as a product.
+        d_w1 = _weight_grad(maps, d_hidden, w1.transpose(0, 1)).transpose(0, 1)
         d_maps = F.conv2d(d_hidden, w1.transpose(0, 1))
         return (
             *(d_maps, d_w1, _rows(d_hidden).sum(0), d_gamma1, d_beta1, d_kernel),
@@ -153,30 +156,14 @@ def _depthwise(maps: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(maps, kernel, bias, padding=1, groups=len(kernel))
 
 
-def _kernel_grad(grad: Tensor, maps: Tensor | None, kernel: Tensor) -> Tensor:
-    """Gradient of a depthwise kernel that read `maps`, or ones if there are none."""
-    maps = torch.ones_like(grad) if maps is None else maps
-    groups = len(kernel)
+def _weight_grad(grad: Tensor, maps: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
+    """Gradient of `kernel`, whose convolution read `maps` and kept their size."""
+    padding = [kernel.shape[2] // 2] * 2
     wanted = [False, True, False]
     grads = torch.ops.aten.convolution_backward(
-        grad, maps, kernel, None, [1, 1], [1, 1], [1, 1], False, [0, 0], groups, wanted
+        grad, maps, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], groups, wanted
     )
     result: Tensor = grads[1]
-    return result
-
-
-def _pointwise_grad(narrow: Tensor, wide: Tensor) -> Tensor:
-    """narrowᵀ · wide (narrow channels, wide channels), summed over rows.
-
-    As the weight gradient of a convolution from wide to narrow it runs up to 1.8 times as fast as
-    the matrix product, or as the gradient of the opposite convolution.
-    """
-    kernel = wide.new_empty(narrow.shape[1], wide.shape[1], 1, 1)
-    wanted = [False, True, False]
-    grads = torch.ops.aten.convolution_backward(
-        narrow, wide, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted
-    )
-    result: Tensor = grads[1].flatten(1)
     return result
 
 

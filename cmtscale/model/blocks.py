@@ -156,7 +156,8 @@ class LightAttention(nn.Module):
         keys, offset, values = by_image  # (B, heads·M, C), (B, heads·M, 1), (B, heads·M, C)
         scores = torch.baddbmm(offset.transpose(1, 2), sequence, keys.transpose(1, 2))
         weights = (scores.unflatten(2, (self.heads, m)) + bias.transpose(0, 1)).softmax(dim=-1)
-        return weights.flatten(2) @ values  # a row of a head sums to 1, so b_proj comes out whole
+        out: Tensor = weights.flatten(2) @ values  # each head's sum to 1: b_proj comes out whole
+        return out
 
 
 class InvertedResidualFFN(nn.Module):
