@@ -70,10 +70,9 @@ class AbsorbedIRFFN(torch.autograd.Function):
         pre1 = F.conv2d(maps, w1, b1)
         out1 = F.gelu(pre1)
         mean1, rstd1, a1, c1 = _statistics(out1, gamma1, beta1, running1)
-        # Zero padding follows the BatchNorm, so fewer taps carry c at the border than inside.
-        constant = c1.view(1, -1, 1, 1).expand(1, -1, *maps.shape[2:])
-        offset = _depthwise(constant.contiguous(memory_format=torch.channels_last), kernel, bias)
-        pre2 = _depthwise(out1, kernel * a1.view(-1, 1, 1, 1), None).add_(offset)
+        pre2 = _depthwise(out1, kernel * a1.view(-1, 1, 1, 1), None)
+        offset = torch.addmm(bias, _taps_inside(maps).t(), kernel.flatten(1).t() * c1)  # (H·W, h)
+        _sequence(pre2).add_(offset)
         out2 = F.gelu(pre2)
         mean2, rstd2, a2, c2 = _statistics(out2, gamma2, beta2, running2)
         ctx.save_for_backward(
@@ -100,11 +99,9 @@ class AbsorbedIRFFN(torch.autograd.Function):
         d_hidden.addcmul_(out2, slope.view(-1, 1, 1))
         torch.ops.aten.gelu_backward.grad_input(d_hidden, pre2, grad_input=d_hidden)
 
-        d_offset = d_hidden.movedim(1, 3).flatten(1).sum(0).view(1, *maps.shape[2:], -1)
-        d_offset = d_offset.movedim(3, 1)
-        ones, groups = torch.ones_like(d_offset), len(kernel)
-        d_taps = _weight_grad(d_offset, ones, kernel, groups)  # of kernel, where c1 passes
-        d_scaled = _weight_grad(d_hidden, out1, kernel, groups)  # of kernel · a1
+        d_offset = _sequence(d_hidden).flatten(1).sum(0).view(-1, len(kernel))
+        d_taps = (_taps_inside(maps) @ d_offset).t().view_as(kernel)  # of kernel, as c1 passes it
+        d_scaled = _weight_grad(d_hidden, out1, kernel, groups=len(kernel))  # of kernel · a1
         d_gamma1, d_beta1, slope, shift = _norm_grads(
             (kernel * d_scaled).flatten(1).sum(1),
             (kernel * d_taps).flatten(1).sum(1),
@@ -167,5 +164,17 @@ def _weight_grad(grad: Tensor, maps: Tensor, kernel: Tensor, groups: int = 1) ->
     return result
 
 
+def _taps_inside(maps: Tensor) -> Tensor:
+    """(9, H·W): 1 where a tap of a 3x3 kernel reads the map, 0 where it reads the padding.
+
+    Zero padding follows the BatchNorm, so fewer taps carry c at the border than inside.
+    """
+    return F.unfold(maps.new_ones(1, 1, *maps.shape[2:]), 3, padding=1)[0]
+
+
+def _sequence(maps: Tensor) -> Tensor:
+    return maps.movedim(1, 3).flatten(1, 2)
+
+
 def _rows(maps: Tensor) -> Tensor:
-    return maps.movedim(1, 3).flatten(0, 2)
+    return _sequence(maps).flatten(0, 1)

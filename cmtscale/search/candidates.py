@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cmtscale.search.request import Settings
 from cmtscale.spec import paper
+from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost, smooth_macs
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.scaling import Scaling, Shares, dim_step, implied, resize, scaling_from_shares
@@ -30,6 +31,7 @@ from cmtscale.spec.variant import Variant, nearest_multiple
 
 Role = Literal["base", "depth", "width", "resolution", "paper", "compound"]
 TWIN_STRAY_CAP = 0.1  # a twin may misplace a tenth of its cost onto another axis
+LARGEST_TRAINED = 1e9  # numbers, parameters and one image's activations, of a trained network
 FINEST_GRID = 64  # splits between depth and width
 
 
@@ -162,6 +164,19 @@ def largest_resolution(settings: Settings) -> int:
     base, target = settings.trained_base, settings.trained_macs
     pure = _pure_resolution(base, target).resolution_px
     return max(*resolution_levels(base, target), base.resolution_px, pure)
+
+
+def require_trainable(settings: Settings) -> None:
+    """Raise `RequestError` if a network of this search could be held by no ordinary machine."""
+    for network in extreme_networks(settings):
+        counted = cost(network)
+        if counted.params + counted.activations > LARGEST_TRAINED:
+            twins = "--proxy-macs" if settings.proxy else "--budget"
+            raise RequestError(
+                f"a network of {format_macs(counted.macs)} MACs at {network.resolution_px} px, "
+                f"grown from {settings.trained_base.name}, holds {counted.params:.2g} parameters "
+                f"and {counted.activations:.2g} activations an image; use less {twins}"
+            )
 
 
 def resolution_levels(base: Variant, target_macs: float) -> list[int]:

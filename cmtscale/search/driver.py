@@ -17,6 +17,7 @@ from cmtscale.search.candidates import (
     grid,
     largest_resolution,
     paper_solution,
+    require_trainable,
 )
 from cmtscale.search.choose import Score, choose
 from cmtscale.search.environment import save_environment
@@ -164,6 +165,7 @@ def _largest_resolution(request: SearchRequest) -> int:
     for num_classes, channels in ((2, 1), (1000, 3)):  # the cheapest networks and dear ones
         try:
             settings = resolve(request, num_classes=num_classes, channels=channels)
+            require_trainable(settings)
             sides.append(largest_resolution(settings))
         except CmtscaleError as error:
             refusals.append(error)

@@ -87,6 +87,7 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("search --budget 4G --epochs -1", "epochs -1"),
         ("search --budget 4G --proxy-macs 9M --no-proxy", "contradict each other"),
         ("search --budget 4G --proxy-macs 1M", "no room to scale"),
+        ("search --budget 4G --proxy-macs 4G", "activations an image; use less --proxy-macs"),
         ("plot", "Missing argument 'path'"),
         ("plot /nowhere", "/nowhere does not exist"),
         ("train --variant cmt-ti --data digits", "Missing option '--out'"),
