@@ -79,6 +79,10 @@ def load_results(path: str | Path) -> "pd.DataFrame":
     return load(path)
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     """`SearchRequest`, whose module needs more than the arithmetic, when it is asked for."""
     if name == "SearchRequest":

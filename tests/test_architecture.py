@@ -100,6 +100,7 @@ def test_commands_import_nothing_heavy_at_module_level() -> None:
 
 def test_public_names_are_pinned_and_exist() -> None:
     assert cmtscale.__all__ == PUBLIC
+    assert set(dir(cmtscale)) == {*PUBLIC, "__version__"}
     for name in PUBLIC:
         assert getattr(cmtscale, name) is not None
 

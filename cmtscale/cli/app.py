@@ -14,6 +14,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 app = typer.Typer(
     help="Choose, count, search and train CMT vision networks under a compute budget.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: half the time to show, and it pipes well
 )

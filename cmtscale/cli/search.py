@@ -17,13 +17,16 @@ def search(
     ] = "digits",
     base: Annotated[
         str | None,
-        typer.Option(help=f"{VARIANTS_HELP} By default the largest at most half the budget."),
+        typer.Option(
+            help=f"{VARIANTS_HELP} By default the largest at most half the budget, or else the "
+            "smallest at least twice it."
+        ),
     ] = None,
     sampler: Annotated[
         Sampler, typer.Option(help="A fixed grid, or points that Optuna asks for.")
     ] = "grid",
     trials: Annotated[
-        int, typer.Option(help="At most so many candidates; 0: 9 on digits, else 20.")
+        int, typer.Option(help="At most so many candidates; 0: 9 twins on digits, else 20.")
     ] = 0,
     proxy: Annotated[
         bool, typer.Option(help="Train small twins with the same shares, or the real variants.")
@@ -31,7 +34,9 @@ def search(
     proxy_macs: Annotated[
         str | None, typer.Option(help="MACs of a twin; by default 6.25 x its base or more.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of each run; 0: the recipe's.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs of each run; 0: until 25,600 images are seen (digits: 3).")
+    ] = 0,
     train_images: Annotated[
         int | None, typer.Option(help="Train on a fixed part of the training split; 0: all.")
     ] = None,

@@ -20,7 +20,7 @@ from cmtscale.search.store import Row
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 
-OFF_BUDGET = "* stands at its own MACs, off the budget, and cannot be chosen"
+OFF_BUDGET = "* cannot be chosen: it, or its twin, is off the budget, or it diverged with a seed"
 PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 
@@ -158,8 +158,8 @@ def print_outcome(outcome: Outcome) -> None:
     winners = [row for row, score in enumerate(choice.ranking) if score.candidate == winner.name]
     print_table(out, columns, rows, bold=winners)
     out.print(
-        "val loss: cross-entropy after fitting one temperature, lower is better; px: of what was "
-        f"trained. {OFF_BUDGET}."
+        "val loss: cross-entropy after fitting one temperature, lower is better; px, loss and "
+        f"speed are of what was trained, MACs and stray of the real network. {OFF_BUDGET}."
     )
     out.print()
     _print_choice(outcome, out)
@@ -217,6 +217,12 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
             f"freedom), best at this training length with probability "
             f"{choice.probability:.2f}{ties}"
         )
+    if not outcome.learned:
+        out.print(
+            f"[bold]No better than guessing[/bold] (the commonest class alone: "
+            f"{100 * outcome.guess_accuracy:.2f} %): the trainings were too short, or the images "
+            f"too few, to choose by; use more --epochs"
+        )
     if outcome.test_accuracies:
         mean = 100 * sum(outcome.test_accuracies) / len(outcome.test_accuracies)
         out.print(f"test accuracy of what was trained, read once: {mean:.2f} %")
@@ -248,7 +254,7 @@ def _print_candidates(plan: Plan, console: Console) -> None:
         rows.append([*cells, duration(seconds)])
     print_table(console, [*columns, Column("a run")], rows)
     if not all(candidate.on_budget for candidate in plan.candidates):
-        console.print(f"{OFF_BUDGET}; it is trained for the comparison")
+        console.print(OFF_BUDGET)
 
 
 def _marked(name: str, on_budget: bool) -> str:
@@ -270,7 +276,7 @@ def _headline(progress: Progress) -> str:
     parts = [f"{progress.done}/{progress.runs} runs"]
     if progress.best is not None:
         parts.append(
-            f"best {progress.best.candidate} loss {progress.best.loss:.4f} "
+            f"best on the budget {progress.best.candidate} loss {progress.best.loss:.4f} "
             f"accuracy {100 * progress.best.accuracy:.2f} %"
         )
     if progress.images_per_second:

@@ -29,11 +29,11 @@ def train(
     cache_dir: CacheDir = None,
 ) -> None:
     """Train one variant with the short recipe; the same command goes on where it was stopped."""
-    from cmtscale.data.sources import parse_source
+    from cmtscale.data.sources import one_spelling
     from cmtscale.spec.variant import variant as read_variant
 
     chosen = read_variant(variant)
-    parse_source(data)
+    data = one_spelling(data)
 
     from cmtscale.cli.console import messages
     from cmtscale.train.devices import keep_freed_memory

@@ -72,7 +72,7 @@ class AbsorbedIRFFN(torch.autograd.Function):
         mean1, rstd1, a1, c1 = _statistics(out1, gamma1, beta1, running1)
         pre2 = _depthwise(out1, kernel * a1.view(-1, 1, 1, 1), None)
         offset = torch.addmm(bias, _taps_inside(maps).t(), kernel.flatten(1).t() * c1)  # (H·W, h)
-        _sequence(pre2).add_(offset)
+        pre2.add_(offset.view(1, *maps.shape[2:], -1).movedim(3, 1))
         out2 = F.gelu(pre2)
         mean2, rstd2, a2, c2 = _statistics(out2, gamma2, beta2, running2)
         ctx.save_for_backward(
@@ -84,8 +84,9 @@ class AbsorbedIRFFN(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Grads:
-        maps, w1, pre1, out1, gamma1, mean1, rstd1, a1, c1, kernel = ctx.saved_tensors[:10]
-        pre2, out2, gamma2, mean2, rstd2, a2, c2, w2 = ctx.saved_tensors[10:]
+        saved = ctx.saved_tensors  # once: checkpointing computes them again at each look
+        maps, w1, pre1, out1, gamma1, mean1, rstd1, a1, c1, kernel = saved[:10]
+        pre2, out2, gamma2, mean2, rstd2, a2, c2, w2 = saved[10:]
 
         grad = grad.contiguous(memory_format=torch.channels_last)
         d_b2 = _rows(grad).sum(0)

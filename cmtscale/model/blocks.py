@@ -35,6 +35,31 @@ def _is_autocast(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
+def _allows_fast_pass(maps: Tensor, *layers: nn.Module) -> bool:
+    """Whether a pass may read these layers' weights on a CPU and not call the layers.
+
+    A wrapped, hooked or exchanged layer is called as it is, and so is one of another precision.
+    """
+    return (
+        maps.device.type == "cpu"
+        and maps.dtype in (torch.float32, torch.float64)
+        and not _is_autocast("cpu")
+        and all(_is_as_built(layer) and layer.weight.dtype == maps.dtype for layer in layers)
+    )
+
+
+def _is_as_built(layer: nn.Module) -> bool:
+    if type(layer) not in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, ResidualDepthwise):
+        return False
+    if isinstance(layer, nn.BatchNorm2d) and (layer.momentum is None or layer.running_mean is None):
+        return False
+    hooks = (
+        *(layer._forward_hooks, layer._forward_pre_hooks),
+        *(layer._backward_hooks, layer._backward_pre_hooks),
+    )
+    return layer.bias is not None and not any(hooks)
+
+
 class Stem(nn.Sequential):
     """Three times Conv3x3, GELU, BatchNorm: (B, C, 2H, 2W) → (B, C', H, W)."""
 
@@ -135,9 +160,8 @@ class LightAttention(nn.Module):
         return (
             self.training
             and self.attention == "explicit"
-            and sequence.device.type == "cpu"
-            and not _is_autocast("cpu")
             and regrouped <= REGROUPING_PAYS * plain
+            and _allows_fast_pass(sequence, self.q, self.proj)
         )
 
     def _regrouped(self, sequence: Tensor, kv: Tensor, bias: Tensor) -> Tensor:
@@ -190,8 +214,11 @@ class InvertedResidualFFN(nn.Module):
             and self.expand_norm.training
             and self.depthwise_norm.training
             and torch.is_grad_enabled()
-            and maps.device.type == "cpu"
-            and not _is_autocast("cpu")
+            and _allows_fast_pass(
+                maps,
+                *(self.expand, self.expand_norm, self.depthwise),
+                *(self.depthwise_norm, self.project),
+            )
             and maps.numel() // maps.shape[1] >= 2 * self.expand.out_channels
         )
 

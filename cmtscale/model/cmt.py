@@ -104,7 +104,8 @@ class CMT(nn.Module):
     ) -> None:
         super().__init__()
         self.variant = variant
-        rates = torch.linspace(0, drop_path, sum(variant.depths)).tolist()
+        last = max(1, sum(variant.depths) - 1)
+        rates = [drop_path * block / last for block in range(sum(variant.depths))]
         self.stem = blocks.Stem(variant.in_channels, variant.stem_channels)
         self.stages = nn.ModuleList()
         channels = variant.stem_channels
@@ -188,6 +189,8 @@ def build(
     the classifier (published: 0.1, CMT-B 0.3). `attention` "sdpa" calls torch's fused attention,
     which gives the same numbers; on a CPU "explicit" is faster.
     """
+    if not 0 <= drop_path < 1:
+        raise VariantError(f"drop_path {drop_path} is not a fraction; use 0 to below 1")
     return CMT(variant, drop_path=drop_path, dropout=dropout, attention=attention)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from optuna.trial import Trial
 
@@ -31,7 +32,13 @@ from cmtscale.search.folder import (
     require_same_images,
     require_same_request,
 )
-from cmtscale.search.outcome import Outcome, make_row, read_choice, save_choice
+from cmtscale.search.outcome import (
+    Outcome,
+    make_row,
+    read_choice,
+    require_same_networks,
+    save_choice,
+)
 from cmtscale.search.plan import START_SECONDS, Plan, time_runs
 from cmtscale.search.request import SearchRequest, Settings, resolve
 from cmtscale.search.samplers import point_of, sampled_generations
@@ -39,7 +46,7 @@ from cmtscale.search.store import Row, Store, database_errors
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.errors import CmtscaleError, RequestError
 from cmtscale.train.claim import owned
-from cmtscale.train.devices import device_slots
+from cmtscale.train.devices import available_cores, device_slots
 from cmtscale.train.loop import METRICS, open_data, read_metrics, test_accuracy, training_indices
 from cmtscale.train.recipe import DataRef, Run
 
@@ -110,6 +117,7 @@ def search(
     data = DataRef(
         source=request.data,
         resolution_px=_largest_resolution(request),
+        split_seed=request.seed,
         cache_dir=request.cache_dir,
     )
     place = parse_source(request.data).path
@@ -122,6 +130,7 @@ def search(
         channels=dataset.channels,
         train_images=len(dataset.splits.train),
     )
+    require_trainable(settings)
     training_indices(dataset, settings.recipe)  # fewer images than classes are refused here
     if largest_resolution(settings) > data.resolution_px:  # many classes: a dearer head
         data = replace(data, resolution_px=largest_resolution(settings))
@@ -130,7 +139,7 @@ def search(
     folder = request.out or Path("results") / settings.folder_name
     require_same_request(folder, settings)
     require_same_images(folder, dataset)
-    plan = make_plan(settings, folder, dataset, devices)
+    plan = make_plan(settings, folder, dataset, devices, watcher)
     if plan.candidates and not any(candidate.on_budget for candidate in plan.candidates):
         raise RequestError(
             f"no candidate reaches the budget of {format_macs(settings.budget_macs)} MACs from "
@@ -174,11 +183,18 @@ def _largest_resolution(request: SearchRequest) -> int:
     return max(sides)
 
 
-def make_plan(settings: Settings, folder: Path, dataset: Dataset, devices: tuple[str, ...]) -> Plan:
+def make_plan(
+    settings: Settings,
+    folder: Path,
+    dataset: Dataset,
+    devices: tuple[str, ...],
+    watcher: Watcher,
+) -> Plan:
     """Candidates, runs, and an estimate of the time from training steps timed here."""
     candidates = tuple(grid(settings)) if settings.sampler == "grid" else ()
     done = recorded_ids(folder)
     networks = [candidate.trained for candidate in candidates] or list(extreme_networks(settings))
+    watcher.noted("planning: a training step of each candidate is timed")
     run_seconds = time_runs(networks, settings.recipe, dataset, devices[0])
     if candidates:
         runs = len(candidates) * settings.seeds
@@ -192,6 +208,8 @@ def make_plan(settings: Settings, folder: Path, dataset: Dataset, devices: tuple
         runs = settings.trials * settings.seeds
         left = max(0, runs - len(done)) * sum(run_seconds) / len(run_seconds)
     slots = min(len(devices), max(1, runs - len(done)))
+    if devices[0] == "cpu":
+        slots = min(slots, available_cores())  # more workers than cores take turns
     return Plan(
         settings=settings,
         folder=folder,
@@ -243,7 +261,9 @@ class _Driver:
     def train(self, candidates: list[Candidate], executor: Executor) -> None:
         """Run what is not recorded yet, all candidates with one seed before the next seed."""
         self.candidates += candidates
-        ended = {row["run_id"] for row in self.store.rows() if row["status"] != "failed"}
+        rows = self.store.rows()
+        require_same_networks(self.folder, rows, candidates)
+        ended = {row["run_id"] for row in rows if row["status"] != "failed"}
         waiting = [
             (candidate, seed)
             for seed in range(self.settings.seeds)
@@ -284,6 +304,8 @@ class _Driver:
             choice=choice,
             test_accuracies=(),
             paper=self.plan.paper,
+            guess_accuracy=_commonest_share(self.plan.dataset),
+            val_images=len(self.plan.dataset.splits.val),
         )
         if choice is None:
             return outcome
@@ -345,6 +367,12 @@ class _Driver:
             if choice is None
             else next(score for score in choice.ranking if score.candidate == choice.winner),
         )
+
+
+def _commonest_share(dataset: Dataset) -> float:
+    """The share of the commonest class in the validation split."""
+    counts = np.bincount(dataset.labels[dataset.splits.val])
+    return float(counts.max() / counts.sum())
 
 
 def _part_done(job: Job, train_images: int) -> tuple[float, float]:

@@ -1,6 +1,8 @@
 """What a search leaves behind: rows of `trials.csv`, `choice.json` and `best.toml`."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from cmtscale.search.request import Settings
 from cmtscale.search.store import Row
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
+from cmtscale.spec.errors import ResultsError
 from cmtscale.spec.solve import Solution
 from cmtscale.train.recipe import Run, RunResult
 
@@ -23,6 +26,7 @@ class Outcome:
 
     `test_accuracies` are those of the winner's runs, as far as their checkpoints are there;
     `paper` is the paper's constants solved to the same budget (None: they cannot be).
+    `guess_accuracy` is that of always naming the commonest class of the `val_images`.
     """
 
     folder: Path
@@ -32,6 +36,17 @@ class Outcome:
     choice: Choice | None
     test_accuracies: tuple[float, ...]
     paper: Solution | None
+    guess_accuracy: float
+    val_images: int
+
+    @property
+    def learned(self) -> bool:
+        """Whether the winner beats guessing by two standard errors; else the ranking is chance."""
+        if self.choice is None:
+            return False
+        error = math.sqrt(self.guess_accuracy * (1 - self.guess_accuracy) / self.val_images)
+        score = next(s for s in self.choice.ranking if s.candidate == self.choice.winner)
+        return score.accuracy > self.guess_accuracy + 2 * error
 
     @property
     def winner(self) -> Candidate | None:
@@ -79,17 +94,36 @@ def make_row(candidate: Candidate, run: Run, result: RunResult, *, rung: int) ->
     }
 
 
+def require_same_networks(
+    folder: Path, rows: Sequence[Row], candidates: Sequence[Candidate]
+) -> None:
+    """Raise `ResultsError` if a recorded run trained another network than its candidate is now."""
+    now = {candidate.name: candidate.trained for candidate in candidates}
+    for row in rows:
+        network = now.get(row["candidate"])
+        if network is not None and (
+            row["proxy_dims"] != _joined(network.dims)
+            or row["proxy_depths"] != _joined(network.depths)
+            or row["proxy_resolution_px"] != network.resolution_px
+        ):
+            raise ResultsError(
+                f"{folder} was begun by another version of cmtscale, where {row['candidate']} was "
+                f"another network; use another --out"
+            )
+
+
 def save_choice(outcome: Outcome) -> None:
     """Write `best.toml`, the winner at the real budget, and `choice.json`, how sure that is."""
     choice, winner = outcome.choice, outcome.winner
     assert choice is not None
     assert winner is not None
     best = replace(winner.real, name=f"{outcome.settings.base.name}-{winner.name}")
-    remark = (
-        "a tour on toy images: it recommends nothing"
-        if outcome.settings.tour
-        else f"the best of {len(choice.ranking)} candidates; see trials.csv and choice.json"
-    )
+    if outcome.settings.tour:
+        remark = "a tour on toy images: it recommends nothing"
+    elif not outcome.learned:
+        remark = "no better than guessing: the trainings were too short to choose by"
+    else:
+        remark = f"the best of {len(choice.ranking)} candidates; see trials.csv and choice.json"
     write_text_atomically(
         outcome.folder / BEST,
         f"# cmtscale search --budget {format_macs(outcome.settings.budget_macs)} "
@@ -97,6 +131,7 @@ def save_choice(outcome: Outcome) -> None:
     )
     described = {
         "tour": outcome.settings.tour,
+        "learned": outcome.learned,
         **asdict(choice),
         "seeds": [
             row["seed"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -74,7 +75,9 @@ class SearchRequest:
         for name in ("budget_macs", "trials", "proxy_macs", "epochs", "seeds", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise RequestError(f"{name} {value!r} is not a whole number; use 0 or more")
+                raise RequestError(
+                    f"{name} {value!r} is not a whole number from 0 on; use 0 or more"
+                )
         if self.seed > LARGEST_SEED:
             raise RequestError(f"seed {self.seed} is out of range; use 0 to {LARGEST_SEED}")
         if self.sampler not in SAMPLERS:
@@ -147,7 +150,8 @@ def resolve(
 ) -> Settings:
     """Fill in the defaults; the networks get the data set's classes and channels.
 
-    A recipe that wants more than the data set's `train_images` trains on all of them.
+    A recipe that wants more than the data set's `train_images` trains on all of them, for so many
+    more epochs that a run sees as many images.
     Raises `RequestError` where the base is too near to the budget, or the twins cannot be built.
     """
     data = one_spelling(request.data)  # one folder name
@@ -164,10 +168,11 @@ def resolve(
     else:
         trained_base, trained_macs = base, request.budget_macs
     recipe = request.recipe or default_recipe(data)
+    if train_images is not None and recipe.train_images > train_images:
+        passes = math.ceil(recipe.epochs * recipe.train_images / train_images)
+        recipe = replace(recipe, train_images=0, epochs=passes)
     if request.epochs:
         recipe = replace(recipe, epochs=request.epochs)
-    if train_images is not None and recipe.train_images > train_images:
-        recipe = replace(recipe, train_images=0)
     return Settings(
         budget_macs=request.budget_macs,
         data=data,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,9 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     assert "how sure: noise between seeds" in text
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text
+    assert "No better than guessing" not in text
+    print_outcome(replace(finished, guess_accuracy=0.9))
+    assert "No better than guessing (the commonest class alone: 90.00 %)" in capsys.readouterr().out
 
 
 def test_plot_prints_the_files_it_wrote(

@@ -38,6 +38,7 @@ def test_a_folder_is_named_after_itself(tmp_path: Path) -> None:
         ("digit", "use digits"),
         ("./flowers", r"use folder:\./flowers"),
         ("folder:", "use folder:PATH"),
+        ("folders:/a/b", "use folder:/a/b"),
     ],
 )
 def test_a_wrong_source_is_refused_with_the_nearest(spec: str, hint: str) -> None:

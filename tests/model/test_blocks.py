@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from cmtscale.model.blocks import InvertedResidualFFN, LightAttention
+from cmtscale.model.blocks import Block, InvertedResidualFFN, LightAttention
 from cmtscale.model.cmt import build
 from cmtscale.spec.variant import variant
 
@@ -94,3 +96,77 @@ def test_the_first_stages_of_cmt_ti_train_regrouped_and_the_last_does_not(monkey
     monkeypatch.setattr(LightAttention, "_regrouped", counted)
     build(variant("cmt-ti"))(torch.zeros(2, 3, 160, 160))
     assert passes == [46] * 2 + [92] * 2 + [184] * 10
+
+
+def hooked(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda _layer, _inputs, out: 2 * out)
+    return layer
+
+
+def wrapped(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.Identity())
+
+
+def gates(**dtype) -> dict[str, bool]:
+    """Which of the two fast passes a block that is made for them takes."""
+    attention = LightAttention(8, 2, 4, "explicit").to(**dtype)
+    ffn = InvertedResidualFFN(6, 24).to(**dtype)
+    tokens = torch.randn(3, 64, 8).to(**dtype)
+    maps = torch.randn(3, 6, 4, 4).to(**dtype)
+    return {
+        "regroups": attention._regroups(tokens, tokens[:, :4]),
+        "absorbs": ffn._absorbs(maps),
+    }
+
+
+def test_fast_passes_are_for_single_and_double_precision():
+    assert gates() == gates(dtype=torch.float64) == {"regroups": True, "absorbs": True}
+    for dtype in (torch.bfloat16, torch.float16):
+        assert gates(dtype=dtype) == {"regroups": False, "absorbs": False}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [hooked, wrapped, nn.utils.parametrizations.weight_norm],
+    ids=["hook", "wrapper", "parametrization"],
+)
+def test_a_changed_layer_is_called_and_not_passed_over(change):
+    tokens, maps = torch.randn(3, 64, 8), torch.randn(3, 6, 4, 4)
+    for name in ("q", "proj"):
+        attention = LightAttention(8, 2, 4, "explicit")
+        setattr(attention, name, change(getattr(attention, name)))
+        assert not attention._regroups(tokens, tokens[:, :4])
+    for name in ("expand", "depthwise", "project"):
+        ffn = InvertedResidualFFN(6, 24)
+        setattr(ffn, name, change(getattr(ffn, name)))
+        assert not ffn._absorbs(maps)
+
+
+@pytest.mark.parametrize(
+    "option", [{"momentum": None}, {"track_running_stats": False}, {"affine": False}]
+)
+def test_a_batch_norm_of_another_kind_is_called(option):
+    ffn = InvertedResidualFFN(6, 24)
+    ffn.expand_norm = nn.BatchNorm2d(24, **option)
+    maps = torch.randn(3, 6, 4, 4)
+    assert not ffn._absorbs(maps)
+    assert ffn(maps).isfinite().all()
+
+
+def test_checkpointed_blocks_have_the_gradients_of_plain_ones():
+    torch.manual_seed(0)
+    block = Block(8, 24, 2, 4, drop_path=0.0, attention="explicit").double()
+    bias = torch.randn(2, 64, 4, dtype=torch.float64)
+    images = torch.randn(3, 8, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
+    assert block.irffn._absorbs(images)
+    found = []
+    for recomputed in (False, True):
+        block.zero_grad()
+        maps = images.clone().requires_grad_()
+        out = (
+            checkpoint(block, maps, bias, use_reentrant=False) if recomputed else block(maps, bias)
+        )
+        out.square().sum().backward()
+        found.append([maps.grad, *(parameter.grad for parameter in block.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

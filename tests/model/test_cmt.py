@@ -204,3 +204,14 @@ def test_bfloat16_autocast_agrees_with_float32(tiny):
     assert logits.dtype == torch.bfloat16
     assert (logits.float() - expected).abs().max() < 0.1 * expected.std()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_drop_path_that_is_no_fraction_is_refused(tiny, rate):
+    with pytest.raises(VariantError, match="drop_path"):
+        build(tiny, drop_path=rate)
+
+
+def test_a_network_can_be_built_on_the_meta_device(tiny):
+    with torch.device("meta"):
+        assert build(tiny).stem[0].weight.is_meta

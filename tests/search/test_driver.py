@@ -3,20 +3,23 @@
 import csv
 import hashlib
 import json
+import math
 import shutil
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from cmtscale.search import driver
+from cmtscale.search.candidates import Candidate, grid
 from cmtscale.search.driver import Silence, search
-from cmtscale.search.outcome import Outcome
-from cmtscale.search.plan import Plan
-from cmtscale.search.request import SearchRequest, read_settings, resolve
+from cmtscale.search.outcome import Outcome, save_choice
+from cmtscale.search.plan import START_SECONDS, Plan
+from cmtscale.search.request import SearchRequest, Settings, read_settings, resolve
 from cmtscale.search.store import COLUMNS, Row, Store
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
@@ -56,6 +59,19 @@ def run(request: SearchRequest, out: Path, **arguments: Any) -> Outcome:
     outcome = search(replace(request, out=out), **arguments)
     assert outcome is not None
     return outcome
+
+
+def planned(request: SearchRequest) -> Plan:
+    """The plan of a dry run."""
+    plans: list[Plan] = []
+
+    class Watcher(Silence):
+        def planned(self, plan: Plan) -> None:
+            plans.append(plan)
+
+    assert search(request, watcher=Watcher(), dry_run=True) is None
+    (plan,) = plans
+    return plan
 
 
 # --- what a finished search leaves
@@ -110,6 +126,21 @@ def test_the_choice_is_the_lowest_mean_loss_on_the_budget(finished: Outcome) -> 
     assert len(choice["test_accuracies"]) == 2
     assert choice["degrees"] == 4  # one from each candidate's two seeds
     assert choice["alpha"] * choice["beta"] ** 1.5 * choice["gamma"] ** 2 == pytest.approx(2.5)
+
+
+def test_a_choice_no_better_than_guessing_says_so(finished: Outcome, tmp_path: Path) -> None:
+    assert finished.choice is not None
+    accuracy = next(
+        s.accuracy for s in finished.choice.ranking if s.candidate == finished.choice.winner
+    )
+    error = math.sqrt(accuracy * (1 - accuracy) / finished.val_images)
+    assert replace(finished, guess_accuracy=accuracy - 3 * error).learned
+    for guess in (accuracy, accuracy - error):
+        assert not replace(finished, guess_accuracy=guess).learned
+    settings = replace(finished.settings, tour=False)
+    save_choice(replace(finished, folder=tmp_path, settings=settings, guess_accuracy=accuracy))
+    assert not json.loads((tmp_path / "choice.json").read_text())["learned"]
+    assert "no better than guessing" in (tmp_path / "best.toml").read_text().splitlines()[0]
 
 
 def test_curves_end_where_the_table_says(finished: Outcome) -> None:
@@ -235,15 +266,7 @@ def test_results_are_the_same_to_the_bit_in_another_folder_and_without_workers(
 
 @pytest.mark.usefixtures("pretence")
 def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: SearchRequest) -> None:
-    plans: list[Plan] = []
-
-    class Watcher(Silence):
-        def planned(self, plan: Plan) -> None:
-            plans.append(plan)
-
-    request = replace(tiny_request, out=tmp_path / "out")
-    assert search(request, watcher=Watcher(), dry_run=True) is None
-    (plan,) = plans
+    plan = planned(replace(tiny_request, out=tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
     assert (plan.runs, plan.runs_done, len(plan.candidates)) == (8, 0, 4)
     assert plan.total_seconds > 0
@@ -253,17 +276,21 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: Search
 
 
 @pytest.mark.usefixtures("pretence")
+def test_more_workers_than_cores_are_not_planned_to_be_faster(
+    tmp_path: Path, tiny_request: SearchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "available_cores", lambda: 1)
+    monkeypatch.setattr(driver, "time_runs", lambda networks, *_: (10.0,) * len(networks))
+    plan = planned(replace(tiny_request, workers=500, out=tmp_path / "out"))
+    assert plan.total_seconds == 80.0 + START_SECONDS
+
+
+@pytest.mark.usefixtures("pretence")
 def test_the_plan_of_a_search_that_goes_on_counts_what_is_done(
     copy: Path, tiny_request: SearchRequest
 ) -> None:
-    plans: list[Plan] = []
-
-    class Watcher(Silence):
-        def planned(self, plan: Plan) -> None:
-            plans.append(plan)
-
-    search(replace(tiny_request, out=copy), watcher=Watcher(), dry_run=True)
-    assert (plans[0].runs, plans[0].runs_done, plans[0].total_seconds) == (8, 8, 0.0)
+    plan = planned(replace(tiny_request, out=copy))
+    assert (plan.runs, plan.runs_done, plan.total_seconds) == (8, 8, 0.0)
 
 
 @pytest.mark.usefixtures("pretence")
@@ -327,9 +354,33 @@ def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
 def test_a_recipe_that_wants_more_images_than_there_are_trains_on_all(
     tmp_path: Path, tiny_request: SearchRequest
 ) -> None:
-    recipe = Recipe(train_images=12_800)
-    outcome = run(replace(tiny_request, recipe=recipe), tmp_path / "out")
-    assert outcome.settings.recipe == replace(recipe, train_images=0)
+    recipe = Recipe(epochs=2, train_images=2000)
+    found = planned(replace(tiny_request, recipe=recipe, out=tmp_path / "out"))
+    assert len(found.dataset.splits.train) == 1257
+    assert found.settings.recipe == replace(recipe, train_images=0, epochs=4)
+
+
+@pytest.mark.usefixtures("pretence")
+def test_another_seed_splits_the_images_anew(tmp_path: Path, tiny_request: SearchRequest) -> None:
+    one, same, other = (
+        planned(replace(tiny_request, seed=seed, out=tmp_path / "out")).dataset.splits
+        for seed in (0, 0, 1)
+    )
+    assert np.array_equal(one.train, same.train)
+    assert not np.array_equal(one.train, other.train)
+
+
+@pytest.mark.usefixtures("pretence")
+def test_runs_of_a_candidate_that_is_another_network_now_are_not_taken_over(
+    copy: Path, tiny_request: SearchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def renumbered(settings: Settings) -> list[Candidate]:
+        first, second, *rest = grid(settings)
+        return [replace(second, name=first.name), replace(first, name=second.name), *rest]
+
+    monkeypatch.setattr(driver, "grid", renumbered)
+    with pytest.raises(ResultsError, match="c00 was another network; use another --out"):
+        search(replace(tiny_request, out=copy))
 
 
 # --- runs that do not end well

@@ -188,6 +188,16 @@ def test_a_senseless_request_cannot_exist(changes: dict[str, Any], words: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("images", "epochs"), [(50_000, 2), (12_800, 2), (10_000, 3), (84, 305)])
+def test_a_small_data_set_is_seen_as_often_as_a_large_one(images: int, epochs: int) -> None:
+    request = SearchRequest(budget_macs=4 * G, data="folder:/a")
+    recipe = resolve(request, num_classes=3, channels=3, train_images=images).recipe
+    assert recipe.epochs == epochs
+    assert 25_600 <= epochs * (recipe.train_images or images) < 25_600 + images
+    asked = replace(request, epochs=7)
+    assert resolve(asked, num_classes=3, channels=3, train_images=images).recipe.epochs == 7
+
+
 @pytest.mark.parametrize(
     "found",
     [resolved(), resolved(proxy=False), resolved(data="folder:/a/b c", sampler="tpe", seeds=3)],
