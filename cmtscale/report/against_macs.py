@@ -93,7 +93,7 @@ def ablation(candidates: pd.DataFrame) -> Figure:
             alone = group[group["role"] == role]
             labels += _draw_growth(ax, base, alone, f"{role} only", colour, marker)
         most = compound.groupby("run").size().max()
-        labels += _draw_growth(ax, base, best, f"compound, lowest loss of {most}", BLUE, "o")
+        labels += _draw_growth(ax, base, best, f"compound, best loss of {most}", BLUE, "o")
         ax.errorbar(
             base["proxy_macs"], 100 * base["val_accuracy"], 100 * base["val_accuracy_sd"],
             fmt="X", color=BLACK, ms=6, elinewidth=0.7, zorder=4,

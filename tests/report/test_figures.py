@@ -165,7 +165,7 @@ def test_runs_of_one_base_join_to_curves(root, folders):
         assert drawn.get_ydata()[1:] == pytest.approx(100 * rows["val_accuracy"].to_numpy())
     compound = table[table["role"].isin(["compound", "paper"]) & (table["data"] == "fashion-mnist")]
     best = compound.loc[compound.groupby("run")["val_loss"].idxmin()].sort_values("proxy_macs")
-    drawn = line(ax, "compound, best of 13")
+    drawn = line(ax, "compound, best loss of 13")
     assert drawn.get_ydata()[1:] == pytest.approx(100 * best["val_accuracy"].to_numpy())
 
 
