@@ -53,10 +53,10 @@ def parse_source(spec: str) -> Source:
     if name in NAMES:
         return Source(name=name)
     message = f"data {spec!r} is not one of {', '.join(NAMES)}, folder:PATH"
-    if ":" not in spec and ("/" in spec or Path(spec).is_dir()):
-        raise DataError(f"{message}; use folder:{spec}")
     if ":" in spec:
         raise DataError(f"{message}; use {FOLDER}{spec.partition(':')[2]}")
+    if "/" in spec or Path(spec).is_dir():
+        raise DataError(f"{message}; use {FOLDER}{spec}")
     raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMES, n=1, cutoff=0)[0]}")
 
 

@@ -49,6 +49,11 @@ class Choice:
     probability: float | None
     ties: tuple[str, ...]
 
+    @property
+    def best(self) -> Score:
+        """The winner's score."""
+        return next(score for score in self.ranking if score.candidate == self.winner)
+
 
 def choose(rows: Sequence[Row], seed: int = 0) -> Choice | None:
     """Rank the candidates of one rung by mean loss; None if nothing on the budget is complete."""

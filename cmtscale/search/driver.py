@@ -363,9 +363,7 @@ class _Driver:
             running=tuple(running),
             images_per_second=speed,
             seconds_left=correction * left / len(self.plan.devices),
-            best=None
-            if choice is None
-            else next(score for score in choice.ranking if score.candidate == choice.winner),
+            best=None if choice is None else choice.best,
         )
 
 

@@ -45,8 +45,7 @@ class Outcome:
         if self.choice is None:
             return False
         error = math.sqrt(self.guess_accuracy * (1 - self.guess_accuracy) / self.val_images)
-        score = next(s for s in self.choice.ranking if s.candidate == self.choice.winner)
-        return score.accuracy > self.guess_accuracy + 2 * error
+        return self.choice.best.accuracy > self.guess_accuracy + 2 * error
 
     @property
     def winner(self) -> Candidate | None:

@@ -12,6 +12,16 @@ from cmtscale.model.cmt import build
 from cmtscale.spec.variant import variant
 
 
+def require_same_pass(plain, fast, plain_results, fast_results):
+    """Outputs and gradients of the inputs, of the parameters, and running statistics agree."""
+    for one, other in zip(plain_results, fast_results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+    for (name, one), other in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9), name
+    for (name, one), other in zip(plain.named_buffers(), fast.buffers(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12), name
+
+
 @pytest.mark.parametrize("hidden", [16, 21])
 @pytest.mark.parametrize("grid", [(5, 7), (1, 30), (8, 8)])
 def test_absorbed_norms_give_the_plain_outputs_gradients_and_statistics(hidden, grid):
@@ -28,12 +38,7 @@ def test_absorbed_norms_give_the_plain_outputs_gradients_and_statistics(hidden, 
         out = model(maps)
         (out * weights).sum().backward()
         results.append((out, maps.grad))
-    for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
-    for (name, one), other in zip(plain.named_parameters(), fast.parameters(), strict=True):
-        assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9), name
-    for (name, one), other in zip(plain.named_buffers(), fast.buffers(), strict=True):
-        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12), name
+    require_same_pass(plain, fast, *results)
 
 
 def test_norms_are_absorbed_only_in_plain_cpu_training_on_large_maps():
@@ -66,12 +71,7 @@ def test_regrouped_attention_gives_the_plain_outputs_gradients_and_statistics(he
         out = model(*inputs, 8, 10)
         (out * weights).sum().backward()
         results.append((out, *(tensor.grad for tensor in inputs)))
-    for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
-    for (name, one), other in zip(plain.named_parameters(), regrouped.parameters(), strict=True):
-        assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9), name
-    for (name, one), other in zip(plain.named_buffers(), regrouped.buffers(), strict=True):
-        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12), name
+    require_same_pass(plain, regrouped, *results)
 
 
 def test_attention_is_regrouped_only_in_plain_cpu_training_where_it_saves_products():

@@ -130,9 +130,7 @@ def test_the_choice_is_the_lowest_mean_loss_on_the_budget(finished: Outcome) -> 
 
 def test_a_choice_no_better_than_guessing_says_so(finished: Outcome, tmp_path: Path) -> None:
     assert finished.choice is not None
-    accuracy = next(
-        s.accuracy for s in finished.choice.ranking if s.candidate == finished.choice.winner
-    )
+    accuracy = finished.choice.best.accuracy
     error = math.sqrt(accuracy * (1 - accuracy) / finished.val_images)
     assert replace(finished, guess_accuracy=accuracy - 3 * error).learned
     for guess in (accuracy, accuracy - error):
