@@ -77,7 +77,7 @@ def test_the_leaf_imports_only_the_standard_library() -> None:
         ("spec", {"numpy", "tomli_w"}),
         ("model", {"torch", "fvcore", "numpy"}),
         ("data", {"torch", "torchvision", "numpy", "PIL", "sklearn", "filelock"}),
-        ("train", {"torch", "numpy", "scipy", "filelock"}),
+        ("train", {"torch", "numpy", "scipy", "filelock", "joblib"}),
         ("report", {"numpy", "pandas", "matplotlib"}),
         ("cli", {"typer", "rich"}),
     ],

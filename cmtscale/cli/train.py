@@ -10,6 +10,8 @@ from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cmtscale.data.pack import Dataset
+
 
 def train(
     variant: Annotated[str, typer.Option("--variant", "-v", help=VARIANTS_HELP)],
@@ -52,7 +54,7 @@ def train(
         resolution_px=chosen.resolution_px,
         cache_dir=cache_dir,
     )
-    console = messages()
+    view = _View(messages(), epochs)
     keep_freed_memory()
     result, test_accuracy = train_single(
         chosen,
@@ -61,7 +63,8 @@ def train(
         seed=seed,
         device=device,
         folder=out,
-        watch=lambda line: _tell(line, console),
+        begun=view.begun,
+        watch=view.logged,
     )
     if result.status != "complete":
         print(f"{result.status}: {result.cause}")
@@ -75,9 +78,31 @@ def train(
     )
 
 
-def _tell(line: dict[str, Any], console: "Console") -> None:
-    told = "  ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in line.items()
-    )
-    console.print(told, markup=False)
+class _View:
+    """Tells on a console what is trained on, then each line of the log with the time left."""
+
+    def __init__(self, console: "Console", epochs: int) -> None:
+        self.console = console
+        self.epochs = epochs
+        self.images = 0  # of the whole training
+
+    def begun(self, dataset: "Dataset", images: int) -> None:
+        splits = dataset.splits
+        self.images = self.epochs * images
+        self.console.print(
+            f"{images:,} of {len(splits.train):,} training images, {len(splits.val):,} val, "
+            f"{len(splits.test):,} test",
+            markup=False,
+        )
+
+    def logged(self, line: dict[str, Any]) -> None:
+        from cmtscale.cli.console import duration
+
+        told = "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in line.items()
+        )
+        if "train_loss" in line:
+            left = line["seconds"] * max(0, self.images / line["images"] - 1)
+            told += f"  about {duration(left)} left"
+        self.console.print(told, markup=False)

@@ -137,8 +137,9 @@ def _require_classes(folder: Path, class_names: tuple[str, ...]) -> None:
             f"put the images of each class into one, such as {folder / 'cat' / '1.jpg'}"
         )
     if odd := sorted(set(names) ^ set(class_names)):
+        lacking = "train" if odd[0] in names else folder.name
         raise DataError(
-            f"class {odd[0]!r} is not in every split of {folder.parent}; "
+            f"class {odd[0]!r} is not in the {lacking} split of {folder.parent}; "
             "train, val and test need the same class folders"
         )
     if len(names) < 2:

@@ -20,6 +20,7 @@ from cmtscale.report.layout import (
     VERMILLION,
     Label,
     about,
+    accuracy_axis,
     describe,
     label_ends,
     macs_axis,
@@ -67,6 +68,7 @@ def accuracy_flops(candidates: pd.DataFrame, literature: pd.DataFrame | None = N
             frameon=False,
             ncols=1 if len(handles) > 1 else 2,
         )
+        accuracy_axis(ax)
         ends.append((ax, labels))
     label_ends(figure, ends)
     return figure
@@ -105,6 +107,7 @@ def ablation(candidates: pd.DataFrame) -> Figure:
         top = lowest["val_accuracy"] + lowest["val_accuracy_sd"].fillna(0.0)
         for mark in zip(lowest["proxy_macs"], 100 * top, strict=True):
             ax.annotate("base", mark, (0, 6), textcoords="offset points", ha="center")
+        accuracy_axis(ax)
         ends.append((ax, labels))
     label_ends(figure, ends)
     return figure

@@ -18,6 +18,7 @@ from cmtscale.report.layout import (
     VERMILLION,
     Label,
     about,
+    accuracy_axis,
     describe,
     label_ends,
     panels,
@@ -65,6 +66,8 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         late = factor * group[group["images"] >= start][metric]
         ax.set_xlim(left=0.9 * start)
         ax.set_ylim(late.min() - 0.02 * np.ptp(late), late.max() + 0.05 * np.ptp(late))
+        if factor > 1:
+            accuracy_axis(ax)
         ends.append((ax, labels))
     label_ends(figure, ends)
     return figure

@@ -120,6 +120,12 @@ def macs_axis(ax: Axes, macs: Iterable[float]) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))
 
 
+def accuracy_axis(ax: Axes) -> None:
+    """Accuracy in % along y: no room above 100 but for half a marker; call when all is drawn."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, min(high, 100 + 0.03 * (100 - low)))
+
+
 def label_points(
     figure: Figure,
     panels: Sequence[tuple[Axes, Sequence[Label], Iterable[tuple[float, float]]]],

@@ -30,6 +30,7 @@ from cmtscale.search.folder import (
     export_curves,
     recorded_ids,
     require_same_images,
+    require_same_precision,
     require_same_request,
 )
 from cmtscale.search.outcome import (
@@ -139,6 +140,7 @@ def search(
     folder = request.out or Path("results") / settings.folder_name
     require_same_request(folder, settings)
     require_same_images(folder, dataset)
+    require_same_precision(folder, settings.recipe, devices[0])
     plan = make_plan(settings, folder, dataset, devices, watcher)
     if plan.candidates and not any(candidate.on_budget for candidate in plan.candidates):
         raise RequestError(

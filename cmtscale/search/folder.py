@@ -13,6 +13,7 @@ from cmtscale.search.store import TABLE, Row
 from cmtscale.spec.errors import ResultsError
 from cmtscale.train.claim import holds_anything
 from cmtscale.train.loop import METRICS, read_metrics
+from cmtscale.train.recipe import Recipe
 
 REQUEST, ENVIRONMENT, CHOICE, BEST, CURVES = (
     "request.toml",
@@ -58,6 +59,21 @@ def require_same_images(folder: Path, dataset: Dataset) -> None:
         return
     if described["data"]["hash"] != dataset.content_hash:
         raise ResultsError(f"the images have changed since the runs in {folder}; use another --out")
+
+
+def require_same_precision(folder: Path, recipe: Recipe, device: str) -> None:
+    """Raise `ResultsError` if the folder's runs trained in another precision than here."""
+    try:
+        described = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    before, now = (name.split(":")[0] for name in (described["devices"][0], device))
+    if recipe.precision_on(before) != recipe.precision_on(now):
+        raise ResultsError(
+            f"the runs in {folder} trained in {recipe.precision_on(before)} on {before}, {now} "
+            f"trains in {recipe.precision_on(now)}, which compares nothing; use --device "
+            f"{before}, or another --out"
+        )
 
 
 def recorded_ids(folder: Path) -> set[str]:

@@ -5,10 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cmtscale.atomic import write_atomically
 
 NAME = "checkpoint.pt"
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators that a training on `device` draws from, for a checkpoint."""
+    states = {"torch_rng": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["device_rng"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["device_rng"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_random_states(state: dict[str, Any], device: torch.device) -> None:
+    """Put the generators where `random_states` found them."""
+    torch.set_rng_state(state["torch_rng"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["device_rng"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state["device_rng"])
 
 
 def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> None:

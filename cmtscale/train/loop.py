@@ -19,7 +19,12 @@ from cmtscale.data.sources import load_data
 from cmtscale.data.splits import IntArray
 from cmtscale.model.cmt import CMT, build
 from cmtscale.spec.errors import DataError
-from cmtscale.train.checkpoint import load_checkpoint, save_checkpoint
+from cmtscale.train.checkpoint import (
+    load_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
 from cmtscale.train.evaluate import evaluate
 from cmtscale.train.optimizer import lr_factor, make_optimizer
 from cmtscale.train.recipe import DataRef, Recipe, Run, RunResult
@@ -54,7 +59,7 @@ def train(
     steps_per_epoch = batches_per_epoch(train_split, recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     batch_images = min(recipe.batch_size, len(train_split))
-    progress = _Progress(folder, run.fingerprint, began, watch)
+    progress = _Progress(folder, run.fingerprint, device, began, watch)
     epoch = progress.restore(model, optimizer, generator)
     step = epoch * steps_per_epoch
 
@@ -158,7 +163,7 @@ def training_indices(dataset: Dataset, recipe: Recipe) -> IntArray:
 
 def make_autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """Mixed precision as the recipe says: by default bfloat16 on CUDA and none elsewhere."""
-    low = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
+    low = recipe.precision_on(device.type) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
 
 
@@ -177,12 +182,14 @@ class _Progress:
         self,
         folder: Path | None,
         fingerprint: str,
+        device: torch.device,
         began: float,
         watch: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         self.watch = watch
         self.folder = folder
         self.fingerprint = fingerprint
+        self.device = device
         self.began = began
         self.seconds_before = 0.0  # of earlier attempts, as far as they were checkpointed
         self.train_seconds = 0.0
@@ -204,7 +211,7 @@ class _Progress:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
+        set_random_states(state, self.device)
         self.seconds_before = state["seconds"]
         self.train_seconds = state["train_seconds"]
         self.train_loss = state["train_loss"]
@@ -227,7 +234,7 @@ class _Progress:
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
+            **random_states(self.device),
             "seconds": self.seconds(),
             "train_seconds": self.train_seconds,
             "train_loss": self.train_loss,

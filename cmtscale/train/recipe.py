@@ -40,6 +40,12 @@ class Recipe:
     dropout: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, else fp32
 
+    def precision_on(self, device_type: str) -> Literal["fp32", "bf16"]:
+        """What `precision` means on a device of this type ("cpu", "cuda", "mps")."""
+        if self.precision == "auto":
+            return "bf16" if device_type == "cuda" else "fp32"
+        return self.precision
+
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "reference_dim"):
             _require_whole(name, getattr(self, name), 1, "use 1 or more")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -355,6 +356,7 @@ def test_plot_prints_the_files_it_wrote(
 def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     printed: Callable[..., str],
     refusal: Callable[..., str],
+    capsys: Capture,
     tmp_path: Path,
     tiny_base: Variant,
     cache_dir: Path,
@@ -363,9 +365,12 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     command = ["train", "-v", str(tmp_path / "tiny.toml"), "--data", "digits", "--epochs", "1"]
     command += ["--train-images", "64", "--batch-size", "32", "--device", "cpu"]
     command += ["--out", str(tmp_path / "out"), "--cache-dir", str(cache_dir)]
-    first = printed(*command)
+    assert run(command) == 0
+    first, told = capsys.readouterr()
     assert first.startswith("validation accuracy ")
     assert "test accuracy" in first
+    assert "64 of 1,257 training images, 270 val, 270 test" in told
+    assert re.search(r"step 2 .*train_loss \S+ .*about \d s left", told)
     metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
     assert printed(*command) == first
     assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == metrics

@@ -197,7 +197,9 @@ def test_a_class_with_too_few_images_is_refused(pets: Path, write_images) -> Non
 def test_splits_with_different_classes_are_refused(tmp_path: Path, write_images) -> None:
     for place in ("train/cat", "train/dog", "val/cat", "val/cow"):
         write_images(tmp_path / "pets" / place, 3)
-    assert "class 'cow' is not in every split" in refusal(tmp_path / "pets")
+    assert "class 'cow' is not in the train split" in refusal(tmp_path / "pets")
+    write_images(tmp_path / "pets" / "train" / "cow", 3)
+    assert "class 'dog' is not in the val split" in refusal(tmp_path / "pets")
 
 
 def test_a_split_under_another_name_is_refused_not_ignored(tmp_path: Path, write_images) -> None:

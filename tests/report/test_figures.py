@@ -129,6 +129,20 @@ def test_error_bars_are_one_seed_sd_and_absent_for_one_seed(run_folder, folders)
     assert np.isnan(bars.get(round(100 * table.loc["c04", "val_accuracy"], 6), np.nan))
 
 
+def test_accuracy_axes_end_at_a_hundred_percent(run_folder, folders):
+    rows = folders.read_trials(run_folder)
+    best = max(float(row["val_accuracy"]) for row in rows if row["val_accuracy"])
+    for row in rows:
+        if row["val_accuracy"]:
+            row["val_accuracy"] = float(row["val_accuracy"]) + 1 - best
+    folders.write_trials(run_folder, rows)
+    for draw in (figures.accuracy_flops, figures.ablation):
+        (ax,) = draw(table_of(run_folder)).axes
+        low, high = ax.get_ylim()
+        assert low < 99 < 100 < high < 101
+        assert max(ax.get_yticks()[ax.get_yticks() <= high]) <= 100
+
+
 def test_real_networks_are_not_called_twins(run_folder):
     table = table_of(run_folder)
     (ax,) = figures.accuracy_flops(table.assign(proxy_macs=table["macs"])).axes

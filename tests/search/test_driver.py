@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from cmtscale.search import driver
@@ -488,4 +489,15 @@ def test_a_folder_whose_images_have_changed_is_not_gone_on_with(
     started = len(pretence.started)
     with pytest.raises(ResultsError, match="the images have changed since the runs in"):
         run(tiny_request, tmp_path / "out")
+    assert len(pretence.started) == started
+
+
+def test_runs_in_another_precision_are_not_gone_on_with(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny_request, tmp_path / "out")
+    started = len(pretence.started)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ResultsError, match=r"trained in fp32 on cpu, cuda trains in bf16"):
+        run(replace(tiny_request, device="cuda:0"), tmp_path / "out")
     assert len(pretence.started) == started

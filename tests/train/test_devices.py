@@ -1,5 +1,6 @@
 """Device strings to worker slots, with pretended hardware."""
 
+import io
 import os
 import platform
 import subprocess
@@ -22,6 +23,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
 
     return pretend
 
@@ -110,9 +112,25 @@ def test_cores_are_those_this_process_may_use_where_the_system_says(machine, mon
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert available_cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setitem(sys.modules, "psutil", None)  # asked for the affinity elsewhere
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "64")
     assert available_cores() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cores() == 1
+
+
+def test_cores_are_no_more_than_the_quota_of_a_container(machine, monkeypatch):
+    machine(cores=8)
+    real_exists, real_open = os.path.exists, open
+    quota = "/sys/fs/cgroup/cpu.max"
+    monkeypatch.setattr(os.path, "exists", lambda path: path == quota or real_exists(path))
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda path, *args, **kwargs: (
+            io.StringIO("150000 100000") if path == quota else real_open(path, *args, **kwargs)
+        ),
+    )
+    assert available_cores() == 2
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told so")

@@ -14,6 +14,7 @@ from cmtscale.data.batches import device_split
 from cmtscale.model.cmt import build
 from cmtscale.spec.errors import DataError
 from cmtscale.train import loop
+from cmtscale.train.checkpoint import random_states, set_random_states
 from cmtscale.train.evaluate import evaluate
 from cmtscale.train.loop import (
     first_bad_step,
@@ -401,6 +402,22 @@ def test_training_never_reads_the_test_split(make_run, monkeypatch):
     splits = open_data(run.data).splits
     assert set(used).isdisjoint(splits.test)
     assert set(splits.val) <= set(used)
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "mps"])
+def test_a_checkpoint_holds_the_devices_generator_too(name, monkeypatch):
+    device = torch.device(name)
+    module = torch.cuda if device.type == "cuda" else torch.mps
+    generators = {name: torch.tensor([7], dtype=torch.uint8)}
+    monkeypatch.setattr(module, "get_rng_state", lambda place="mps": generators[str(place)])
+    monkeypatch.setattr(
+        module, "set_rng_state", lambda state, place="mps": generators.update({str(place): state})
+    )
+    states = random_states(device)
+    generators[name] = torch.tensor([9], dtype=torch.uint8)
+    set_random_states(states, device)
+    assert generators[name] == 7
+    assert random_states(CPU).keys() == {"torch_rng"}
 
 
 def test_metrics_end_before_a_torn_line(tmp_path):

@@ -97,9 +97,30 @@ def test_a_folder_of_another_training_is_refused_untouched(single, make_variant,
         "recipe": Recipe(epochs=3, train_images=60, batch_size=20),
         "variant": make_variant(8),
     }[change]
-    with pytest.raises(RequestError, match="holds another training; use another --out"):
+    what = "epochs" if change == "recipe" else change
+    with pytest.raises(RequestError, match=rf"holds another training \(its {what} differs\); use"):
         single(tmp_path, **{change: other})
     assert contents(tmp_path) == before
+
+
+def test_a_training_is_not_gone_on_with_in_another_precision(single, tmp_path, monkeypatch):
+    single(tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RequestError, match=r"\(its precision differs\)"):
+        single(tmp_path, device="cuda:0")
+    assert contents(tmp_path) == before
+
+
+def test_what_is_trained_on_is_told_once_before_the_first_step(single, tmp_path):
+    told = []
+    for _ in range(2):
+        single(
+            tmp_path,
+            begun=lambda dataset, images: told.append((dataset.name, images)),
+            watch=lambda line: told.append(line["step"]),
+        )
+    assert told == [("digits", 60), 3, 3, 6, 6]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 3}', "torn {"])
