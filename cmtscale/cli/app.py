@@ -1,6 +1,7 @@
 """The `cmtscale` command: its sub-commands, and errors as one line with exit code 2."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -68,6 +69,7 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _refuse(f"{error.format_message()} (see {_help_command(error)})")
     except (KeyboardInterrupt, typer.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would hit torch's clean-up
         print("cmtscale: stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `cmtscale … | head`: drop the rest, and end as typer does

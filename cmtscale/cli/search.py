@@ -43,8 +43,9 @@ def search(
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     augment: Annotated[
-        bool, typer.Option("--augment", help="Flip and shift the images: for long runs.")
-    ] = False,
+        bool | None,
+        typer.Option(help="Flip and shift the images; by default from 4 epochs on."),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each candidate.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of the sampler and of the data splits.")] = 0,
     device: Device = "auto",
@@ -59,8 +60,6 @@ def search(
 
     The same command again goes on where it was stopped.
     """
-    from dataclasses import replace
-
     from cmtscale.data.sources import one_spelling
     from cmtscale.spec.budget import parse_macs
     from cmtscale.spec.variant import variant
@@ -68,18 +67,8 @@ def search(
     budget_macs = parse_macs(budget)
     data = one_spelling(data)
     origin = variant(base) if base else None
-    from cmtscale.search.request import SearchRequest, default_recipe
-    from cmtscale.train.recipe import Recipe
+    from cmtscale.search.request import SearchRequest
 
-    recipe = default_recipe(data)
-    recipe = replace(
-        recipe,
-        train_images=recipe.train_images if train_images is None else train_images,
-        batch_size=recipe.batch_size if batch_size is None else batch_size,
-        lr=recipe.lr if lr is None else lr,
-    )
-    if augment:
-        recipe = replace(recipe, flip=True, shift_fraction=Recipe.shift_fraction)
     request = SearchRequest(
         budget_macs=budget_macs,
         data=data,
@@ -88,8 +77,11 @@ def search(
         trials=trials,
         proxy=proxy,
         proxy_macs=parse_macs(proxy_macs) if proxy_macs else 0,
-        recipe=recipe,
         epochs=epochs,
+        train_images=train_images,
+        batch_size=batch_size,
+        lr=lr,
+        augment=augment,
         seeds=seeds,
         seed=seed,
         device=device,

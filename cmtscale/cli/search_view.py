@@ -106,9 +106,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     recipe = settings.recipe
     images = recipe.train_images or len(data.splits.train)
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    augmented = ", augmented" if recipe.flip or recipe.shift_fraction else ""
     console.print(
-        f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of {images:,} images, "
-        f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
+        f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of {images:,} images"
+        f"{augmented}, {_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; about {duration(plan.total_seconds)} from now"
     )
     console.print(f"results in {plan.folder}", markup=False)
@@ -174,18 +175,24 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
     choice, winner, published = outcome.choice, outcome.winner, outcome.paper
     assert choice is not None
     assert winner is not None
-    what = "lowest loss" if outcome.settings.tour else "choice"
+    what = "best on the budget" if outcome.settings.tour else "choice"
     columns = [
         Column(what),
-        *(Column(name) for name in ("alpha", "beta", "gamma", "phi", "px", "dims", "depths")),
-        Column("MACs", 1),
-        Column("stray", 2),
+        *(Column(name) for name in ("alpha", "beta", "gamma")),
+        Column("phi", 5),
+        Column("px", 3),
+        Column("dims", 1),
+        Column("depths", 2),
+        Column("MACs", 4),
+        Column("stray", 6),
     ]
     shown = [
         (winner.name, winner.shares, winner.phi, winner.real, winner.macs, winner.stray),
     ]
     if published is not None:
-        name, constants = "the paper's constants", published.scaling.shares
+        trained = any(candidate.role == "paper" for candidate in outcome.candidates)
+        name = "the paper's constants" + ("" if trained else ", not trained")
+        constants = published.scaling.shares
         shown.append(
             (name, constants, published.phi, published.variant, published.macs, published.stray)
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cmtscale.data.pack import Dataset
+    from cmtscale.train.recipe import Recipe
 
 
 def train(
@@ -25,6 +26,10 @@ def train(
     train_images: Annotated[
         int, typer.Option(help="Train on a fixed part of the training split; 0: all.")
     ] = 0,
+    augment: Annotated[
+        bool | None,
+        typer.Option(help="Flip and shift the images; by default from 4 epochs on."),
+    ] = None,
     drop_path: Annotated[float, typer.Option(help="Stochastic depth of the last block.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     device: Device = "auto",
@@ -48,13 +53,13 @@ def train(
         lr=lr,
         train_images=train_images,
         drop_path=drop_path,
-    )
+    ).augmented(augment)
     reference = DataRef(
         source=data,
         resolution_px=chosen.resolution_px,
         cache_dir=cache_dir,
     )
-    view = _View(messages(), epochs)
+    view = _View(messages(), recipe)
     keep_freed_memory()
     result, test_accuracy = train_single(
         chosen,
@@ -81,17 +86,18 @@ def train(
 class _View:
     """Tells on a console what is trained on, then each line of the log with the time left."""
 
-    def __init__(self, console: "Console", epochs: int) -> None:
+    def __init__(self, console: "Console", recipe: "Recipe") -> None:
         self.console = console
-        self.epochs = epochs
+        self.recipe = recipe
         self.images = 0  # of the whole training
 
     def begun(self, dataset: "Dataset", images: int) -> None:
         splits = dataset.splits
-        self.images = self.epochs * images
+        self.images = self.recipe.epochs * images
+        augmented = " (augmented)" if self.recipe.shift_fraction else ""
         self.console.print(
-            f"{images:,} of {len(splits.train):,} training images, {len(splits.val):,} val, "
-            f"{len(splits.test):,} test",
+            f"{images:,} of {len(splits.train):,} training images{augmented}, "
+            f"{len(splits.val):,} val, {len(splits.test):,} test",
             markup=False,
         )
 

@@ -61,9 +61,14 @@ def parse_source(spec: str) -> Source:
 
 
 def one_spelling(spec: str) -> str:
-    """`spec` as `NAMES` has it, a folder as given; raises `DataError` as `parse_source` does."""
+    """`spec` as `NAMES` has it, a folder without `./` and a slash at its end.
+
+    Raises `DataError` as `parse_source` does.
+    """
     source = parse_source(spec)
-    return spec if source.path else source.name
+    if source.path is None:
+        return source.name
+    return FOLDER + os.path.normpath(spec.removeprefix(FOLDER))
 
 
 def load_data(

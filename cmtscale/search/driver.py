@@ -1,6 +1,7 @@
 """A search from request to choice: ask, run, record, choose. The driver alone owns the store."""
 
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,7 +109,9 @@ def search(
     one stopped. Raises a `CmtscaleError` for requests, data and folders that cannot be used,
     before anything is written.
     """
-    if multiprocessing.parent_process() is not None:
+    # A script without the guard is imported by each worker, under this name, and searches again.
+    imported_by_worker = getattr(sys.modules.get("__mp_main__"), "__name__", "") == "__mp_main__"
+    if imported_by_worker or multiprocessing.parent_process() is not None:
         raise RequestError(
             "search was called in a process that another one started; "
             "put it under `if __name__ == '__main__':`"

@@ -26,7 +26,6 @@ BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round 
 PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
 TRIALS = 20
 TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS, TOUR_BATCH = 9, 4.5, 3, 32  # three minutes on two cores
-
 # The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
 PROXY_BASE = Variant(
     name="cmt-proxy",
@@ -45,7 +44,8 @@ PROXY_BASE = Variant(
 class SearchRequest:
     """A search: the budget, the images, how candidates are found, trained and where.
 
-    None and 0 stand for defaults, which `resolve` fills in. MACs may be written 4e9. `device`,
+    None and 0 stand for defaults, which `resolve` fills in. MACs may be written 4e9. `epochs`,
+    `train_images`, `batch_size`, `lr` and `augment` override the `recipe`. `device`,
     `workers`, `out` and `cache_dir` say where it runs; the results do not depend on them (on the
     CPU).
     """
@@ -60,6 +60,10 @@ class SearchRequest:
     proxy_macs: int = 0
     recipe: Recipe | None = None
     epochs: int = 0
+    train_images: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    augment: bool | None = None
     seeds: int = 0
     seed: int = 0
     device: str = "auto"
@@ -68,6 +72,9 @@ class SearchRequest:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("out", "cache_dir"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
         for name in ("budget_macs", "proxy_macs"):
             value = getattr(self, name)
             if isinstance(value, float) and value.is_integer():  # 4e9
@@ -75,8 +82,9 @@ class SearchRequest:
         for name in ("budget_macs", "trials", "proxy_macs", "epochs", "seeds", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                example = "e.g. 4_000_000_000" if name.endswith("_macs") else "0 or more"
                 raise RequestError(
-                    f"{name} {value!r} is not a whole number from 0 on; use 0 or more"
+                    f"{name} {value!r} is not a whole number from 0 on; use {example}"
                 )
         if self.seed > LARGEST_SEED:
             raise RequestError(f"seed {self.seed} is out of range; use 0 to {LARGEST_SEED}")
@@ -151,7 +159,8 @@ def resolve(
     """Fill in the defaults; the networks get the data set's classes and channels.
 
     A recipe that wants more than the data set's `train_images` trains on all of them, for so many
-    more epochs that a run sees as many images.
+    more epochs that a run sees as many images. Unless the request says otherwise, images are
+    flipped and shifted as `Recipe.augmented` says.
     Raises `RequestError` where the base is too near to the budget, or the twins cannot be built.
     """
     data = one_spelling(request.data)  # one folder name
@@ -167,12 +176,14 @@ def resolve(
         require_proxy(trained_base, trained_macs)
     else:
         trained_base, trained_macs = base, request.budget_macs
-    recipe = request.recipe or default_recipe(data)
+    recipe = _overridden(request.recipe or default_recipe(data), request)
     if train_images is not None and recipe.train_images > train_images:
         passes = math.ceil(recipe.epochs * recipe.train_images / train_images)
         recipe = replace(recipe, train_images=0, epochs=passes)
     if request.epochs:
         recipe = replace(recipe, epochs=request.epochs)
+    if request.augment is not None or request.recipe is None:
+        recipe = recipe.augmented(request.augment)
     return Settings(
         budget_macs=request.budget_macs,
         data=data,
@@ -190,15 +201,15 @@ def resolve(
 
 
 def default_recipe(data: str) -> Recipe:
-    """A tour trains minutes on the digits; else 25,600 images a run, half of them new.
-
-    Without flip and shift: where an image is seen a few times only, they slow learning down
-    (`results/augmentation`).
-    """
-    plain = Recipe(flip=False, shift_fraction=0.0)
+    """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
     if data == TOUR_DATA:
-        return replace(plain, epochs=TOUR_EPOCHS, batch_size=TOUR_BATCH)
-    return replace(plain, epochs=2, train_images=12_800)
+        return Recipe(epochs=TOUR_EPOCHS, batch_size=TOUR_BATCH)
+    return Recipe(epochs=2, train_images=12_800)
+
+
+def _overridden(recipe: Recipe, request: SearchRequest) -> Recipe:
+    wanted = {name: getattr(request, name) for name in ("train_images", "batch_size", "lr")}
+    return replace(recipe, **{name: value for name, value in wanted.items() if value is not None})
 
 
 def default_base(budget_macs: int, num_classes: int = 1000, channels: int = 3) -> Variant:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,11 @@ from cmtscale.spec.variant import Variant
 LARGEST_SEED = 2**31 - 1  # what every generator in use takes
 
 Status = Literal["complete", "diverged", "failed"]
+
+
+# Flip and shift slow learning down where an image is seen once or twice, and pay where it is seen
+# more often (`results/augmentation`).
+AUGMENTED_EPOCHS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +40,16 @@ class Recipe:
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
     flip: bool = True  # where the data set allows it
-    shift_fraction: float = 0.1  # of the side, each way
+    shift_fraction: float = 0.05  # of the side, each way
     drop_path: float = 0.0
     dropout: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, else fp32
+
+    def augmented(self, augment: bool | None = None) -> "Recipe":
+        """With flip and shift, or without; None: with, if an image is seen often enough."""
+        if augment is None:
+            augment = self.epochs >= AUGMENTED_EPOCHS
+        return replace(self, flip=augment, shift_fraction=Recipe.shift_fraction if augment else 0.0)
 
     def precision_on(self, device_type: str) -> Literal["fp32", "bf16"]:
         """What `precision` means on a device of this type ("cpu", "cuda", "mps")."""

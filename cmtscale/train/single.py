@@ -65,6 +65,8 @@ def train_single(
 
 def _require_ours(folder: Path, run: Run) -> bool:
     """Whether the folder is this run's already; raises `RequestError` if it is another's."""
+    if folder.is_file():
+        raise RequestError(f"{folder} is a file, not a folder; use another --out")
     try:
         there = json.loads((folder / RUN).read_text())
         known = there["fingerprint"]

@@ -16,6 +16,7 @@ import pytest
 import cmtscale
 from cmtscale.cli.app import app, main, run
 from cmtscale.search.outcome import Outcome
+from cmtscale.search.request import SearchRequest
 from cmtscale.spec.cost import cost
 from cmtscale.spec.variant import Variant, variant
 
@@ -126,19 +127,24 @@ def test_version_is_the_package_s(printed: Callable[..., str]) -> None:
     assert printed("--version") == f"cmtscale {cmtscale.__version__}\n"
 
 
-def test_a_search_flips_and_shifts_only_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipes: list[Any] = []
+def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests: list[SearchRequest] = []
     monkeypatch.setattr(
         import_module("cmtscale.search.driver"),  # by attributes, `search` is the function
         "search",
-        lambda request, **_: recipes.append(request.recipe),
+        lambda request, **_: requests.append(request),
     )
-    for data in ("digits", "fashion-mnist"):
-        for option in ([], ["--augment"]):
-            assert run(["search", "--budget", "4G", "--data", data, *option]) == 0
-    assert [(recipe.flip, recipe.shift_fraction) for recipe in recipes] == 2 * [
-        (False, 0.0),
-        (True, 0.1),
+    options = ["--epochs", "9", "--train-images", "0", "--batch-size", "8", "--lr", "0.1"]
+    for more in ([], ["--augment"], ["--no-augment"], options):
+        assert run(["search", "--budget", "4G", *more]) == 0
+    plain = SearchRequest(budget_macs=4_000_000_000, seeds=1)
+    assert requests == [
+        plain,
+        replace(plain, augment=True),
+        replace(plain, augment=False),
+        replace(plain, epochs=9, train_images=0, batch_size=8, lr=0.1),
     ]
 
 
@@ -333,7 +339,7 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     ranked = [line.split()[0] for line in text.splitlines() if line.startswith("c0")][:4]
     assert finished.choice is not None
     assert ranked == [score.candidate for score in finished.choice.ranking]
-    assert "the paper's constants  1.200  1.300  1.150" in text
+    assert re.search(r"the paper's constants(, not trained)?  1.200  1.300  1.150", text)
     assert "how sure: noise between seeds" in text
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text

@@ -188,6 +188,43 @@ def test_a_senseless_request_cannot_exist(changes: dict[str, Any], words: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_single_settings_override_the_recipe_and_none_leaves_it() -> None:
+    recipe = Recipe(train_images=500, batch_size=9, lr=1e-3)
+    changes = {"train_images": 0, "batch_size": 8, "lr": 2e-3}
+    assert resolved(recipe=recipe, **changes).recipe == replace(recipe, **changes)
+    assert resolved(**changes).recipe == replace(resolved().recipe, **changes)
+    with pytest.raises(RequestError, match="batch_size 0 is not a whole number from 1 on"):
+        resolved(batch_size=0)
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion-mnist"])
+def test_images_are_augmented_where_they_are_seen_often_or_as_asked(data: str) -> None:
+    def augmentation(**changes: Any) -> tuple[bool, float]:
+        recipe = resolved(data=data, **changes).recipe
+        return recipe.flip, recipe.shift_fraction
+
+    on, off = (True, Recipe.shift_fraction), (False, 0.0)
+    assert augmentation() == augmentation(epochs=3) == off
+    assert augmentation(epochs=4) == augmentation(augment=True) == on
+    assert augmentation(epochs=4, augment=False) == off
+    mine = Recipe(epochs=9, flip=False, shift_fraction=0.2)
+    assert augmentation(recipe=mine) == (False, 0.2)
+    assert augmentation(recipe=mine, augment=True) == on
+    assert augmentation(recipe=mine, augment=False) == off
+
+
+def test_places_may_be_text_as_on_the_command_line() -> None:
+    request = SearchRequest(budget_macs=4 * G, out="out", cache_dir="cache")  # type: ignore[arg-type]
+    assert (request.out, request.cache_dir) == (Path("out"), Path("cache"))
+
+
+def test_a_small_data_set_is_augmented() -> None:
+    request = SearchRequest(budget_macs=4 * G, data="folder:pets")
+    few = resolve(request, num_classes=3, channels=3, train_images=84).recipe
+    many = resolve(request, num_classes=3, channels=3, train_images=50_000).recipe
+    assert (few.flip, many.flip) == (True, False)
+
+
 @pytest.mark.parametrize(("images", "epochs"), [(50_000, 2), (12_800, 2), (10_000, 3), (84, 305)])
 def test_a_small_data_set_is_seen_as_often_as_a_large_one(images: int, epochs: int) -> None:
     request = SearchRequest(budget_macs=4 * G, data="folder:/a")

@@ -143,7 +143,7 @@ def test_a_folder_with_other_things_in_it_is_refused_untouched(single, tmp_path)
 def test_a_file_in_the_folders_place_is_refused_untouched(single, tmp_path):
     path = tmp_path / "out"
     path.write_text("a file")
-    with pytest.raises(RequestError, match="out holds another training; use another --out"):
+    with pytest.raises(RequestError, match="out is a file, not a folder; use another --out"):
         single(path)
     assert contents(tmp_path) == {path: b"a file"}
 
