@@ -53,11 +53,13 @@ def build(variant: Variant, *, drop_path: float = 0.0, dropout: float = 0.0) -> 
     return build_network(variant, drop_path=drop_path, dropout=dropout)
 
 
-def load_published(model: "CMT", source: Mapping[str, Any] | str | Path) -> None:
+def load_published(
+    model: "CMT", source: Mapping[str, Any] | str | Path, *, ema: bool = False
+) -> None:
     """Load a checkpoint of the authors' code; see `cmtscale.model.weights.load_published`."""
     from cmtscale.model.weights import load_published as load
 
-    load(model, source)
+    load(model, source, ema=ema)
 
 
 def search(request: "SearchRequest") -> "Outcome":

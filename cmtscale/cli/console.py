@@ -40,11 +40,11 @@ def print_table(
     rows: Sequence[Sequence[str]],
     *,
     bold: Collection[int] = (),
-) -> None:
+) -> list[str]:
     """Print rows under columns: the first one left-aligned, no cell cut off.
 
-    Columns that do not fit the console are left out by rank, and a line says so. `bold` holds the
-    numbers of rows to stress.
+    Columns that do not fit the console are left out by rank, and a line says so; their names are
+    returned. `bold` holds the numbers of rows to stress.
     """
     widths = [
         max(cell_len(cell) for cell in (column.name, *(row[number] for row in rows)))
@@ -67,6 +67,7 @@ def print_table(
     left_out = [column.name for number, column in enumerate(columns) if number not in shown]
     if left_out:
         console.print(f"(a wider terminal also shows: {', '.join(left_out)})", style="dim")
+    return left_out
 
 
 def thousands(number: float) -> str:

@@ -44,7 +44,7 @@ def search(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     augment: Annotated[
         bool | None,
-        typer.Option(help="Flip and shift the images; by default from 4 epochs on."),
+        typer.Option(help="Flip and shift the images; by default from 5 epochs on."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each candidate.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of the sampler and of the data splits.")] = 0,

@@ -128,17 +128,17 @@ def print_outcome(outcome: Outcome) -> None:
     candidates = {candidate.name: candidate for candidate in outcome.candidates}
     columns = [
         Column("candidate"),
-        Column("role", 3),
-        Column("depth"),
-        Column("width"),
-        Column("res."),
-        Column("px", 5),
+        Column("role", 8),
+        Column("depth", 1),
+        Column("width", 2),
+        Column("res.", 3),
+        Column("px", 9),
         Column("val loss"),
         Column("± seeds"),
         Column("accuracy"),
-        Column("img/s"),
-        Column("MACs", 2),
-        Column("stray", 1),
+        Column("img/s", 4),
+        Column("MACs", 7),
+        Column("stray", 6),
     ]
     rows = []
     for score in choice.ranking:
@@ -211,7 +211,13 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
             f"{100 * stray:.1f} %",
         )
         rows.append(cells)
-    print_table(out, columns, rows)
+    if print_table(out, columns, rows):
+        real = winner.real
+        out.print(
+            f"{winner.name}: {format_macs(winner.macs)} MACs, stray {100 * winner.stray:.1f} %, "
+            f"phi {winner.phi:.2f}, {real.resolution_px} px, dims {'-'.join(map(str, real.dims))}, "
+            f"depths {'-'.join(map(str, real.depths))}"
+        )
     if published is None:
         out.print("the paper's constants have no variant at this budget: rounding strays too far")
     if choice.sigma is None:

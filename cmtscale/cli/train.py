@@ -28,7 +28,7 @@ def train(
     ] = 0,
     augment: Annotated[
         bool | None,
-        typer.Option(help="Flip and shift the images; by default from 4 epochs on."),
+        typer.Option(help="Flip and shift the images; by default from 5 epochs on."),
     ] = None,
     drop_path: Annotated[float, typer.Option(help="Stochastic depth of the last block.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
@@ -93,7 +93,8 @@ class _View:
 
     def begun(self, dataset: "Dataset", images: int) -> None:
         splits = dataset.splits
-        self.images = self.recipe.epochs * images
+        size = min(self.recipe.batch_size, images)
+        self.images = self.recipe.epochs * (images // size) * size  # whole batches only
         augmented = " (augmented)" if self.recipe.shift_fraction else ""
         self.console.print(
             f"{images:,} of {len(splits.train):,} training images{augmented}, "

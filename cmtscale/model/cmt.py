@@ -191,6 +191,10 @@ def build(
     """
     if not 0 <= drop_path < 1:
         raise VariantError(f"drop_path {drop_path} is not a fraction; use 0 to below 1")
+    if not 0 <= dropout < 1:
+        raise VariantError(f"dropout {dropout} is not a fraction; use 0 to below 1")
+    if attention not in ("explicit", "sdpa"):
+        raise VariantError(f"attention {attention!r} is neither explicit nor sdpa; use explicit")
     return CMT(variant, drop_path=drop_path, dropout=dropout, attention=attention)
 
 

@@ -12,7 +12,7 @@ from cmtscale.model.cmt import CMT
 from cmtscale.spec.errors import WeightsError
 
 WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
-LISTED_KEYS = 4  # an error names this many keys of a kind and counts the rest
+LISTED_KEYS = 10  # an error names this many keys of a kind and counts the rest
 
 # Our module → the published modules that it holds, stacked along the first axis.
 STEM = {

@@ -51,7 +51,9 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         labels: list[Label] = []
         highlights = _highlights(rows)
         for name, line in group.groupby("candidate", sort=True):
-            colour, marker, text = highlights.get(str(name), (PALE, "", ""))
+            colour, marker, text = highlights.get(
+                str(name), (PALE, "." if len(line) == 1 else "", "")
+            )
             x, y = line["images"].to_numpy(), factor * line[metric].to_numpy()
             width, level = (1.4, 3) if text else (0.7, 2)
             ax.plot(x, y, color=colour, marker=marker, ms=3, lw=width, zorder=level, label=name)
@@ -65,7 +67,8 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         start = group["images"].max() / 3
         late = factor * group[group["images"] >= start][metric]
         ax.set_xlim(left=0.9 * start)
-        ax.set_ylim(late.min() - 0.02 * np.ptp(late), late.max() + 0.05 * np.ptp(late))
+        spread = np.ptp(late) or 1.0
+        ax.set_ylim(late.min() - 0.02 * spread, late.max() + 0.05 * spread)
         if factor > 1:
             accuracy_axis(ax)
         ends.append((ax, labels))

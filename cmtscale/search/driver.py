@@ -383,6 +383,9 @@ def _part_done(job: Job, train_images: int) -> tuple[float, float]:
     lines = read_metrics(job.folder / METRICS)
     if not lines:
         return 0.0, 0.0
-    total = job.run.recipe.epochs * (job.run.recipe.train_images or train_images)
+    recipe = job.run.recipe
+    images = recipe.train_images or train_images
+    size = min(recipe.batch_size, images)
+    total = recipe.epochs * (images // size) * size  # whole batches only
     seconds = lines[-1]["seconds"]
     return min(1.0, lines[-1]["images"] / total), lines[-1]["images"] / seconds if seconds else 0.0

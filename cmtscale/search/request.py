@@ -16,6 +16,7 @@ from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError
 from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
+from cmtscale.spec.variant import variant as read_variant
 from cmtscale.train.recipe import LARGEST_SEED, Recipe
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
@@ -72,6 +73,8 @@ class SearchRequest:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.base, str):
+            object.__setattr__(self, "base", read_variant(self.base))
         for name in ("out", "cache_dir"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmtscale.spec import paper
+from cmtscale.spec.errors import VariantError
 from cmtscale.spec.variant import Variant, require_resolution
 
 Number = Any  # int, float, or an array of either with one element per variant
@@ -113,13 +114,18 @@ class Cost:
 def cost(variant: Variant, *, height: int | None = None, width: int | None = None) -> Cost:
     """The exact cost of `variant` on one image, by default at its own resolution.
 
-    Another `height` or `width` (multiples of 32, else `VariantError`) is the cost of running the
-    built network there: the position bias is resized, so `params` stay those of the variant.
+    Another `height` or `width` (legal for its network, else `VariantError`) is the cost of running
+    the built network there: the position bias is resized, so `params` stay those of the variant.
     """
     height = variant.resolution_px if height is None else height
     width = variant.resolution_px if width is None else width
     for side in (height, width):
         require_resolution(side)
+        if side < variant.least_resolution_px:
+            raise VariantError(
+                f"resolution {side} px is too small for the reductions of {variant.name}; "
+                f"use {variant.least_resolution_px} or more"
+            )
     built = variant.resolution_px
     parts = _named_parts(
         grids=_integer_grids(height, width, _reductions(variant)),

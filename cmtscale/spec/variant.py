@@ -71,6 +71,9 @@ class Variant:
         for name in ("resolution_px", "stem_channels", "num_classes", "in_channels"):
             _require_positive_int(name, getattr(self, name))
         require_resolution(self.resolution_px)
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not all(isinstance(stage, Stage) for stage in self.stages):
+            raise VariantError(f"{self.name} has stages that are no Stage; build each with Stage")
         if len(self.stages) != len(paper.STAGE_STRIDES):
             raise VariantError(
                 f"{self.name} has {len(self.stages)} stages; a CMT has {len(paper.STAGE_STRIDES)}"

@@ -25,6 +25,8 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 def set_random_states(state: dict[str, Any], device: torch.device) -> None:
     """Put the generators where `random_states` found them."""
     torch.set_rng_state(state["torch_rng"])
+    if "device_rng" not in state:  # begun on a CPU
+        return
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["device_rng"], device)
     elif device.type == "mps":

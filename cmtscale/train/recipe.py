@@ -15,9 +15,9 @@ LARGEST_SEED = 2**31 - 1  # what every generator in use takes
 Status = Literal["complete", "diverged", "failed"]
 
 
-# Flip and shift slow learning down where an image is seen once or twice, and pay where it is seen
+# Flip and shift slow learning down where an image is seen a few times, and pay where it is seen
 # more often (`results/augmentation`).
-AUGMENTED_EPOCHS = 4
+AUGMENTED_EPOCHS = 5
 
 
 @dataclass(frozen=True, kw_only=True)

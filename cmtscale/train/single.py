@@ -10,11 +10,12 @@ import torch
 
 from cmtscale.atomic import write_text_atomically
 from cmtscale.data.pack import Dataset
-from cmtscale.spec.errors import RequestError
+from cmtscale.spec.errors import CmtscaleError, RequestError
 from cmtscale.spec.variant import Variant
+from cmtscale.train.checkpoint import NAME as CHECKPOINT
 from cmtscale.train.claim import holds_anything, owned
 from cmtscale.train.devices import device_slots
-from cmtscale.train.loop import open_data, test_accuracy, train, training_indices
+from cmtscale.train.loop import METRICS, open_data, test_accuracy, train, training_indices
 from cmtscale.train.recipe import LARGEST_SEED, DataRef, Recipe, Run, RunResult, read_result
 
 RESULT, VARIANT, RUN = "result.json", "variant.toml", "run.json"
@@ -45,6 +46,7 @@ def train_single(
     dataset = open_data(data)
     data = replace(data, content_hash=dataset.content_hash)
     fitted = replace(variant, num_classes=dataset.num_classes, in_channels=dataset.channels)
+    images = len(training_indices(dataset, recipe))  # too few are refused here
     place = torch.device(slots[0])
     recipe = replace(recipe, precision=recipe.precision_on(place.type))
     run = Run(run_id=folder.name, variant=fitted, recipe=recipe, seed=seed, data=data)
@@ -54,8 +56,14 @@ def train_single(
         result = read_result(folder / RESULT, run.fingerprint)
         if result is None:
             if begun is not None:
-                begun(dataset, len(training_indices(dataset, recipe)))
-            result = train(run, device=place, folder=folder, watch=watch)
+                begun(dataset, images)
+            try:
+                result = train(run, device=place, folder=folder, watch=watch)
+            except CmtscaleError:  # the network refuses the batch: another one may begin here
+                if not (folder / CHECKPOINT).exists():
+                    for name in (RUN, VARIANT, METRICS):
+                        (folder / name).unlink(missing_ok=True)
+                raise
             write_text_atomically(folder / RESULT, result.to_json(run.fingerprint))
         accuracy = None
         if result.status == "complete":

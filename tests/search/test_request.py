@@ -204,9 +204,9 @@ def test_images_are_augmented_where_they_are_seen_often_or_as_asked(data: str) -
         return recipe.flip, recipe.shift_fraction
 
     on, off = (True, Recipe.shift_fraction), (False, 0.0)
-    assert augmentation() == augmentation(epochs=3) == off
-    assert augmentation(epochs=4) == augmentation(augment=True) == on
-    assert augmentation(epochs=4, augment=False) == off
+    assert augmentation() == augmentation(epochs=4) == off
+    assert augmentation(epochs=5) == augmentation(augment=True) == on
+    assert augmentation(epochs=5, augment=False) == off
     mine = Recipe(epochs=9, flip=False, shift_fraction=0.2)
     assert augmentation(recipe=mine) == (False, 0.2)
     assert augmentation(recipe=mine, augment=True) == on
@@ -214,8 +214,10 @@ def test_images_are_augmented_where_they_are_seen_often_or_as_asked(data: str) -
 
 
 def test_places_may_be_text_as_on_the_command_line() -> None:
-    request = SearchRequest(budget_macs=4 * G, out="out", cache_dir="cache")  # type: ignore[arg-type]
+    places: dict[str, Any] = {"out": "out", "cache_dir": "cache", "base": "cmt-xs"}
+    request = SearchRequest(budget_macs=4 * G, **places)
     assert (request.out, request.cache_dir) == (Path("out"), Path("cache"))
+    assert request.base == variant("cmt-xs")
 
 
 def test_a_small_data_set_is_augmented() -> None:

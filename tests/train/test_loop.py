@@ -361,7 +361,7 @@ def test_a_bfloat16_run_is_finite_and_near_the_float32_one(make_run):
     low, full = (train_on_cpu(make_run(precision=name)) for name in ("bf16", "fp32"))
     assert low.status == "complete"
     assert low.train_loss != full.train_loss
-    assert low.train_loss == pytest.approx(full.train_loss, rel=0.05)
+    assert low.train_loss == pytest.approx(full.train_loss, rel=0.1)
     assert low.val_loss == pytest.approx(full.val_loss, rel=0.2)
 
 
@@ -418,6 +418,8 @@ def test_a_checkpoint_holds_the_devices_generator_too(name, monkeypatch):
     set_random_states(states, device)
     assert generators[name] == 7
     assert random_states(CPU).keys() == {"torch_rng"}
+    set_random_states(random_states(CPU), device)  # begun on a CPU
+    assert generators[name] == 7
 
 
 def test_metrics_end_before_a_torn_line(tmp_path):

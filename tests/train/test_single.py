@@ -8,7 +8,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from cmtscale.spec.errors import RequestError, ResultsError
+from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.spec.variant import variant
 from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe, RunResult, read_result
@@ -101,6 +101,14 @@ def test_a_folder_of_another_training_is_refused_untouched(single, make_variant,
     with pytest.raises(RequestError, match=rf"holds another training \(its {what} differs\); use"):
         single(tmp_path, **{change: other})
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", [{"train_images": 5}, {"train_images": 60, "batch_size": 1}])
+def test_what_cannot_be_trained_claims_no_folder(single, tmp_path, change):
+    with pytest.raises(CmtscaleError, match=r"5 training images|batch 1 at"):
+        single(tmp_path / "new", recipe=Recipe(epochs=2, **change))
+    assert contents(tmp_path).keys() <= {tmp_path / "new" / ".lock"}
+    assert single(tmp_path / "new")[0].status == "complete"
 
 
 def test_a_training_is_not_gone_on_with_in_another_precision(single, tmp_path, monkeypatch):
