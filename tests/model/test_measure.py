@@ -170,7 +170,7 @@ def test_an_input_that_the_network_cannot_take_is_refused(tiny, height, width):
 
 def test_an_input_with_less_than_one_key_is_refused(tiny):
     coarse = replace(tiny, stages=(*tiny.stages[:3], replace(tiny.stages[3], reduction=2)))
-    with pytest.raises(VariantError, match="multiples of 32, 64 or more; use 64x96"):
+    with pytest.raises(VariantError, match="32 px is too small for the reductions of tiny; use 64"):
         measure(coarse, height=32, width=96)
 
 
