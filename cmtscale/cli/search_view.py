@@ -191,7 +191,7 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
     ]
     if published is not None:
         trained = any(candidate.role == "paper" for candidate in outcome.candidates)
-        name = "the paper's constants" + ("" if trained else ", not trained")
+        name = "the paper's constants" if trained else "the paper's, not trained"
         constants = published.scaling.shares
         shown.append(
             (name, constants, published.phi, published.variant, published.macs, published.stray)
@@ -220,7 +220,9 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
         )
     if published is None:
         out.print("the paper's constants have no variant at this budget: rounding strays too far")
-    if choice.sigma is None:
+    if sum(score.may_win for score in choice.ranking) == 1:
+        out.print("how sure: no other candidate could be chosen; add --trials for more of them")
+    elif choice.sigma is None:
         out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
     else:
         assert choice.probability is not None

@@ -1,5 +1,6 @@
 """The command line: what it prints where, and errors as one line with exit code 2."""
 
+import io
 import json
 import os
 import re
@@ -339,13 +340,50 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     ranked = [line.split()[0] for line in text.splitlines() if line.startswith("c0")][:4]
     assert finished.choice is not None
     assert ranked == [score.candidate for score in finished.choice.ranking]
-    assert re.search(r"the paper's constants(, not trained)?  1.200  1.300  1.150", text)
+    assert re.search(r"the paper's( constants|, not trained)  1.200  1.300  1.150", text)
     assert "how sure: noise between seeds" in text
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text
     assert "No better than guessing" not in text
     print_outcome(replace(finished, guess_accuracy=0.9))
     assert "No better than guessing (the commonest class alone: 90.00 %)" in capsys.readouterr().out
+
+
+def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
+    finished: Outcome, capsys: Capture
+) -> None:
+    from cmtscale.cli.search_view import print_outcome
+
+    choice = finished.choice
+    assert choice is not None
+    ranking = tuple(
+        replace(score, may_win=score.candidate == choice.winner) for score in choice.ranking
+    )
+    print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
+    text = capsys.readouterr().out
+    assert "how sure: no other candidate could be chosen" in text
+    assert "with probability" not in text
+
+
+@pytest.mark.parametrize("width", [60, 70, 80])
+def test_on_a_narrow_terminal_the_choice_is_whole(
+    finished: Outcome, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from cmtscale.cli import search_view
+
+    console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
+    monkeypatch.setattr(search_view, "results", lambda: console)
+    search_view.print_outcome(finished)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    winner = finished.winner
+    assert winner is not None
+    said = " ".join(text.split())
+    assert f"stray {100 * winner.stray:.1f} %, phi {winner.phi:.2f}" in said
+    assert f"dims {'-'.join(map(str, winner.real.dims))}" in said
 
 
 def test_plot_prints_the_files_it_wrote(
