@@ -52,7 +52,10 @@ app.command("cache", short_help="Where packed images are, and clearing it.")(cac
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends in `SystemExit`."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if code == INTERRUPTED:  # a second Ctrl-C would interrupt torch's clean-up, with a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -69,7 +72,6 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _refuse(f"{error.format_message()} (see {_help_command(error)})")
     except (KeyboardInterrupt, typer.Abort):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would hit torch's clean-up
         print("cmtscale: stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `cmtscale … | head`: drop the rest, and end as typer does

@@ -149,6 +149,23 @@ def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
     ]
 
 
+def test_a_second_ctrl_c_does_not_disturb_the_end() -> None:
+    program = """
+import atexit, os, signal
+from cmtscale.cli import app
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+app.app = interrupted
+app.main(["variants"])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert ended.stderr == "cmtscale: stopped; the same command goes on\n"
+
+
 def test_usage_errors_say_where_help_is(refusal: Callable[..., str]) -> None:
     assert refusal("flops", "--colour", "red").endswith("(see cmtscale flops --help)")
 
@@ -176,6 +193,7 @@ def test_ctrl_c_is_exit_code_130_and_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cmtscale.spec.variant.published_variants", interrupt)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # this process goes on
     with pytest.raises(SystemExit) as caught:
         main(["variants"])
     assert caught.value.code == 130
