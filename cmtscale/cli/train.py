@@ -92,9 +92,10 @@ class _View:
         self.images = 0  # of the whole training
 
     def begun(self, dataset: "Dataset", images: int) -> None:
+        from cmtscale.data.batches import images_per_epoch
+
         splits = dataset.splits
-        size = min(self.recipe.batch_size, images)
-        self.images = self.recipe.epochs * (images // size) * size  # whole batches only
+        self.images = self.recipe.epochs * images_per_epoch(images, self.recipe.batch_size)
         augmented = " (augmented)" if self.recipe.shift_fraction else ""
         self.console.print(
             f"{images:,} of {len(splits.train):,} training images{augmented}, "

@@ -59,9 +59,14 @@ def device_split(dataset: Dataset, indices: IntArray, *, device: torch.device) -
     )
 
 
-def batches_per_epoch(split: DeviceSplit, batch_size: int) -> int:
-    """Whole batches in an epoch; one smaller batch if the split has fewer images than that."""
-    return max(1, len(split) // batch_size)
+def batches_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch; one smaller batch if there are fewer images than that."""
+    return max(1, images // batch_size)
+
+
+def images_per_epoch(images: int, batch_size: int) -> int:
+    """The images in an epoch's whole batches."""
+    return batches_per_epoch(images, batch_size) * min(batch_size, images)
 
 
 def epoch_batches(
@@ -96,7 +101,7 @@ def epoch_batches(
             images = _augment(images, mirrored[part], moves_px[part])
         return _to_input(split, images, resolution_px), labels
 
-    return (batch(number) for number in range(batches_per_epoch(split, batch_size)))
+    return (batch(number) for number in range(batches_per_epoch(len(split), batch_size)))
 
 
 def eval_batches(split: DeviceSplit, *, batch_size: int, resolution_px: int) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from optuna.trial import Trial
 
+from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
 from cmtscale.data.sources import parse_source
 from cmtscale.search.candidates import (
@@ -385,7 +386,6 @@ def _part_done(job: Job, train_images: int) -> tuple[float, float]:
         return 0.0, 0.0
     recipe = job.run.recipe
     images = recipe.train_images or train_images
-    size = min(recipe.batch_size, images)
-    total = recipe.epochs * (images // size) * size  # whole batches only
+    total = recipe.epochs * images_per_epoch(images, recipe.batch_size)
     seconds = lines[-1]["seconds"]
     return min(1.0, lines[-1]["images"] / total), lines[-1]["images"] / seconds if seconds else 0.0

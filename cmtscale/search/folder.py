@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from cmtscale.atomic import write_text_atomically
 from cmtscale.data.pack import Dataset
@@ -53,19 +54,15 @@ def require_same_request(folder: Path, settings: Settings) -> None:
 
 def require_same_images(folder: Path, dataset: Dataset) -> None:
     """Raise `ResultsError` if the folder's runs saw other images or splits."""
-    try:
-        described = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    if described["data"]["hash"] != dataset.content_hash:
+    described = _environment(folder)
+    if described and described["data"]["hash"] != dataset.content_hash:
         raise ResultsError(f"the images have changed since the runs in {folder}; use another --out")
 
 
 def require_same_precision(folder: Path, recipe: Recipe, device: str) -> None:
     """Raise `ResultsError` if the folder's runs trained in another precision than here."""
-    try:
-        described = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    described = _environment(folder)
+    if not described:
         return
     before, now = (name.split(":")[0] for name in (described["devices"][0], device))
     if recipe.precision_on(before) != recipe.precision_on(now):
@@ -74,6 +71,15 @@ def require_same_precision(folder: Path, recipe: Recipe, device: str) -> None:
             f"trains in {recipe.precision_on(now)}, which compares nothing; use --device "
             f"{before}, or another --out"
         )
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    """What `environment.json` says, of a search that has begun."""
+    try:
+        described: dict[str, Any] = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return described
 
 
 def recorded_ids(folder: Path) -> set[str]:

@@ -56,7 +56,7 @@ def train(
     optimizer = make_optimizer(model, recipe)
     autocast = make_autocast(recipe, device)
     generator = torch.Generator().manual_seed(run.seed)
-    steps_per_epoch = batches_per_epoch(train_split, recipe.batch_size)
+    steps_per_epoch = batches_per_epoch(len(train_split), recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     batch_images = min(recipe.batch_size, len(train_split))
     progress = _Progress(folder, run.fingerprint, device, began, watch)

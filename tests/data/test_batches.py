@@ -80,7 +80,7 @@ def test_an_epoch_shows_each_image_at_most_once_with_its_own_label(train: Device
     assert (
         [len(labels) for _, labels in batches]
         == [100] * 12
-        == [100] * batches_per_epoch(train, 100)
+        == [100] * batches_per_epoch(len(train), 100)
     )
     pixels = np.concatenate([raw_pixels(train, images) for images, _ in batches])
     labels = torch.cat([labels for _, labels in batches]).numpy()
@@ -94,7 +94,7 @@ def test_an_epoch_shows_each_image_at_most_once_with_its_own_label(train: Device
 def test_a_split_smaller_than_a_batch_is_one_batch(digits: Dataset) -> None:
     split = device_split(digits, digits.splits.train[:30], device=CPU)
     assert [len(labels) for _, labels in epoch(split, batch_size=64)] == [30]
-    assert batches_per_epoch(split, 64) == 1
+    assert batches_per_epoch(len(split), 64) == 1
 
 
 def test_the_same_generator_state_gives_the_same_batches_bitwise(photos: Dataset) -> None:
