@@ -19,6 +19,7 @@ from cmtscale.data.sources import load_data
 from cmtscale.data.splits import IntArray
 from cmtscale.model.cmt import CMT, build
 from cmtscale.spec.errors import DataError
+from cmtscale.train.batch_norm import set_momentum
 from cmtscale.train.checkpoint import (
     load_checkpoint,
     random_states,
@@ -78,6 +79,7 @@ def train(
             factor = lr_factor(step, total_steps, recipe.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak_lr"]
+            set_momentum(model, step)
             with autocast:
                 loss = F.cross_entropy(
                     model(images), labels, label_smoothing=recipe.label_smoothing
