@@ -48,7 +48,7 @@ def predict(
         split, batch_size=batch_size, resolution_px=model.variant.resolution_px
     ):
         with autocast:
-            logits.append(model(images).double().cpu())
+            logits.append(model(images).cpu().double())  # Apple's GPUs have no float64
         labels.append(targets.cpu())
     return torch.cat(logits), torch.cat(labels)
 

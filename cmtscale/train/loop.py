@@ -102,7 +102,7 @@ def train(
                 )
         epoch += 1
         progress.train_seconds += time.perf_counter() - started
-        progress.train_loss = float(torch.stack(losses).double().mean())
+        progress.train_loss = float(torch.stack(losses).cpu().double().mean())
         evaluation = evaluate(model, val_split, batch_size=recipe.batch_size, autocast=autocast)
         if not math.isfinite(evaluation.loss_raw):
             return progress.diverged(f"validation loss not finite after step {step}")

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from cmtscale.data.batches import device_split
 from cmtscale.model.cmt import build
@@ -365,6 +368,66 @@ def test_a_bfloat16_run_is_finite_and_near_the_float32_one(make_run):
     assert low.train_loss != full.train_loss
     assert low.train_loss == pytest.approx(full.train_loss, rel=0.05)
     assert low.val_loss == pytest.approx(full.val_loss, rel=0.2)
+
+
+class NoFloat64(TorchFunctionMode):
+    """The CPU as a device without float64, as Apple's GPUs are.
+
+    Tensors are on the device until `.cpu()` brings them to the host, where float64 is allowed, as
+    is what is computed from them there.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.on_host = WeakIdKeyDictionary()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        from_host = any(tensor in self.on_host for tensor in inputs)
+        out = function(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        if name == "cpu":
+            out = out.view_as(out)  # the device's own tensor stays on it
+            outputs, from_host = [out], True
+        moved = name == "to" and any(isinstance(a, torch.device) for a in (*args, *kwargs.values()))
+        for tensor in outputs:
+            if from_host and not moved:
+                self.on_host[tensor] = True
+            elif tensor.dtype == torch.float64:
+                raise TypeError(f"{name}: the device has no float64")
+        return out
+
+
+def test_a_device_without_float64_trains_and_evaluates(make_run, tmp_path):
+    run = make_run()
+    with NoFloat64():
+        result = train(run, device=CPU, folder=tmp_path)
+        restored = train(run, device=CPU, folder=tmp_path)
+        accuracy = loop.test_accuracy(run, device=CPU, folder=tmp_path)
+    assert untimed(result) == untimed(restored) == untimed(train_on_cpu(run))
+    assert 0 <= accuracy <= 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ones: ones.double(),
+        lambda ones: ones.to(torch.float64),
+        lambda ones: ones.type(torch.float64),
+        lambda ones: ones.sum(dtype=torch.float64),
+        lambda ones: torch.zeros(len(ones), dtype=torch.float64),
+        lambda ones: ones.double().cpu(),
+        lambda ones: ones.cpu().double().to(CPU),
+    ],
+    ids=["double", "to", "type", "sum", "created", "before the move", "after the move"],
+)
+def test_the_pretended_device_refuses_float64(use):
+    with NoFloat64():
+        assert torch.ones(2).cpu().double().mean() == 1.0
+        with pytest.raises(TypeError, match="no float64"):
+            use(torch.ones(2))
 
 
 # ------------------------------------------------------------------------------ the test split
