@@ -4,8 +4,12 @@ Random numbers are drawn on the CPU, once per epoch and always the same amount, 
 and the augmentation depend on neither the device nor the resolution.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +23,8 @@ from cmtscale.data.splits import IntArray
 HELD_FRACTION = 0.25  # of the free device memory: train, val and test still leave room to train
 
 Batch = tuple[Tensor, Tensor]
+Part = TypeVar("Part")
+Gathered = TypeVar("Gathered")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +33,8 @@ class DeviceSplit:
 
     `images` is uint8 (n, side, side, C) on the device if they take less than a quarter of its free
     memory. Otherwise, and always on the CPU, it is None and batches are read from the
-    memory-mapped file, whose pages all workers of a machine share. `labels` lie beside them.
+    memory-mapped file, whose pages all workers of a machine share; for a CUDA device a thread reads
+    one batch ahead. `labels` lie beside them.
     `mean` and `std` are (C,), for pixels in [0, 255].
     """
 
@@ -94,22 +101,44 @@ def epoch_batches(
     moves_px = (moves * (2 * reach_px + 1)).long() - reach_px
     mirrored &= flip and split.dataset.may_flip
 
-    def batch(number: int) -> Batch:
-        part = slice(number * batch_size, (number + 1) * batch_size)
-        images, labels = _select(split, order[part])
-        if flip or reach_px:
-            images = _augment(images, mirrored[part], moves_px[part])
-        return _to_input(split, images, resolution_px), labels
+    parts = [
+        slice(number * batch_size, (number + 1) * batch_size)
+        for number in range(batches_per_epoch(count, batch_size))
+    ]
 
-    return (batch(number) for number in range(batches_per_epoch(len(split), batch_size)))
+    def batches() -> Iterator[Batch]:
+        with closing(_selections(split, [order[part] for part in parts])) as selections:
+            for part, (images, labels) in zip(parts, selections, strict=True):
+                if flip or reach_px:
+                    images = _augment(images, mirrored[part], moves_px[part])
+                yield _to_input(split, images, resolution_px), labels
+
+    return batches()
 
 
 def eval_batches(split: DeviceSplit, *, batch_size: int, resolution_px: int) -> Iterator[Batch]:
     """The whole split in order, without augmentation; the last batch may be smaller."""
     order = torch.arange(len(split), device=split.labels.device)
-    for start in range(0, len(split), batch_size):
-        images, labels = _select(split, order[start : start + batch_size])
-        yield _to_input(split, images, resolution_px), labels
+    with closing(_selections(split, order.split(batch_size))) as selections:
+        for images, labels in selections:
+            yield _to_input(split, images, resolution_px), labels
+
+
+def read_ahead(
+    gather: Callable[[Part], Gathered], parts: Sequence[Part]
+) -> Generator[Gathered, None, None]:
+    """`gather(part)` of each part in order; a thread gathers the next while one is used.
+
+    An error in the thread is raised here, in the place of its part. The thread ends with the
+    iterator, also with one that is closed early.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        following = thread.submit(gather, parts[0])
+        for part in parts[1:]:
+            gathered = following.result()
+            following = thread.submit(gather, part)
+            yield gathered
+        yield following.result()
 
 
 def _read(dataset: Dataset, indices: IntArray) -> npt.NDArray[np.uint8]:
@@ -124,12 +153,34 @@ def _free_bytes(device: torch.device) -> int:
     return 0
 
 
-def _select(split: DeviceSplit, rows: Tensor) -> Batch:
-    """Images (B, side, side, C) uint8 and labels (B,) on the device."""
+def _selections(split: DeviceSplit, parts: Sequence[Tensor]) -> Generator[Batch, None, None]:
+    """The rows of each part: images (B, side, side, C) uint8 and labels (B,) on the device."""
     if split.images is not None:
-        return split.images[rows], split.labels[rows]
+        for rows in parts:
+            yield split.images[rows], split.labels[rows]
+    elif _reads_ahead(split.device):
+        with closing(read_ahead(partial(_gather, split, pinned=True), parts)) as gathered:
+            for images, labels in gathered:
+                yield (
+                    images.to(split.device, non_blocking=True),
+                    labels.to(split.device, non_blocking=True),
+                )
+    else:
+        for rows in parts:
+            images, labels = _gather(split, rows, pinned=False)
+            yield images.to(split.device), labels.to(split.device)
+
+
+def _reads_ahead(device: torch.device) -> bool:
+    """Whether a thread reads and the device copies while it computes: on CUDA alone."""
+    return device.type == "cuda"
+
+
+def _gather(split: DeviceSplit, rows: Tensor, *, pinned: bool) -> Batch:
+    """Images and labels in the host's memory; `pinned`, a GPU copies them by itself."""
     images = torch.from_numpy(_read(split.dataset, split.indices[rows.numpy()]))
-    return images.to(split.device), split.labels[rows].to(split.device)
+    labels = split.labels[rows]
+    return (images.pin_memory(), labels.pin_memory()) if pinned else (images, labels)
 
 
 def _augment(images: Tensor, mirrored: Tensor, moves_px: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Batches: order, augmentation, normalisation and resizing, the same for the same seed."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cmtscale.data import batches as batching
 from cmtscale.data.batches import (
     DeviceSplit,
     batches_per_epoch,
     device_split,
     epoch_batches,
     eval_batches,
+    read_ahead,
 )
 from cmtscale.data.pack import Dataset
 from cmtscale.data.sources import load_data
@@ -219,6 +222,132 @@ def test_resizing_is_bilinear_antialiased_and_keeps_channels_last(
     low, high = (0 - mean) / std, (1 - mean) / std
     assert (images >= low - 1e-5).all()
     assert (images <= high + 1e-5).all()
+
+
+# --- reading ahead, as for CUDA
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Read batches as for CUDA; returns what the thread would have pinned."""
+    tensors: list[Tensor] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        assert threading.current_thread() is not threading.main_thread()
+        tensors.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(batching, "_reads_ahead", lambda _device: True)
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    return tensors
+
+
+def test_batches_read_ahead_equal_the_plain_ones_bitwise(
+    photos: Dataset, pinned: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = device_split(photos, photos.splits.train, device=CPU)
+    settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
+
+    def all_batches() -> list[tuple[Tensor, Tensor]]:
+        evaluated = eval_batches(split, batch_size=9, resolution_px=32)
+        return [*epoch(split, **settings), *evaluated]
+
+    threads = threading.active_count()
+    ahead = all_batches()
+    assert len(pinned) == 2 * len(ahead)
+    assert threading.active_count() == threads
+    monkeypatch.undo()
+    plain = all_batches()
+    assert all(
+        torch.equal(a, b) and torch.equal(x, y) for (a, x), (b, y) in zip(ahead, plain, strict=True)
+    )
+
+
+def test_a_cpu_reads_without_a_thread(train: DeviceSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "read_ahead", None)
+    assert len(epoch(train)) == batches_per_epoch(len(train), 64)
+
+
+def test_one_part_is_gathered_ahead_and_no_more() -> None:
+    gathered: list[int] = []
+    begun = {number: threading.Event() for number in range(4)}
+
+    def gather(number: int) -> int:
+        gathered.append(number)
+        begun[number].set()
+        return 10 * number
+
+    results = []
+    for result in read_ahead(gather, range(4)):
+        results.append(result)
+        if result < 30:
+            assert begun[result // 10 + 1].wait(timeout=10)  # while this one is used
+        assert len(gathered) == min(4, result // 10 + 2)
+    assert results == [0, 10, 20, 30]
+    assert gathered == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("bad", [0, 1, 3])
+def test_an_error_in_the_thread_is_raised_at_its_batch(bad: int) -> None:
+    def gather(number: int) -> int:
+        if number == bad:
+            raise OSError(f"part {number} is unreadable")
+        return number
+
+    threads = threading.active_count()
+    results = []
+    with pytest.raises(OSError, match=f"part {bad} is unreadable"):
+        results.extend(read_ahead(gather, range(4)))
+    assert results == list(range(bad))
+    assert threading.active_count() == threads
+
+
+def test_a_file_that_cannot_be_read_ends_the_epoch_with_its_error(
+    train: DeviceSplit, pinned: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> np.ndarray:
+        raise OSError("the file is gone")
+
+    threads = threading.active_count()
+    monkeypatch.setattr(batching, "_read", read)
+    with pytest.raises(OSError, match="the file is gone"):
+        epoch(train)
+    assert pinned == []
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_the_thread_ends_with_an_abandoned_epoch(
+    train: DeviceSplit, pinned: list[Tensor], taken: int
+) -> None:
+    threads = threading.active_count()
+    batches = epoch_batches(
+        train,
+        batch_size=64,
+        resolution_px=8,
+        generator=torch.Generator(),
+        flip=False,
+        shift_px_fraction=0.0,
+    )
+    for _ in range(taken):
+        next(batches)
+    assert threading.active_count() == threads + bool(taken)
+    del batches
+    assert threading.active_count() == threads
+    assert len(pinned) == (2 * (taken + 1) if taken else 0)
+
+
+@pytest.mark.gpu
+def test_batches_read_ahead_for_a_gpu_equal_those_it_holds(photos: Dataset) -> None:
+    holding = device_split(photos, photos.splits.train, device=torch.device("cuda"))
+    reading = replace(holding, images=None, labels=holding.labels.cpu())
+    images, labels = batching._gather(reading, torch.arange(3), pinned=True)
+    assert images.is_pinned()
+    assert labels.is_pinned()
+    settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
+    for (a, x), (b, y) in zip(epoch(holding, **settings), epoch(reading, **settings), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(x, y)
 
 
 @pytest.mark.gpu
