@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from cmtscale.model.absorbed import AbsorbedIRFFN, Running, aligned
 from cmtscale.spec import paper
 
-Attention = Literal["explicit", "sdpa"]
+Attention = Literal["auto", "explicit", "sdpa"]
+
+# CUDA's memory-efficient kernel takes a learned bias, for head dims that are multiples of this.
+FUSED_HEAD_DIM_STEP = 8
 
 # Regrouped attention has smaller products: at this share of the plain MACs it is the faster one.
 REGROUPING_PAYS = 0.8
@@ -28,6 +31,17 @@ def grid(sequence: Tensor, height: int, width: int) -> Tensor:
     """Tokens (B, N, C) as the channels-last map (B, C, H, W), without a copy."""
     maps: Tensor = sequence.transpose(1, 2).unflatten(2, (height, width))
     return maps
+
+
+def is_fused(attention: Attention, *, device_type: str, head_dim: int) -> bool:
+    """Whether torch's fused attention is called, for tensors on a device of this type.
+
+    "auto" calls it on CUDA where a fast kernel takes the head dim; for others torch has a slow one,
+    and on a CPU explicit attention is faster.
+    """
+    if attention == "auto":
+        return device_type == "cuda" and head_dim % FUSED_HEAD_DIM_STEP == 0
+    return attention == "sdpa"
 
 
 def _is_autocast(device_type: str) -> bool:
@@ -120,7 +134,8 @@ class LightAttention(nn.Module):
     def __init__(self, dim: int, heads: int, reduction: int, attention: Attention) -> None:
         super().__init__()
         self.heads = heads
-        self.scale = (dim // heads) ** -0.5
+        self.head_dim = dim // heads
+        self.scale = self.head_dim**-0.5
         self.attention = attention
         self.reduction = reduction
         if reduction > 1:
@@ -143,7 +158,7 @@ class LightAttention(nn.Module):
             parts = self.qkv(sequence).chunk(3, dim=2)
         split = (part.unflatten(2, (self.heads, -1)) for part in parts)
         q, k, v = (part.transpose(1, 2) for part in split)  # (B, heads, N or M, D)
-        if self.attention == "sdpa":
+        if self._is_fused(sequence):
             mask = bias.to(q.dtype).expand(len(q), -1, -1, -1)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         else:
@@ -152,6 +167,10 @@ class LightAttention(nn.Module):
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
+    def _is_fused(self, sequence: Tensor) -> bool:
+        device_type = sequence.device.type
+        return is_fused(self.attention, device_type=device_type, head_dim=self.head_dim)
+
     def _regroups(self, sequence: Tensor, reduced: Tensor) -> bool:
         """Whether `_regrouped` applies: in training on a CPU, where it saves enough products."""
         _, n, dim = sequence.shape
@@ -159,7 +178,7 @@ class LightAttention(nn.Module):
         plain, regrouped = n * dim + n * m, n * m * self.heads + m * dim  # MACs / 2C of an image
         return (
             self.training
-            and self.attention == "explicit"
+            and not self._is_fused(sequence)
             and regrouped <= REGROUPING_PAYS * plain
             and _allows_fast_pass(sequence, self.q, self.proj)
         )

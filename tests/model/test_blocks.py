@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cmtscale.model.blocks import Block, InvertedResidualFFN, LightAttention
+from cmtscale.model.blocks import Block, InvertedResidualFFN, LightAttention, is_fused
 from cmtscale.model.cmt import build
 from cmtscale.spec.variant import variant
 
@@ -55,6 +55,21 @@ def test_norms_are_absorbed_only_in_plain_cpu_training_on_large_maps():
     assert not model.eval()._absorbs(large)
 
 
+def test_attention_left_to_the_device_is_the_explicit_one_on_a_cpu():
+    sequence, bias = torch.randn(3, 64, 16), torch.randn(2, 64, 4)
+    auto, explicit = (LightAttention(16, 2, 4, name) for name in ("auto", "explicit"))
+    auto.load_state_dict(explicit.state_dict())
+    assert auto._regroups(sequence, sequence[:, :4])
+    for is_training in (True, False):
+        results = []
+        for model in (auto, explicit):
+            model.train(is_training).zero_grad()
+            out = model(sequence, bias, 8, 8)
+            out.square().sum().backward()
+            results.append([out, *(parameter.grad for parameter in model.parameters())])
+        assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3])
 def test_regrouped_attention_gives_the_plain_outputs_gradients_and_statistics(heads):
     plain = LightAttention(6, heads, 2, "explicit").double()
@@ -83,6 +98,28 @@ def test_attention_is_regrouped_only_in_plain_cpu_training_where_it_saves_produc
         assert not model._regroups(many, few)
     assert not LightAttention(8, 2, 4, "sdpa")._regroups(many, few)
     assert not model.eval()._regroups(many, few)
+
+
+@pytest.mark.parametrize(
+    ("attention", "device_type", "head_dim", "fused"),
+    [
+        ("auto", "cuda", 64, True),
+        ("auto", "cuda", 8, True),
+        ("auto", "cuda", 46, False),
+        ("auto", "cuda", 76, False),
+        ("auto", "cpu", 64, False),
+        ("auto", "mps", 64, False),
+        ("auto", "meta", 64, False),
+        ("explicit", "cuda", 64, False),
+        ("explicit", "cpu", 46, False),
+        ("sdpa", "cuda", 46, True),
+        ("sdpa", "cpu", 64, True),
+    ],
+)
+def test_attention_is_fused_by_itself_on_cuda_where_a_fast_kernel_takes_it(
+    attention, device_type, head_dim, fused
+):
+    assert is_fused(attention, device_type=device_type, head_dim=head_dim) == fused
 
 
 def test_the_first_stages_of_cmt_ti_train_regrouped_and_the_last_does_not(monkeypatch):

@@ -58,7 +58,7 @@ def test_every_parameter_gets_a_gradient_and_no_map_is_copied_to_nchw(tiny):
 
 
 def test_sdpa_equals_explicit_attention_and_its_gradients(tiny):
-    explicit = build(tiny).double()
+    explicit = build(tiny, attention="explicit").double()
     fused = build(tiny, attention="sdpa").double()
     fused.load_state_dict(explicit.state_dict())
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
@@ -66,6 +66,57 @@ def test_sdpa_equals_explicit_attention_and_its_gradients(tiny):
         model(images).square().sum().backward()
     for (name, one), other in zip(explicit.named_parameters(), fused.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9), name
+
+
+def test_the_device_decides_in_each_forward_pass_unless_told(tiny, monkeypatch):
+    first, second, third, fourth = tiny.stages
+    mixed = replace(tiny, stages=(first, replace(second, heads=1), replace(third, heads=2), fourth))
+    assert [stage.dim // stage.heads for stage in mixed.stages] == [4, 8, 8, 4]
+    calls = []
+    fused = F.scaled_dot_product_attention
+
+    def counted(query, *inputs, **options):
+        calls.append(query.shape[-1])
+        return fused(query, *inputs, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    images = torch.randn(2, 3, 64, 64)
+    model, explicit = build(mixed).eval(), build(mixed, attention="explicit").eval()
+    explicit.load_state_dict(model.state_dict())
+    expected = model(images)
+    assert calls == []
+    decide = blocks.is_fused
+    monkeypatch.setattr(
+        blocks,
+        "is_fused",
+        lambda attention, *, device_type, head_dim: decide(
+            attention, device_type="cuda" if device_type == "cpu" else "", head_dim=head_dim
+        ),
+    )
+    assert torch.allclose(model(images), expected, atol=1e-5)
+    assert calls == [8] * 3  # two blocks of stage 2, one of stage 3
+    assert torch.equal(explicit(images), expected)
+    assert len(calls) == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("heads", [1, 2])
+def test_attention_left_to_a_gpu_equals_the_explicit_one(tiny, heads):
+    stages = tuple(replace(stage, dim=8 * stage.dim, heads=heads) for stage in tiny.stages)
+    spec = replace(tiny, stages=stages)
+    auto, explicit = (build(spec, attention=name).cuda().eval() for name in ("auto", "explicit"))
+    auto.load_state_dict(explicit.state_dict())
+    images = torch.randn(2, 3, 64, 64, device="cuda")
+    for model in (auto, explicit):
+        model(images).square().sum().backward()
+    for (name, one), other in zip(auto.named_parameters(), explicit.parameters(), strict=True):
+        largest = other.grad.abs().max()  # TF32 in the convolutions leaves three digits
+        assert torch.allclose(one.grad, other.grad, rtol=0, atol=1e-2 * float(largest)), name
+
+
+def test_attention_that_there_is_not_is_refused(tiny):
+    with pytest.raises(VariantError, match="'flash' is not one of auto, explicit, sdpa; use auto"):
+        build(tiny, attention="flash")
 
 
 def test_position_bias_is_resized_over_the_query_grid_then_the_key_grid():
