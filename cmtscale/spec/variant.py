@@ -168,6 +168,15 @@ def published_variants() -> tuple[Variant, ...]:
     return tuple(variant(name) for name in paper.VARIANTS)
 
 
+def network_name(network: Variant) -> str:
+    """`d3.3.12.3-w52-r160`: blocks of each stage, first dim, side in px.
+
+    For people, and to tell networks grown from one base apart; nothing reads it back.
+    """
+    depths = ".".join(map(str, network.depths))
+    return f"d{depths}-w{network.dims[0]}-r{network.resolution_px}"
+
+
 def require_resolution(resolution_px: int) -> None:
     """Raise `VariantError` unless the side is a positive multiple of the coarsest stride, 32."""
     stride = paper.STAGE_STRIDES[-1]

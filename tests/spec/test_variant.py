@@ -10,6 +10,7 @@ from cmtscale.spec.errors import VariantError
 from cmtscale.spec.variant import (
     Stage,
     Variant,
+    network_name,
     published_variants,
     variant,
     variant_from_toml,
@@ -125,3 +126,15 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
         variant("cmt-x")
     with pytest.raises(VariantError, match="cannot be read: No such file"):
         variant(tmp_path / "no.toml")
+
+
+def test_a_network_s_name_is_made_of_its_integers_whatever_it_is_called():
+    small = variant("cmt-s")
+    assert network_name(small) == network_name(replace(small, name="x")) == "d3.3.16.3-w64-r224"
+    for changed in (
+        replace(small, resolution_px=256),
+        replace(small, stages=tuple(replace(s, depth=s.depth + 1) for s in small.stages)),
+        replace(small, stages=tuple(replace(s, dim=2 * s.dim) for s in small.stages)),
+    ):
+        assert network_name(changed) != network_name(small)
+        assert replace(small, name=network_name(changed)).name == network_name(changed)  # legal
