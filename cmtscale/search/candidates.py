@@ -7,27 +7,28 @@ real variant is solved at the budget from the shares that the trained integers s
 import bisect
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmtscale.search.request import Settings
 from cmtscale.spec import paper
 from cmtscale.spec.budget import format_macs
-from cmtscale.spec.cost import cost, smooth_macs
+from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import RequestError
-from cmtscale.spec.scaling import Scaling, Shares, dim_step, implied, resize, scaling_from_shares
-from cmtscale.spec.solve import (
-    BUDGET_TOLERANCE,
-    RESOLUTION_WEIGHT,
-    STRAY_CAP,
-    WIDTH_WEIGHT,
-    Solution,
-    find,
+from cmtscale.spec.lattice import (
+    LatticePoint,
+    dims_of_splits,
+    lattice,
+    point_at,
+    pure_resolution,
+    pure_width,
+    resolution_levels,
 )
-from cmtscale.spec.variant import Variant, nearest_multiple
+from cmtscale.spec.scaling import Scaling, Shares, implied, scaling_from_shares
+from cmtscale.spec.solve import BUDGET_TOLERANCE, STRAY_CAP, Solution, find
+from cmtscale.spec.variant import Variant, network_name
 
 Role = Literal["base", "depth", "width", "resolution", "paper", "compound"]
 TWIN_STRAY_CAP = 0.1  # a twin may misplace a tenth of its cost onto another axis
@@ -81,9 +82,9 @@ def grid(settings: Settings) -> list[Candidate]:
         seen = points
         networks = list(anchors)
         for side, dim1 in points:
-            network = _at_point(settings, side, dim1)
-            if network is not None:
-                networks.append(("compound", network))
+            point = _point_at(settings, side, dim1)
+            if point is not None:
+                networks.append(("compound", point.variant))
         candidates = _make_candidates(settings, networks)
         if len(candidates) <= settings.trials:
             return candidates
@@ -93,24 +94,25 @@ def grid(settings: Settings) -> list[Candidate]:
     )
 
 
-def express(settings: Settings, shares: Shares) -> Variant | None:
-    """The trained network nearest to `shares` among those that integers express at the cost.
+def lattice_candidates(settings: Settings) -> list[Candidate]:
+    """Every candidate on budget: the corners, the paper's constants, and the whole lattice.
 
-    The resolution is rounded to a reachable level, then the first dim, then depth takes what is
-    left. None if the rounding of depth strays too far.
+    What samplers choose among, each network once, always in the same order.
     """
     base, target = settings.trained_base, settings.trained_macs
-    growth = math.log(target / cost(base).macs)  # of the cost; its exponents are near 1, 1.5, 2
-    wanted = base.resolution_px * math.exp(shares.resolution * growth / paper.RESOLUTION_EXPONENT)
-    levels = resolution_levels(base, target)
-    side = min(levels, key=lambda side: abs(math.log(side / wanted)))
-    rest = shares.depth + shares.width
-    split = np.array([shares.width / rest if rest else 0.5])
-    return _at_point(settings, side, int(_dims_at(base, target, side, split)[0]))
+    points = lattice(base, target, stray_cap=_stray_cap(settings))
+    networks = [*_anchors(settings), *(("compound", point.variant) for point in points)]
+    return [candidate for candidate in _make_candidates(settings, networks) if candidate.on_budget]
 
 
-def make_candidate(settings: Settings, name: str, role: Role, trained: Variant) -> Candidate | None:
-    """The candidate that trains `trained`; None if its shares have no variant at the budget."""
+def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidate | None:
+    """The candidate that trains `network`; None if its shares have no variant at the budget.
+
+    Both the candidate and the network it trains are named by the network's integers, so that a
+    network has one name in every search.
+    """
+    name = network_name(network)
+    trained = replace(network, name=name)
     _, raw = implied(settings.trained_base, trained)
     shares = raw.normalised() if role != "base" else raw
     trained_macs = cost(trained).macs
@@ -120,7 +122,7 @@ def make_candidate(settings: Settings, name: str, role: Role, trained: Variant) 
     elif role == "base":
         real, phi, stray = settings.base, 0.0, 0.0
     elif role == "resolution":
-        real = _pure_resolution(settings.base, settings.budget_macs)
+        real = pure_resolution(settings.base, settings.budget_macs)
         phi, _ = implied(settings.base, real)
         stray = 0.0
     else:
@@ -162,7 +164,7 @@ def extreme_networks(settings: Settings) -> tuple[Variant, ...]:
 def largest_resolution(settings: Settings) -> int:
     """The largest side in px that any candidate can be trained at."""
     base, target = settings.trained_base, settings.trained_macs
-    pure = _pure_resolution(base, target).resolution_px
+    pure = pure_resolution(base, target).resolution_px
     return max(*resolution_levels(base, target), base.resolution_px, pure)
 
 
@@ -179,34 +181,15 @@ def require_trainable(settings: Settings) -> None:
             )
 
 
-def resolution_levels(base: Variant, target_macs: float) -> list[int]:
-    """Resolutions between the base's and the target's, both reachable by resolution alone."""
-    stride = paper.STAGE_STRIDES[-1]
-    grows = target_macs >= cost(base).macs
-    levels = []
-    side = base.resolution_px
-    while side >= stride:
-        macs = smooth_macs(base, 1.0, 1.0, side / base.resolution_px)
-        if (
-            (macs > (1 + BUDGET_TOLERANCE) * target_macs)
-            if grows
-            else (macs < (1 - BUDGET_TOLERANCE) * target_macs)
-        ):
-            break
-        levels.append(side)
-        side += stride if grows else -stride
-    return levels
-
-
 def _anchors(settings: Settings) -> list[tuple[Role, Variant]]:
     """The base, each axis alone, and the paper's constants where integers can express them."""
     base, target = settings.trained_base, settings.trained_macs
     anchors: list[tuple[Role, Variant]] = [("base", base)]
-    depth = _at_point(settings, base.resolution_px, base.dims[0])
+    depth = _point_at(settings, base.resolution_px, base.dims[0])
     if depth is not None:
-        anchors.append(("depth", depth))
-    anchors.append(("width", _pure_width(base, target)))
-    anchors.append(("resolution", _pure_resolution(base, target)))
+        anchors.append(("depth", depth.variant))
+    anchors.append(("width", pure_width(base, target)))
+    anchors.append(("resolution", pure_resolution(base, target)))
     published = find(base, Scaling(0.0), target, stray_cap=_stray_cap(settings))
     if published is not None:
         anchors.append(("paper", published.variant))
@@ -214,14 +197,13 @@ def _anchors(settings: Settings) -> list[tuple[Role, Variant]]:
 
 
 def _make_candidates(settings: Settings, networks: list[tuple[Role, Variant]]) -> list[Candidate]:
-    candidates: list[Candidate] = []
+    candidates: dict[str, Candidate] = {}  # networks of one base with one name are the same
     for role, network in networks:
-        if any(network.same_network(known.trained) for known in candidates):
-            continue
-        candidate = make_candidate(settings, f"c{len(candidates):02d}", role, network)
-        if candidate is not None:
-            candidates.append(candidate)
-    return candidates
+        if network_name(network) not in candidates:
+            candidate = make_candidate(settings, role, network)
+            if candidate is not None:
+                candidates[candidate.name] = candidate
+    return list(candidates.values())
 
 
 def _grid_points(settings: Settings, steps: int, stride: int = 1) -> list[tuple[int, int]]:
@@ -235,97 +217,15 @@ def _grid_points(settings: Settings, steps: int, stride: int = 1) -> list[tuple[
     for side in resolution_levels(base, target)[::stride]:
         share = paper.RESOLUTION_EXPONENT * math.log(side / base.resolution_px) / growth
         count = max(1, round(steps * (1 - min(1.0, share))))
-        for dim1 in _dims_at(base, target, side, np.linspace(0.0, 1.0, count + 1)):
+        for dim1 in dims_of_splits(base, target, side, np.linspace(0.0, 1.0, count + 1)):
             points[side, int(dim1)] = None
     return list(points)
 
 
-def _dims_at(
-    base: Variant, target: int, side: int, splits: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """First dims that take the part `splits` of the growth left at `side` px; depth has the rest.
-
-    To the nearest legal dim, but never so far that depth would have to turn back.
-    """
-    resolution = side / base.resolution_px
-    growth = math.log(target / smooth_macs(base, 1.0, 1.0, resolution))  # of the cost
-    # Of sizes: at most 4 times as much, as a quarter of any base's cost scales with its depth.
-    low, high = np.sort([np.zeros(splits.shape), np.full(splits.shape, 4 * growth)], axis=0)
-    for _ in range(15):  # bisection, to far below one rounding
-        middle = (low + high) / 2
-        depth = np.exp((1 - splits) * middle)
-        width = np.exp(splits * middle / paper.WIDTH_EXPONENT)
-        below = smooth_macs(base, depth, width, resolution) < target
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    step = dim_step(base.stages[0].heads, 2)
-    exact = base.dims[0] * np.exp(splits * low / paper.WIDTH_EXPONENT)
-    nearest = np.maximum(np.floor(exact / step + 0.5), 1).astype(np.int64) * step
-    depth = _depth_at(base, target, nearest, side)
-    turned_back = (depth < 1) if growth > 0 else (depth > 1)
-    back = step if growth > 0 else -step
-    dims: NDArray[np.int64] = np.maximum(nearest - turned_back * back, step)
-    return dims
-
-
-def _at_point(settings: Settings, side: int, dim1: int) -> Variant | None:
-    """The network at this resolution and first dim with the depths that cost the target."""
+def _point_at(settings: Settings, side: int, dim1: int) -> LatticePoint | None:
     base, target = settings.trained_base, settings.trained_macs
-    depth = float(_depth_at(base, target, np.array([dim1]), side)[0])
-    if depth <= 0:
-        return None
-    shares = Shares(
-        depth=math.log(depth),
-        width=paper.WIDTH_EXPONENT * math.log(dim1 / base.dims[0]),
-        resolution=paper.RESOLUTION_EXPONENT * math.log(side / base.resolution_px),
-    )
-    if shares.total == 0:
-        return None
-    scaling = scaling_from_shares(0.0, shares.scaled(1 / shares.total).normalised())
-    solution = find(base, scaling, target, stray_cap=_stray_cap(settings))
-    return solution.variant if solution else None
-
-
-def _depth_at(
-    base: Variant, target: int, dim1: NDArray[np.int64], side: int
-) -> NDArray[np.float64]:
-    """Depth factors that cost `target` at these first dims; MACs are linear in depth."""
-    width, resolution = dim1 / base.dims[0], side / base.resolution_px
-    fixed = smooth_macs(base, 0.0, width, resolution)
-    blocks = smooth_macs(base, 1.0, width, resolution) - fixed
-    factors: NDArray[np.float64] = (target - fixed) / blocks
-    return factors
+    return point_at(base, target, side, dim1, stray_cap=_stray_cap(settings))
 
 
 def _stray_cap(settings: Settings) -> float:
     return TWIN_STRAY_CAP if settings.proxy else STRAY_CAP
-
-
-def _pure_width(base: Variant, target: int) -> Variant:
-    step = dim_step(base.stages[0].heads, 2)
-    guess = nearest_multiple(base.dims[0] * (target / cost(base).macs) ** (1 / WIDTH_WEIGHT), step)
-    networks = [
-        _named(base, dim1=dim1, side=base.resolution_px)
-        for dim1 in range(max(step, guess - 4 * step), guess + 5 * step, step)
-    ]
-    return _nearest_in_cost(networks, target)
-
-
-def _pure_resolution(base: Variant, target: int) -> Variant:
-    stride = paper.STAGE_STRIDES[-1]
-    growth = (target / cost(base).macs) ** (1 / RESOLUTION_WEIGHT)
-    guess = nearest_multiple(base.resolution_px * growth, stride)
-    least = base.least_resolution_px
-    networks = [
-        _named(base, dim1=base.dims[0], side=side)
-        for side in range(max(least, guess - stride), max(least, guess + stride) + 1, stride)
-    ]
-    return _nearest_in_cost(networks, target)
-
-
-def _nearest_in_cost(networks: list[Variant], target: int) -> Variant:
-    return min(networks, key=lambda network: abs(math.log(cost(network).macs / target)))
-
-
-def _named(base: Variant, *, dim1: int, side: int) -> Variant:
-    name = f"{base.name}-{dim1}-{side}px"
-    return resize(base, name=name, dim1=dim1, depths=base.depths, resolution_px=side)

@@ -231,7 +231,7 @@ def make_plan(
 
 
 def run_id(candidate: Candidate, seed: int) -> str:
-    """`r1-c03-s0`: rung, candidate, seed."""
+    """`r1-d3.3.12.3-w22-r64-s0`: rung, candidate, seed."""
     return f"r{RUNG}-{candidate.name}-s{seed}"
 
 
@@ -353,13 +353,17 @@ class _Driver:
 
     def _progress(self, waiting: list[tuple[Candidate, int]], executor: Executor) -> Progress:
         rows = self.store.rows()
-        candidates = {candidate.name: candidate for candidate in self.candidates}
+        candidates = {
+            run_id(candidate, seed): candidate
+            for candidate in self.candidates
+            for seed in range(self.settings.seeds)
+        }
         running, speed, left = [], 0.0, sum(self._estimate(c) for c, _ in waiting)
         for job in executor.running():
             part, images_per_second = _part_done(job, len(self.plan.dataset.splits.train))
             running.append((job.run.run_id, part))
             speed += images_per_second
-            candidate = candidates[job.run.run_id.split("-")[1]]
+            candidate = candidates[job.run.run_id]
             left += (1 - part) * self._estimate(candidate)
         correction = self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
         choice = choose(rows)

@@ -11,9 +11,10 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
 
-from cmtscale.search.candidates import Candidate, express, make_candidate
+from cmtscale.search.candidates import Candidate, lattice_candidates
 from cmtscale.search.request import Settings
 from cmtscale.search.store import SPACE, Row, Store
+from cmtscale.spec.lattice import nearest
 from cmtscale.spec.scaling import Shares
 
 GENERATION = 8  # fixed, so that a search does not depend on the number of workers
@@ -89,15 +90,12 @@ def _new_candidates(
     settings: Settings, points: list[list[float]], known: list[Candidate]
 ) -> list[Candidate]:
     """The candidates of a generation that are not known yet, at most as many as are wanted."""
+    lattice = lattice_candidates(settings)
     new: list[Candidate] = []
     for u, v in points:
-        trained = express(settings, shares_of(u, v))
-        if trained is None or len(known) >= settings.trials:
-            continue
-        if any(trained.same_network(candidate.trained) for candidate in known):
-            continue
-        candidate = make_candidate(settings, f"c{len(known):02d}", "compound", trained)
-        if candidate is not None:
-            known.append(candidate)
-            new.append(candidate)
+        candidate = nearest(lattice, shares_of(u, v), excluded=known)
+        if candidate is None or len(known) >= settings.trials:
+            break
+        known.append(candidate)
+        new.append(candidate)
     return new

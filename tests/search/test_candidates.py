@@ -12,21 +12,20 @@ from hypothesis import strategies as st
 
 from cmtscale.search.candidates import (
     Candidate,
-    express,
     extreme_networks,
     grid,
     largest_resolution,
-    make_candidate,
+    lattice_candidates,
     paper_solution,
-    resolution_levels,
 )
 from cmtscale.search.request import SearchRequest, Settings, resolve
 from cmtscale.search.samplers import point_of, shares_of
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import RequestError
+from cmtscale.spec.lattice import nearest, resolution_levels
 from cmtscale.spec.scaling import Shares, implied
 from cmtscale.spec.solve import solve
-from cmtscale.spec.variant import variant
+from cmtscale.spec.variant import network_name, variant
 
 G = 1_000_000_000
 BUDGETS = st.floats(math.log(0.65 * G), math.log(40 * G)).map(lambda log: round(math.exp(log)))
@@ -44,6 +43,15 @@ def by_role(candidates: list[Candidate]) -> dict[str, Candidate]:
     return {candidate.role: candidate for candidate in candidates if candidate.role != "compound"}
 
 
+def require_each_network_once(candidates: list[Candidate]) -> None:
+    """Each trained network once, and each under a name of its own."""
+    networks = [replace(candidate.trained, name="x") for candidate in candidates]
+    assert max(Counter(networks).values()) == 1
+    assert len({candidate.name for candidate in candidates}) == len(candidates)
+    for candidate in candidates:
+        assert candidate.name == candidate.trained.name == network_name(candidate.trained)
+
+
 @pytest.mark.parametrize("proxy", [True, False])
 @hypothesis_settings(max_examples=5, deadline=None)
 @given(budget=BUDGETS, trials=st.integers(8, 20))
@@ -56,9 +64,6 @@ def test_every_grid_is_on_budget_distinct_and_no_larger_than_asked(
     except RequestError:  # too few trials for this budget
         return
     assert 1 <= len(candidates) <= trials
-    assert [candidate.name for candidate in candidates] == [
-        f"c{number:02d}" for number in range(len(candidates))
-    ]
     for candidate in candidates:
         assert candidate.macs == cost(candidate.real).macs
         assert candidate.trained_macs == cost(candidate.trained).macs
@@ -75,9 +80,9 @@ def test_every_grid_is_on_budget_distinct_and_no_larger_than_asked(
             assert candidate.shares.total == pytest.approx(1)
             assert min(astuple(candidate.shares)) >= 0
         assert candidate.trained.resolution_px >= (64 if proxy else 32)
-    networks = [replace(candidate.trained, name="x") for candidate in candidates]
-    assert max(Counter(networks).values()) == 1
-    assert largest_resolution(found) >= max(network.resolution_px for network in networks)
+    require_each_network_once(candidates)
+    sides = [candidate.trained.resolution_px for candidate in candidates]
+    assert largest_resolution(found) >= max(sides)
 
 
 def test_more_trials_make_the_grid_finer_until_integers_express_no_more() -> None:
@@ -155,16 +160,6 @@ def test_a_shrinking_search_has_only_smaller_networks() -> None:
             assert candidate.phi < 0
 
 
-def test_resolution_levels_reach_from_the_base_to_resolution_alone() -> None:
-    base = resolved().trained_base
-    levels = resolution_levels(base, 6.25 * cost(base).macs)
-    assert levels[0] == 64
-    assert levels == list(range(64, levels[-1] + 1, 32))
-    assert cost(replace(base, resolution_px=levels[-1])).macs <= 6.4 * cost(base).macs
-    assert cost(replace(base, resolution_px=levels[-1] + 32)).macs > 6.25 * cost(base).macs
-    assert len(levels) >= 3  # two steps of resolution are what a twin base is chosen for
-
-
 def test_the_extreme_networks_are_the_base_and_the_corners() -> None:
     found = resolved()
     roles = by_role(grid(found))
@@ -174,38 +169,75 @@ def test_the_extreme_networks_are_the_base_and_the_corners() -> None:
 
 
 @pytest.mark.parametrize("proxy", [True, False])
-@hypothesis_settings(max_examples=60, deadline=None)
-@given(u=st.floats(0, 1), v=st.floats(0, 1), budget=BUDGETS)
-def test_any_point_is_a_network_at_the_trained_budget_or_none(
-    proxy: bool, u: float, v: float, budget: int
-) -> None:
+@hypothesis_settings(max_examples=5, deadline=None)
+@given(budget=BUDGETS)
+def test_samplers_choose_among_all_networks_at_the_budget(proxy: bool, budget: int) -> None:
     found = resolved(budget_macs=budget, proxy=proxy)
-    network = express(found, shares_of(u, v))
-    if network is None:
-        return
     base = found.trained_base
-    assert off(cost(network).macs, found.trained_macs) <= 0.02
-    assert network.resolution_px in resolution_levels(base, found.trained_macs)
-    assert all(stage.dim % stage.heads == 0 for stage in network.stages)
-    assert [stage.reduction for stage in network.stages] == [s.reduction for s in base.stages]
-    candidate = make_candidate(found, "c00", "compound", network)
-    if candidate is not None:
+    candidates = lattice_candidates(found)
+    require_each_network_once(candidates)
+    for candidate in candidates:
+        network = candidate.trained
         assert candidate.on_budget
+        assert off(cost(network).macs, found.trained_macs) <= 0.02
         assert candidate.stray <= 0.3
+        assert candidate.shares.total == pytest.approx(1)
+        assert all(stage.dim % stage.heads == 0 for stage in network.stages)
+        assert [stage.reduction for stage in network.stages] == [s.reduction for s in base.stages]
+        if candidate.role == "compound":
+            assert network.resolution_px in resolution_levels(base, found.trained_macs)
+    assert lattice_candidates(found) == candidates  # in the same order
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+@pytest.mark.parametrize("trials", [9, 20, 500])
+def test_every_candidate_of_a_grid_at_the_budget_is_one_for_samplers(
+    proxy: bool, trials: int
+) -> None:
+    found = resolved(trials=trials, proxy=proxy, data="fashion-mnist")
+    candidates = lattice_candidates(found)
+    for candidate in grid(found):
+        assert (candidate in candidates) == candidate.on_budget
+
+
+def test_a_candidate_has_one_name_and_one_network_in_every_search() -> None:
+    coarse, fine, tour = (
+        {candidate.name: candidate.trained for candidate in grid(settings)}
+        for settings in (
+            resolved(trials=9, data="fashion-mnist"),
+            resolved(trials=500, data="fashion-mnist"),
+            resolved(trials=9),
+        )
+    )
+    assert coarse.keys() <= fine.keys()
+    for names in (coarse, tour):
+        assert names.keys() & fine.keys() >= {"d1.1.4.1-w8-r64"}  # the base
+        for name in names.keys() & fine.keys():
+            assert names[name] == fine[name]
+
+
+def test_samplers_see_the_corners_and_the_paper_s_constants_by_their_roles() -> None:
+    found = resolved(proxy=False)
+    roles = by_role(lattice_candidates(found))
+    for role, candidate in by_role(grid(found)).items():
+        if candidate.on_budget:
+            assert roles[role] == candidate
+    assert {"depth", "width", "paper"} <= roles.keys()
+    assert "base" not in roles
 
 
 def test_most_of_the_triangle_is_expressed_near_where_it_was_asked() -> None:
     found = resolved(proxy=False)
+    candidates = lattice_candidates(found)
     distances = []
     for step in range(1, 10):
         for other in range(1, 10):
             asked = shares_of(step / 10, other / 10)
-            network = express(found, asked)
-            if network is not None:
-                _, shares = implied(found.base, network)
-                both = zip(astuple(asked), astuple(shares), strict=True)
-                distances.append(max(abs(a - b) for a, b in both))
-    assert len(distances) >= 70
+            network = nearest(candidates, asked)
+            assert network is not None
+            _, shares = implied(found.base, network.trained)
+            both = zip(astuple(asked), astuple(shares), strict=True)
+            distances.append(max(abs(a - b) for a, b in both))
     assert sorted(distances)[len(distances) // 2] < 0.15
 
 
