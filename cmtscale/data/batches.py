@@ -119,7 +119,14 @@ def epoch_batches(
 def eval_batches(split: DeviceSplit, *, batch_size: int, resolution_px: int) -> Iterator[Batch]:
     """The whole split in order, without augmentation; the last batch may be smaller."""
     order = torch.arange(len(split), device=split.labels.device)
-    with closing(_selections(split, order.split(batch_size))) as selections:
+    yield from plain_batches(split, order.split(batch_size), resolution_px=resolution_px)
+
+
+def plain_batches(
+    split: DeviceSplit, parts: Sequence[Tensor], *, resolution_px: int
+) -> Iterator[Batch]:
+    """A batch of each part, rows of the split on the device of its labels; not augmented."""
+    with closing(_selections(split, parts)) as selections:
         for images, labels in selections:
             yield _to_input(split, images, resolution_px), labels
 

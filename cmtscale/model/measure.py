@@ -13,15 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmtscale.model.cmt import CMT, build
+from cmtscale.model.quiet_fvcore import ActivationCountAnalysis, FlopCountAnalysis
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CountError
 from cmtscale.spec.variant import Variant
-
-with warnings.catch_warnings():
-    # fvcore 0.1.5 calls torch.jit.script on import, deprecated since torch 2.12
-    warnings.filterwarnings("ignore", "`torch.jit", category=FutureWarning)
-    warnings.filterwarnings("ignore", "`torch.jit", category=DeprecationWarning)
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
 LARGEST_MEASURED = 4e9  # numbers (params and activations) that a traced network may hold
 MULTIPLY_ADDS = ("conv", "linear", "matmul", "attention")

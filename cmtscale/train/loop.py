@@ -19,14 +19,14 @@ from cmtscale.data.sources import load_data
 from cmtscale.data.splits import IntArray
 from cmtscale.model.cmt import CMT, build
 from cmtscale.spec.errors import DataError
-from cmtscale.train.batch_norm import set_momentum
+from cmtscale.train.batch_norm import estimate_statistics, set_momentum
 from cmtscale.train.checkpoint import (
     load_checkpoint,
     random_states,
     save_checkpoint,
     set_random_states,
 )
-from cmtscale.train.evaluate import evaluate
+from cmtscale.train.evaluate import Evaluation, evaluate
 from cmtscale.train.optimizer import lr_factor, make_optimizer
 from cmtscale.train.recipe import DataRef, Recipe, Run, RunResult
 
@@ -63,6 +63,10 @@ def train(
     progress = _Progress(folder, run.fingerprint, device, began, watch)
     epoch = progress.restore(model, optimizer, generator)
     step = epoch * steps_per_epoch
+
+    def score() -> Evaluation:
+        estimate_statistics(model, train_split, autocast=autocast)
+        return evaluate(model, val_split, batch_size=recipe.batch_size, autocast=autocast)
 
     evaluation = None
     while epoch < recipe.epochs:
@@ -103,7 +107,7 @@ def train(
         epoch += 1
         progress.train_seconds += time.perf_counter() - started
         progress.train_loss = float(torch.stack(losses).cpu().double().mean())
-        evaluation = evaluate(model, val_split, batch_size=recipe.batch_size, autocast=autocast)
+        evaluation = score()
         if not math.isfinite(evaluation.loss_raw):
             return progress.diverged(f"validation loss not finite after step {step}")
         progress.log(
@@ -114,7 +118,7 @@ def train(
         )
         progress.save(model, optimizer, generator, epoch, step)
     if evaluation is None:  # killed between the last checkpoint and the result
-        evaluation = evaluate(model, val_split, batch_size=recipe.batch_size, autocast=autocast)
+        evaluation = score()
     return RunResult(
         status="complete",
         val_loss=evaluation.loss,
