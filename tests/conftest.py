@@ -1,16 +1,17 @@
 """One tiny search, finished once per test run, that several folders of tests look at."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cmtscale.spec.variant import Stage, Variant
 
 if TYPE_CHECKING:
+    from cmtscale.record.row import Row
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest
 
@@ -34,6 +35,60 @@ def tiny_base() -> Variant:
         num_classes=10,
         in_channels=1,
     )
+
+
+@pytest.fixture(scope="session")
+def make_row() -> "Callable[..., Row]":
+    """A complete run's row; `make_row(candidate="b", seed=1)` names the run after what it is."""
+    from cmtscale.record.result import SCORING
+    from cmtscale.record.row import Row
+
+    def make(**changes: Any) -> Row:
+        is_complete = changes.get("status", "complete") == "complete"
+        values: dict[str, Any] = {
+            "candidate": "d3-3-12-3_w52_r192",
+            "alpha": 1.2,
+            "beta": 1.3,
+            "gamma": 1.15,
+            "phi": 1.5,
+            "macs": 4_000_000_000,
+            "params": 25_000_000,
+            "proxy_macs": 15_000_000,
+            "resolution_px": 192,
+            "dims": (52, 104, 208, 416),
+            "depths": (3, 3, 12, 3),
+            "seed": 0,
+            "epochs": 2,
+            "train_images": 1000,
+            "val_loss": 0.5 if is_complete else None,
+            "val_loss_raw": 0.6 if is_complete else None,
+            "val_accuracy": 0.8 if is_complete else None,
+            "train_loss": 0.9 if is_complete else None,
+            "images_per_second": 640.0 if is_complete else None,
+            "seconds": 12.5,
+            "status": "complete",
+            "cause": "",
+            "role": "grid",
+            "on_budget": True,
+            "stray": 0.03,
+            "activations": 13_000_000,
+            "proxy_params": 230_000,
+            "proxy_resolution_px": 64,
+            "proxy_dims": (8, 16, 32, 64),
+            "proxy_depths": (1, 1, 4, 1),
+            "temperature": 1.1 if is_complete else None,
+            "asked": 0,
+            "asked_after": 0,
+            "asked_by": "grid",
+            "scoring": SCORING,
+            "identity": "0123456789abcdef",
+            **changes,
+        }
+        horizon = f"{values['epochs']}x{values['train_images']}"
+        run_id = f"{values['candidate']}-{horizon}-s{values['seed']}"
+        return Row(**{"run_id": run_id, **values})
+
+    return make
 
 
 @pytest.fixture(scope="session")

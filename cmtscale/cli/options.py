@@ -19,6 +19,10 @@ CacheDir = Annotated[
     typer.Option(help="Where packed images are kept ($CMTSCALE_CACHE; see `cmtscale cache`)."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
+SplitSeed = Annotated[
+    int | None,
+    typer.Option(help="Draws validation and test images where the data set gives none; 0."),
+]
 
 ALPHA, BETA, GAMMA = paper.ALPHA, paper.BETA, paper.GAMMA
 

@@ -27,8 +27,8 @@ def scale(
     """Scale a variant by phi, or to a budget, along alpha, beta, gamma."""
     from dataclasses import replace
 
-    from cmtscale.atomic import write_text_atomically
     from cmtscale.cli.console import messages, results, thousands
+    from cmtscale.record.files import write_text_atomically
     from cmtscale.spec.budget import parse_macs
     from cmtscale.spec.cost import cost
     from cmtscale.spec.errors import RequestError, ScalingError

@@ -1,20 +1,31 @@
 """`cmtscale search`: from a budget to the CMT to train."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device
+from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device, SplitSeed
+
+if TYPE_CHECKING:
+    from cmtscale.search.request import SearchRequest
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
 
 
 def search(
-    budget: Annotated[str, typer.Option(help="MACs of the network: 4.0G, 600M, 4e9.")],
+    budget: Annotated[
+        str | None, typer.Option(help="MACs of the network: 4.0G, 600M, 4e9.")
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Repeat or extend the search in this folder; flags override."),
+    ] = None,
     data: Annotated[
-        str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
-    ] = "digits",
+        str | None,
+        typer.Option(help="digits (default), fashion-mnist, cifar10, cifar100 or folder:PATH."),
+    ] = None,
+    split_seed: SplitSeed = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -23,20 +34,23 @@ def search(
         ),
     ] = None,
     sampler: Annotated[
-        Sampler, typer.Option(help="A fixed grid, or points that Optuna asks for.")
-    ] = "grid",
+        Sampler | None,
+        typer.Option(help="A fixed grid (default), or points that Optuna asks for."),
+    ] = None,
     trials: Annotated[
-        int, typer.Option(help="At most so many candidates; 0: 9 twins on digits, else 20.")
-    ] = 0,
+        int | None, typer.Option(help="At most so many candidates; by default 20 (digits: 9).")
+    ] = None,
     proxy: Annotated[
-        bool, typer.Option(help="Train small twins with the same shares, or the real variants.")
-    ] = True,
+        bool | None,
+        typer.Option(help="Train small twins with the same shares, or the real variants."),
+    ] = None,
     proxy_macs: Annotated[
         str | None, typer.Option(help="MACs of a twin; by default 6.25 x its base or more.")
     ] = None,
     epochs: Annotated[
-        int, typer.Option(help="Epochs of each run; 0: until 25,600 images are seen (digits: 3).")
-    ] = 0,
+        int | None,
+        typer.Option(help="Epochs of each run; by default 25,600 images are seen (digits: 3)."),
+    ] = None,
     train_images: Annotated[
         int | None, typer.Option(help="Train on a fixed part of the training split; 0: all.")
     ] = None,
@@ -44,10 +58,10 @@ def search(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     augment: Annotated[
         bool | None,
-        typer.Option(help="Flip and shift the images; by default from 5 epochs on."),
+        typer.Option(help="Flip and shift the images; by default on small data sets."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each candidate.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Of the sampler and of the data splits.")] = 0,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each candidate; 1.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler; 0.")] = None,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Runs at a time; 0: one per core or per GPU.")] = 0,
     out: Annotated[
@@ -58,37 +72,39 @@ def search(
 ) -> None:
     """Search for the CMT to train at a budget with short proxy trainings.
 
-    The same command again goes on where it was stopped.
+    The same command again goes on where it was stopped; with more seeds, trials or epochs it goes
+    on in the same folder.
     """
     from cmtscale.data.sources import one_spelling
     from cmtscale.spec.budget import parse_macs
+    from cmtscale.spec.errors import RequestError
     from cmtscale.spec.variant import variant
 
-    budget_macs = parse_macs(budget)
-    data = one_spelling(data)
-    origin = variant(base) if base else None
-    from cmtscale.search.request import SearchRequest
-
-    request = SearchRequest(
-        budget_macs=budget_macs,
-        data=data,
-        base=origin,
-        sampler=sampler,
-        trials=trials,
-        proxy=proxy,
-        proxy_macs=parse_macs(proxy_macs) if proxy_macs else 0,
-        epochs=epochs,
-        train_images=train_images,
-        batch_size=batch_size,
-        lr=lr,
-        augment=augment,
-        seeds=seeds,
-        seed=seed,
-        device=device,
-        workers=workers,
-        out=out,
-        cache_dir=cache_dir,
-    )
+    asked: dict[str, Any] = {
+        "budget_macs": None if budget is None else parse_macs(budget),
+        "data": None if data is None else one_spelling(data),
+        "split_seed": split_seed,
+        "base": None if base is None else variant(base),
+        "sampler": sampler,
+        "trials": trials,
+        "proxy": proxy,
+        "proxy_macs": None if proxy_macs is None else parse_macs(proxy_macs),
+        "epochs": epochs,
+        "train_images": train_images,
+        "batch_size": batch_size,
+        "lr": lr,
+        "augment": augment,
+        "seeds": seeds,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "out": out,
+        "cache_dir": cache_dir,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if from_ is None and budget is None:
+        raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
+    request = _request(from_, asked)
     from cmtscale.cli.search_view import make_view, print_outcome
     from cmtscale.search.driver import search as run_search
 
@@ -98,3 +114,19 @@ def search(
         print_outcome(outcome)
         if outcome.choice is None:
             raise typer.Exit(1)
+
+
+def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
+    """The request of the flags, over that of the folder's search if there is a folder."""
+    from dataclasses import replace
+
+    from cmtscale.search.open import stored_settings
+    from cmtscale.search.request import SearchRequest
+    from cmtscale.spec.errors import RequestError
+
+    if folder is None:
+        return SearchRequest(**asked)
+    stored = stored_settings(folder)
+    if stored is None:
+        raise RequestError(f"{folder} holds no search; give --from a folder with a request.toml")
+    return replace(stored.as_request(), out=folder, **asked)

@@ -12,16 +12,21 @@ from rich.table import Table
 from rich.text import Text
 
 from cmtscale.cli.console import Column, duration, messages, print_table, results
+from cmtscale.data.batches import batches_per_epoch
+from cmtscale.record.folder import TEST_READS
+from cmtscale.record.row import Row
+from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.driver import Progress
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
-from cmtscale.search.store import Row
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
+from cmtscale.train.recipe import AUGMENTED_EPOCHS
 
 OFF_BUDGET = "* cannot be chosen: it, or its twin, is off the budget, or it diverged with a seed"
 PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
+FEW_STEPS = 100  # below, a training has hardly begun
 
 
 class View:
@@ -39,14 +44,14 @@ class View:
         self.console.print(text, markup=False)
 
     def ended(self, row: Row) -> None:
-        if row["status"] == "complete":
-            told = (
-                f"loss {row['val_loss']:.4f}  accuracy {100 * row['val_accuracy']:.2f} %  "
-                f"{row['images_per_second']:.0f} img/s  {duration(row['seconds'])}"
-            )
+        if row.val_loss is None or row.val_accuracy is None or row.images_per_second is None:
+            result = f"{row.status}: {row.cause}"
         else:
-            told = f"{row['status']}: {row['cause']}"
-        self.console.print(f"{row['run_id']}  {row['role']:<10}  {told}", markup=False)
+            result = (
+                f"loss {row.val_loss:.4f}  accuracy {100 * row.val_accuracy:.2f} %  "
+                f"{row.images_per_second:.0f} img/s  {duration(row.seconds)}"
+            )
+        self.console.print(f"{row.run_id}  {row.role:<10}  {result}", markup=False)
 
     def progressed(self, progress: Progress) -> None:
         if self.live is not None:
@@ -104,14 +109,25 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"(gamma) says nothing about larger images"
         )
     recipe = settings.recipe
-    images = recipe.train_images or len(data.splits.train)
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
     augmented = ", augmented" if recipe.flip or recipe.shift_fraction else ""
     console.print(
-        f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of {images:,} images"
-        f"{augmented}, {_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
+        f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of "
+        f"{recipe.train_images:,} images in batches of {recipe.batch_size}{augmented}, "
+        f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; about {duration(plan.total_seconds)} from now"
     )
+    steps = recipe.epochs * batches_per_epoch(recipe.train_images, recipe.batch_size)
+    if steps < FEW_STEPS:
+        console.print(
+            f"[bold]warning[/bold]: a training of {steps} steps has hardly begun, and its ranking "
+            f"says little; use --epochs or a smaller --batch-size for {FEW_STEPS} steps or more"
+        )
+    if recipe.epochs >= AUGMENTED_EPOCHS and not augmented:
+        console.print(
+            f"each image is seen {recipe.epochs} times without augmentation; --augment usually "
+            f"pays from {AUGMENTED_EPOCHS} times on"
+        )
     console.print(f"results in {plan.folder}", markup=False)
 
 
@@ -119,9 +135,9 @@ def print_outcome(outcome: Outcome) -> None:
     """The ranking, the choice with how sure it is, and the paper's constants beside it."""
     out = results()
     settings, choice, winner = outcome.settings, outcome.choice, outcome.winner
-    failed = [row for row in outcome.rows if row["status"] != "complete"]
-    for row in failed:
-        messages().print(f"{row['run_id']} {row['status']}: {row['cause']}", markup=False)
+    for row in current(outcome.rows, settings.horizon):
+        if row.status != "complete":
+            messages().print(f"{row.run_id} {row.status}: {row.cause}", markup=False)
     if choice is None or winner is None:
         out.print("no run on the budget ended: there is nothing to choose from")
         return
@@ -148,16 +164,14 @@ def print_outcome(outcome: Outcome) -> None:
             score.role,
             *_share_cells(candidate),
             str(candidate.trained.resolution_px),
-            f"{score.loss:.4f}",
-            "–" if score.spread is None else f"{score.spread:.4f}",
-            f"{100 * score.accuracy:.2f} %",
-            f"{score.images_per_second:.0f}",
+            *_score_cells(score),
             format_macs(candidate.macs),
             f"{100 * candidate.stray:.1f} %",
         )
         rows.append(cells)
+    is_choice = choice.verdict == "choice"
     winners = [row for row, score in enumerate(choice.ranking) if score.candidate == winner.name]
-    print_table(out, columns, rows, bold=winners)
+    print_table(out, columns, rows, bold=winners if is_choice else ())
     out.print(
         "val loss: cross-entropy after fitting one temperature, lower is better; px, loss and "
         f"speed are of what was trained, MACs and stray of the real network. {OFF_BUDGET}."
@@ -175,7 +189,8 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
     choice, winner, published = outcome.choice, outcome.winner, outcome.paper
     assert choice is not None
     assert winner is not None
-    what = "best on the budget" if outcome.settings.tour else "choice"
+    is_choice = choice.verdict == "choice" and not outcome.settings.tour
+    what = "choice" if is_choice else "lowest loss on the budget"
     columns = [
         Column(what),
         *(Column(name) for name in ("alpha", "beta", "gamma")),
@@ -232,15 +247,21 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
             f"freedom), best at this training length with probability "
             f"{choice.probability:.2f}{ties}"
         )
-    if not outcome.learned:
+    if choice.verdict != "choice":
+        out.print(f"[bold]{choice.verdict.capitalize()}[/bold]: {choice.reason}")
+    missing = [s.candidate for s in choice.ranking if s.on_budget and s.loss is None]
+    if missing:
         out.print(
-            f"[bold]No better than guessing[/bold] (the commonest class alone: "
-            f"{100 * outcome.guess_accuracy:.2f} %): the trainings were too short, or the images "
-            f"too few, to choose by; use more --epochs"
+            f"not in this choice, for no run of theirs is complete: {', '.join(missing)}; "
+            f"failed runs are tried again by the same command"
         )
-    if outcome.test_accuracies:
-        mean = 100 * sum(outcome.test_accuracies) / len(outcome.test_accuracies)
-        out.print(f"test accuracy of what was trained, read once: {mean:.2f} %")
+    if outcome.readings:
+        mean = 100 * sum(r.accuracy for r in outcome.readings) / len(outcome.readings)
+        out.print(
+            f"test accuracy of what was trained: {mean:.2f} % (test split read "
+            f"{_counted(len(outcome.readings), 'time')}, last on {outcome.readings[-1].when}; "
+            f"see {TEST_READS})"
+        )
 
 
 def _print_candidates(plan: Plan, console: Console) -> None:
@@ -283,16 +304,29 @@ def _share_cells(candidate: Candidate) -> list[str]:
     return [f"{part:.2f}" for part in (shares.depth, shares.width, shares.resolution)]
 
 
+def _score_cells(score: Score) -> list[str]:
+    """Loss, its spread, accuracy and speed; without a complete run, what happened instead."""
+    if score.loss is None or score.accuracy is None or score.images_per_second is None:
+        return ["diverged" if score.diverged else "failed", "–", "–", "–"]
+    return [
+        f"{score.loss:.4f}",
+        "–" if score.loss_sd is None else f"{score.loss_sd:.4f}",
+        f"{100 * score.accuracy:.2f} %",
+        f"{score.images_per_second:.0f}",
+    ]
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _headline(progress: Progress) -> str:
     parts = [f"{progress.done}/{progress.runs} runs"]
-    if progress.best is not None:
+    best = progress.best
+    if best is not None and best.loss is not None and best.accuracy is not None:
         parts.append(
-            f"best on the budget {progress.best.candidate} loss {progress.best.loss:.4f} "
-            f"accuracy {100 * progress.best.accuracy:.2f} %"
+            f"best on the budget {best.candidate} loss {best.loss:.4f} "
+            f"accuracy {100 * best.accuracy:.2f} %"
         )
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:.0f} img/s")

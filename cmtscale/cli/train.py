@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device
+from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device, SplitSeed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,10 @@ def train(
     ] = None,
     drop_path: Annotated[float, typer.Option(help="Stochastic depth of the last block.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    split_seed: SplitSeed = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Read the test split, once, when training has ended.")
+    ] = False,
     device: Device = "auto",
     cache_dir: CacheDir = None,
 ) -> None:
@@ -57,6 +61,7 @@ def train(
     reference = DataRef(
         source=data,
         resolution_px=chosen.resolution_px,
+        split_seed=split_seed or 0,
         cache_dir=cache_dir,
     )
     view = _View(messages(), recipe)
@@ -68,6 +73,7 @@ def train(
         seed=seed,
         device=device,
         folder=out,
+        test=test,
         begun=view.begun,
         watch=view.logged,
     )
@@ -76,11 +82,14 @@ def train(
         raise typer.Exit(1)
     assert result.val_accuracy is not None
     assert result.val_loss is not None
+    tested = "" if test_accuracy is None else f"test accuracy {100 * test_accuracy:.2f} %; "
     print(
         f"validation accuracy {100 * result.val_accuracy:.2f} %, loss {result.val_loss:.4f} "
-        f"(temperature {result.temperature:.3f}); test accuracy {100 * test_accuracy:.2f} %; "
+        f"(temperature {result.temperature:.3f}); {tested}"
         f"{result.images_per_second:.0f} img/s, {result.seconds:.0f} s; in {out}"
     )
+    if test and test_accuracy is None:
+        messages().print("the test split was not read: the checkpoint is gone")
 
 
 class _View:

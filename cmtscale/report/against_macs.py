@@ -78,12 +78,13 @@ def accuracy_flops(candidates: pd.DataFrame, literature: pd.DataFrame | None = N
 def ablation(candidates: pd.DataFrame) -> Figure:
     """Accuracy against MACs when depth, width or resolution alone grows, and when all do.
 
-    Runs of the same twin base, data and epochs share a panel, so that several budgets join to
+    Runs of the same twin base, data and horizon share a panel, so that several budgets join to
     curves. The best compound candidate of each budget is joined; the others are dots. Raises
     `ResultsError` where no pure one-dimensional candidate is complete.
     """
     rows = _ablation_rows(complete(candidates))
-    figure, groups = panels(rows, ["series"], height_in=2.7)
+    series = ["data", "epochs", "train_images", "trained_base"]
+    figure, groups = panels(rows, series, height_in=2.7)
     ends: list[tuple[Axes, list[Label]]] = []
     for ax, group in groups:
         base = group[group["role"] == "base"]
@@ -133,7 +134,7 @@ def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
         drawstyle="steps-post", label="Pareto front",
     )  # fmt: skip
     marks: tuple[tuple[pd.DataFrame, dict[str, Any]], ...] = (
-        (last[last["chosen"]], {"marker": "o", "mfc": "none", "mec": BLACK, "ms": 9, "mew": 1.2}),
+        (run[run["chosen"]], {"marker": "o", "mfc": "none", "mec": BLACK, "ms": 9, "mew": 1.2}),
         (last[last["role"] == "paper"], {"marker": "+", "color": BLACK, "ms": 8, "mew": 1.3}),
     )
     for rows, look in marks:
@@ -146,7 +147,7 @@ def _mark_handles(group: pd.DataFrame) -> list[Line2D]:
     last = group[in_last]
     tour = " of a tour" if group["tour"].all() else ""
     entries: tuple[tuple[Any, str, dict[str, Any]], ...] = (
-        (last["chosen"].any(), f"choice{tour}", {"marker": "o", "ms": 8, "mfc": "none"}),
+        (group["chosen"].any(), f"choice{tour}", {"marker": "o", "ms": 8, "mfc": "none"}),
         ((last["role"] == "paper").any(), "paper's constants", {"marker": "+", "ms": 7}),
         (
             last["role"].isin(["base", *_PURE]).any(),
@@ -155,7 +156,7 @@ def _mark_handles(group: pd.DataFrame) -> list[Line2D]:
         ),
         (
             not in_last.all(),
-            "earlier rung, fewer epochs",
+            "earlier rung, fewer images",
             {"marker": "o", "mfc": "none", "alpha": 0.3},
         ),
         (True, "Pareto front", {"ls": "--", "lw": 0.9}),
@@ -178,17 +179,17 @@ def _draw_literature(ax: Axes, published: pd.DataFrame) -> list[Label]:
 
 
 def _ablation_rows(done: pd.DataFrame) -> pd.DataFrame:
-    """Per run the last rung with one-dimensional candidates, with the `series` it belongs to."""
+    """Per run the last rung with one-dimensional candidates, and the `trained_base` of each row."""
     pure = done[done["role"].isin(list(_PURE))]
     if pure.empty:
         raise ResultsError("no one-dimensional candidate (depth, width or resolution) has finished")
     rungs = pure.groupby("run", as_index=False)["rung"].max()
     rows = done.merge(rungs, on=["run", "rung"])
-    base = rows[rows["role"] == "base"].drop_duplicates("run").set_index("run")
-    parts = [rows["run"].map(base[name].astype(str)) for name in ("proxy_dims", "proxy_depths")]
-    parts.append(rows["run"].map(base["proxy_resolution_px"].astype(str)))
-    shared = rows["data"] + rows["epochs"].astype(str) + parts[0] + parts[1] + parts[2]
-    return rows.assign(series=shared.fillna(rows["run"]))
+    bases = {
+        base.run: f"{base.proxy_dims} {base.proxy_depths} {base.proxy_resolution_px}"
+        for base in rows[rows["role"] == "base"].itertuples()
+    }
+    return rows.assign(trained_base=[bases.get(run, run) for run in rows["run"]])
 
 
 def _draw_growth(

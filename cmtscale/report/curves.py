@@ -91,5 +91,4 @@ def _highlights(about: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
 
 def _share_label(row: Any) -> str:
     shares = "/".join(f"{100 * share:.0f}" for share in (row.depth, row.width, row.resolution))
-    what = " choice" if row.chosen else " paper" if row.role == "paper" else ""
-    return f"{row.candidate} {shares}{what}"
+    return shares + (" choice" if row.chosen else " paper" if row.role == "paper" else "")

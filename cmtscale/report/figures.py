@@ -11,7 +11,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cmtscale.atomic import write_atomically
+from cmtscale.record.files import write_atomically
 from cmtscale.report import frames
 from cmtscale.report.against_macs import ablation, accuracy_flops
 from cmtscale.report.curves import learning_curves
@@ -43,8 +43,7 @@ def save_figures(path: str | Path, out: str | Path | None = None) -> SavedFigure
     `out` is `<path>/figures` by default. The same results give the same SVG bytes. Every file
     is replaced whole, after all were drawn. Raises `ResultsError`.
     """
-    results = frames.load_results(path)
-    rows = frames.candidates(results)
+    rows = frames.load_candidates(path)
     curves = pd.concat([frames.load_curves(folder) for folder in frames.run_folders(path)])
     drawings: dict[str, Callable[[], Figure]] = {
         "accuracy-flops": lambda: accuracy_flops(rows, frames.load_literature()),

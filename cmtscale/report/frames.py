@@ -1,12 +1,11 @@
 """Run folders to pandas frames: one row per run, one row per candidate, learning curves.
 
-A run folder holds `trials.csv`, `request.toml`, `environment.json`, once it has chosen
-`choice.json`, and curves: `runs/*/metrics.jsonl`, or `curves.csv` where the runs were not kept.
+The record is read by `cmtscale.record`; here it becomes tables. Runs of one horizon are a `rung`,
+numbered by how many images they have seen.
 """
 
-import json
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,73 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmtscale.record.files import read_json, read_toml
+from cmtscale.record.folder import CHOICE, CURVES, ENVIRONMENT, REQUEST, RUNS, TRIALS
+from cmtscale.record.metrics import CURVE_COLUMNS, read_curves, read_metrics
+from cmtscale.record.row import COLUMNS, Row, read_rows
+from cmtscale.record.scores import current, scores
 from cmtscale.spec import paper
 from cmtscale.spec.errors import ResultsError
 
-_TEXTS = [
-    "run_id", "candidate", "dims", "depths", "status", "cause", "role", "on_budget",
-    "proxy_dims", "proxy_depths",
-]  # fmt: skip
-_NUMBERS = [
-    "rung", "alpha", "beta", "gamma", "phi", "macs", "params", "proxy_macs",
-    "resolution_px", "seed", "epochs", "val_loss", "val_loss_raw", "val_accuracy",
-    "train_loss", "images_per_second", "seconds", "stray", "activations", "proxy_params",
-    "proxy_resolution_px",
-]  # fmt: skip
-_CURVES = ["run_id", "step", "images", "train_loss", "val_loss_raw", "val_accuracy"]
-_KEY = ["run", "rung", "candidate"]
-# The same for every run of a candidate.
-_CONSTANT = [
-    "data", "tour", "num_classes", "native_px", "budget_macs", "chosen", "role",
-    "on_budget", "alpha", "beta", "gamma", "phi", "stray", "epochs", "macs", "params",
-    "activations", "resolution_px", "dims", "depths", "proxy_macs", "proxy_params",
-    "proxy_resolution_px", "proxy_dims", "proxy_depths",
-]  # fmt: skip
+# None unless the run is complete.
+_METRICS = (
+    "val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second", "temperature",
+)  # fmt: skip
+# What the runs of a candidate do not share, and a table of candidates leaves out.
+_OF_A_RUN = {"run_id", "seed", "seconds", "status", "cause", "identity", *_METRICS}
+_MEANS = ("val_loss", "val_loss_sd", "val_accuracy", "val_accuracy_sd", "images_per_second")
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
     """Every run of a run folder, or of all run folders directly under `path`; one row per run.
 
-    The columns of `trials.csv` (`on_budget` as bool) and of each folder: `run` (its name),
-    `budget_macs`, `data`, `tour`, `num_classes`, `native_px`, `chosen` (is this the candidate
-    that the search chose). Raises `ResultsError`.
+    The columns of `trials.csv`, `rung` (1 for the fewest images seen), and of each folder: `run`
+    (its name), `budget_macs`, `data`, `tour`, `num_classes`, `native_px`, `chosen` (is this the
+    candidate and the horizon that the search chose). Raises `ResultsError`.
     """
-    frames = [_load_folder(folder) for folder in run_folders(path)]
-    started = [frame for frame in frames if len(frame)]
-    if not started:
+    folders = [_read_folder(folder) for folder in run_folders(path)]
+    rows = [folder.described(row) for folder in folders for row in folder.rows]
+    if not rows:
         raise ResultsError(f"{path} has no finished run yet; wait for the search or start it again")
-    return pd.concat(started, ignore_index=True)
+    return pd.DataFrame(rows).astype(dict.fromkeys(_METRICS, float))
+
+
+def load_candidates(path: str | Path) -> pd.DataFrame:
+    """One row per (run folder, rung, candidate): the columns of `load_results` that its runs share.
+
+    `val_loss`, `val_accuracy` and `images_per_second` are means over the complete runs, with
+    `val_loss_sd` and `val_accuracy_sd` between seeds (NaN for one seed); `seeds` counts complete
+    runs, `failed` the others; runs that an older version scored do not count. `depth`, `width`,
+    `resolution` are the log shares. Raises `ResultsError`.
+    """
+    table = []
+    for folder in map(_read_folder, run_folders(path)):
+        for horizon in folder.horizons:
+            rows = current(folder.rows, horizon)
+            for score in scores(rows):
+                first = next(row for row in rows if row.candidate == score.candidate)
+                shared = folder.described(first)
+                table.append(
+                    {name: value for name, value in shared.items() if name not in _OF_A_RUN}
+                    | {
+                        "seeds": len(score.seeds),
+                        "failed": score.failed + score.diverged,
+                        "val_loss": score.loss,
+                        "val_loss_sd": score.loss_sd,
+                        "val_accuracy": score.accuracy,
+                        "val_accuracy_sd": score.accuracy_sd,
+                        "images_per_second": score.images_per_second,
+                        "depth": first.shares.depth,
+                        "width": first.shares.width,
+                        "resolution": first.shares.resolution,
+                    }
+                )
+    if not table:
+        raise ResultsError(
+            f"{path} has no finished run yet that this version scored; "
+            "wait for the search or start it again"
+        )
+    return pd.DataFrame(table).astype(dict.fromkeys(_MEANS, float))
 
 
 def run_folders(path: str | Path) -> list[Path]:
@@ -58,37 +88,14 @@ def run_folders(path: str | Path) -> list[Path]:
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
         raise ResultsError(f"{path} {what}; name a run folder, or a folder of run folders")
-    if (path / "trials.csv").exists():
+    if (path / TRIALS).exists():
         return [path]
-    folders = sorted(table.parent for table in path.glob("*/trials.csv"))
+    folders = sorted(table.parent for table in path.glob(f"*/{TRIALS}"))
     if not folders:
         raise ResultsError(
             f"{path} has no trials.csv, nor has any folder in it; run `cmtscale search` first"
         )
     return folders
-
-
-def candidates(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per (run, rung, candidate) of a `load_results` frame.
-
-    `val_loss`, `val_accuracy` and `images_per_second` are means over the complete runs, with
-    `val_loss_sd` and `val_accuracy_sd` between seeds (NaN for one seed); `seeds` counts complete
-    runs, `failed` the others. `depth`, `width`, `resolution` are the log shares.
-    """
-    groups = frame.groupby(_KEY, sort=True)
-    table = groups[_CONSTANT].first()
-    done = frame[frame["status"] == "complete"].groupby(_KEY)
-    table["seeds"] = done.size().reindex(table.index, fill_value=0)
-    table["failed"] = groups.size() - table["seeds"]
-    for name in ("val_loss", "val_accuracy"):
-        table[name] = done[name].mean()
-        table[f"{name}_sd"] = done[name].std(ddof=1)
-    table["images_per_second"] = done["images_per_second"].mean()
-    base = np.log(paper.PHI_BASE)
-    table["depth"] = np.log(table["alpha"]) / base
-    table["width"] = paper.WIDTH_EXPONENT * np.log(table["beta"]) / base
-    table["resolution"] = paper.RESOLUTION_EXPONENT * np.log(table["gamma"]) / base
-    return table.reset_index()
 
 
 def complete(candidates: pd.DataFrame) -> pd.DataFrame:
@@ -111,21 +118,30 @@ def load_curves(run_folder: str | Path) -> pd.DataFrame:
     """Learning curves of a run folder: one row per logged line.
 
     Columns run, rung, candidate, seed, status, then run_id, step, images, train_loss (training
-    lines) and val_loss_raw, val_accuracy (evaluation lines). Empty where no curve was kept.
+    lines) and val_loss_raw, val_accuracy (evaluation lines). A run whose log was not kept has the
+    curve that was exported. Empty where no curve was kept, and without the runs that an older
+    version scored. Raises `ResultsError`.
     """
-    folder = Path(run_folder)
-    trials = _read_trials(folder)[["run_id", "rung", "candidate", "seed", "status"]]
-    exported = folder / "curves.csv"
-    curves = (
-        _read_curves(exported)
-        if exported.exists()
-        else pd.DataFrame(_logged(folder, trials["run_id"]), columns=_CURVES)
-    )
+    folder = _read_folder(Path(run_folder))
+    exported: dict[str, list[dict[str, Any]]] = {}
+    for line in read_curves(folder.path):
+        exported.setdefault(line["run_id"], []).append(dict(line))
+    names = ["run", "rung", "candidate", "seed", "status"]
+    lines: list[dict[str, Any]] = []
+    for row in (row for horizon in folder.horizons for row in current(folder.rows, horizon)):
+        described = {name: folder.described(row)[name] for name in names}
+        logged = read_metrics(folder.path / RUNS / row.run_id) or exported.get(row.run_id, [])
+        lines += [{**line, **described, "run_id": row.run_id} for line in logged]
+    curves = pd.DataFrame(lines, columns=[*names, *CURVE_COLUMNS])
+    numbers = list(CURVE_COLUMNS[1:])
+    try:
+        curves[numbers] = curves[numbers].apply(pd.to_numeric)
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{folder.path / CURVES} is damaged: {error}; remove it") from error
     # a run that was resumed logged some steps twice: the later line counts
     curves["evaluation"] = curves["val_accuracy"].notna()
     curves = curves.drop_duplicates(["run_id", "step", "evaluation"], keep="last")
-    curves = curves.drop(columns="evaluation").merge(trials, on="run_id", how="inner")
-    curves.insert(0, "run", folder.resolve().name)
+    curves = curves.drop(columns="evaluation")
     return curves.sort_values(["run_id", "step"], kind="stable", ignore_index=True)
 
 
@@ -150,91 +166,68 @@ def load_literature() -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows), table], ignore_index=True)
 
 
-def _load_folder(folder: Path) -> pd.DataFrame:
-    frame = _read_trials(folder)
-    request = _read_toml(folder / "request.toml")
-    environment = _read_json(folder / "environment.json")
-    choice = folder / "choice.json"
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """One run folder: its rows, the horizons by images seen, and what all rows share.
+
+    `choice` is the candidate and the horizon that the search calls its choice, if it does.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    horizons: tuple[tuple[int, int], ...]
+    shared: Mapping[str, Any]
+    choice: tuple[str, tuple[int, int]] | None
+
+    def described(self, row: Row) -> dict[str, Any]:
+        """The row's columns with its rung and what its folder says."""
+        described = {name: getattr(row, name) for name in COLUMNS}
+        described["rung"] = 1 + self.horizons.index(row.horizon)
+        is_choice = (row.candidate, row.horizon) == self.choice
+        return described | dict(self.shared) | {"chosen": is_choice}
+
+
+def _read_folder(path: Path) -> _Folder:
     try:
-        frame["run"] = folder.resolve().name
-        frame["budget_macs"] = float(request["budget_macs"])
-        frame["data"] = str(request["data"])
-        frame["tour"] = bool(request["tour"])
-        frame["num_classes"] = float(environment["data"]["num_classes"])
-        frame["native_px"] = float(environment["data"]["native_px"])
-        chosen = _read_json(choice)["winner"] if choice.exists() else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ResultsError(
-            f"{folder}: request.toml, environment.json or choice.json lacks {error}; "
-            "run the search again, it fills what is missing"
-        ) from error
-    frame["chosen"] = frame["candidate"] == chosen
-    return frame
+        rows = read_rows(path / TRIALS)
+        request = read_toml(path / REQUEST)
+        environment = read_json(path / ENVIRONMENT)
+    except FileNotFoundError as error:
+        raise ResultsError(f"{error.filename} is missing; is it from `cmtscale search`?") from error
+    images_seen = {row.horizon: row.images_seen for row in rows}
+    data = _value(path / ENVIRONMENT, environment, "data", dict)
+    shared = {
+        "run": path.resolve().name,
+        "budget_macs": float(_value(path / REQUEST, request, "budget_macs", int, float)),
+        "data": _value(path / REQUEST, request, "data", str),
+        "tour": _value(path / REQUEST, request, "tour", bool),
+        "num_classes": float(_value(path / ENVIRONMENT, data, "num_classes", int)),
+        "native_px": float(_value(path / ENVIRONMENT, data, "native_px", int, float)),
+    }
+    return _Folder(
+        path=path,
+        rows=tuple(rows),
+        horizons=tuple(sorted(images_seen, key=lambda horizon: (images_seen[horizon], horizon))),
+        shared=shared,
+        choice=_read_choice(path / CHOICE),
+    )
 
 
-def _read_trials(folder: Path) -> pd.DataFrame:
-    path = folder / "trials.csv"
-    table = _read_table(path, [*_TEXTS, *_NUMBERS])
-    for name in _NUMBERS:
-        try:
-            table[name] = pd.to_numeric(table[name]).astype(float)
-        except (ValueError, TypeError) as error:
-            raise ResultsError(f"{path}: {name} is not a number: {_line(error)}") from error
-    table["on_budget"] = table["on_budget"] == "True"
-    return table.astype({"rung": int, "seed": int})
-
-
-def _read_curves(path: Path) -> pd.DataFrame:
-    table = _read_table(path, _CURVES)[_CURVES]
-    numbers = _CURVES[1:]
+def _read_choice(path: Path) -> tuple[str, tuple[int, int]] | None:
+    """The chosen candidate and its horizon; None before a choice, and where none could be made."""
     try:
-        table[numbers] = table[numbers].apply(pd.to_numeric)
-    except (ValueError, TypeError) as error:
-        raise ResultsError(f"{path}: not a number: {_line(error)}") from error
-    return table
+        choice = read_json(path)
+    except FileNotFoundError:
+        return None
+    winner, verdict = (_value(path, choice, name, str) for name in ("winner", "verdict"))
+    epochs, train_images = (_value(path, choice, name, int) for name in ("epochs", "train_images"))
+    return (winner, (epochs, train_images)) if verdict == "choice" else None
 
 
-def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV file as text, empty cells as empty strings; `ResultsError` if it lacks a column."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read as a table: {_line(error)}") from error
-    if missing := [name for name in columns if name not in table.columns]:
-        raise ResultsError(f"{path} lacks {', '.join(missing)}; is it from `cmtscale search`?")
-    return table
-
-
-def _logged(folder: Path, run_ids: "pd.Series[str]") -> Iterator[dict[str, Any]]:
-    for run_id in run_ids:
-        path = folder / "runs" / run_id / "metrics.jsonl"
-        if not path.exists():
-            continue
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                yield {"run_id": run_id, **json.loads(line)}
-            except ValueError:  # a killed run leaves its last line torn
-                continue
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read: {_line(error)}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read: {_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ResultsError(f"{path} cannot be read: it holds no object")
-    return content
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's text; of an OSError the reason alone."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text.splitlines()[0] if text else type(error).__name__
+def _value(path: Path, table: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    """`table[name]`, of one of the types; or `ResultsError` that names the file."""
+    if name not in table:
+        raise ResultsError(f"{path} is damaged: it lacks {name!r}; restore it")
+    if not isinstance(table[name], kinds):
+        raise ResultsError(f"{path} is damaged: {name} is {table[name]!r}; restore it")
+    return table[name]

@@ -50,6 +50,7 @@ MARKS = (
 
 _LEADER = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0}
 _TITLE_CHARACTERS = 50  # what fits over one column's axes
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 Label = tuple[float, float, str, str]  # x, y in data coordinates, text, colour
 _Arguments = ParamSpec("_Arguments")
@@ -86,22 +87,23 @@ def about(candidates: pd.DataFrame, group: pd.DataFrame, by: list[str]) -> pd.Da
 
 
 def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
-    """What a panel stands on: data, seeds, epochs, runs without a result, tour."""
+    """What a panel stands on: data, seeds, horizon, runs without a result, tour."""
     failed = int(group["failed"].sum())
     parts = [
         ", ".join(sorted({data.rsplit("/", 1)[-1] for data in group["data"]})),
         _range(group["seeds"], "seed"),
-        _range(group["epochs"], "epoch"),
+        f"{_range(group['epochs'], 'epoch')} of {_range(group['train_images'], 'image')}",
         *([f"{failed} run{'s' if failed > 1 else ''} failed"] if failed else []),
     ]
-    lines = [", ".join(parts)]
+    lines = [", ".join(part.replace(" ", _NO_BREAK) for part in parts)]
     if name_run:
         runs, rungs = sorted(set(group["run"])), sorted(set(group["rung"]))
         lines.insert(0, ", ".join(runs) + (f", rung {rungs[0]}" if len(rungs) == 1 else ""))
     if group["tour"].any():
         what = "tour: recommends" if group["tour"].all() else "tours among them recommend"
         lines.append(f"{what} nothing")
-    return "\n".join(textwrap.fill(line, _TITLE_CHARACTERS) for line in lines)
+    wrapped = [textwrap.fill(line, _TITLE_CHARACTERS) for line in lines]
+    return "\n".join(wrapped).replace(_NO_BREAK, " ")
 
 
 def macs_axis(ax: Axes, macs: Iterable[float]) -> None:
@@ -130,7 +132,7 @@ def label_points(
     figure: Figure,
     panels: Sequence[tuple[Axes, Sequence[Label], Iterable[tuple[float, float]]]],
 ) -> None:
-    """Write each label near its point, off the panel's other points and the labels before it.
+    """Write each label near its point, off the panel's other points and all text already there.
 
     To be called once, when everything else is drawn: what is drawn later moves the axes.
     """
@@ -143,7 +145,7 @@ def _place(
     figure: Figure, ax: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]]
 ) -> None:
     pixel = figure.dpi / 72
-    taken = [
+    taken = [text.get_window_extent() for text in ax.texts] + [
         Bbox.from_bounds(x - 3 * pixel, y - 3 * pixel, 6 * pixel, 6 * pixel)
         for x, y in ax.transData.transform(np.asarray([*points]).reshape(-1, 2))
     ]
@@ -228,11 +230,11 @@ def _note(
     return note
 
 
-def _range(values: "pd.Series[float]", unit: str) -> str:
+def _range(values: "pd.Series[int]", unit: str) -> str:
     positive = values[values > 0]
     if positive.empty:
         return f"no {unit}s"
     low, high = positive.min(), positive.max()
     if low == high:
-        return f"{low:g} {unit}{'' if low == 1 else 's'}"
-    return f"{low:g}–{high:g} {unit}s"
+        return f"{low:,} {unit}{'' if low == 1 else 's'}"
+    return f"{low:,}–{high:,} {unit}s"

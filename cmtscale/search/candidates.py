@@ -8,10 +8,11 @@ import bisect
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
+from cmtscale.record.row import Row
 from cmtscale.search.request import Settings
 from cmtscale.spec import paper
 from cmtscale.spec.budget import format_macs
@@ -26,7 +27,7 @@ from cmtscale.spec.lattice import (
     pure_width,
     resolution_levels,
 )
-from cmtscale.spec.scaling import Scaling, Shares, implied, scaling_from_shares
+from cmtscale.spec.scaling import Scaling, Shares, implied, resize, scaling_from_shares
 from cmtscale.spec.solve import BUDGET_TOLERANCE, STRAY_CAP, Solution, find
 from cmtscale.spec.variant import Variant, network_name
 
@@ -113,8 +114,7 @@ def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidat
     """
     name = network_name(network)
     trained = replace(network, name=name)
-    _, raw = implied(settings.trained_base, trained)
-    shares = raw.normalised() if role != "base" else raw
+    shares = _shares(settings, role, trained)
     trained_macs = cost(trained).macs
     if not settings.proxy:
         phi, _ = implied(settings.base, trained)
@@ -143,11 +143,44 @@ def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidat
         shares=shares,
         trained=trained,
         trained_macs=trained_macs,
-        real=real,
+        real=replace(real, name=network_name(real)),
         macs=macs,
         phi=phi,
         stray=stray,
         on_budget=on_budget,
+    )
+
+
+def recorded_candidate(settings: Settings, row: Row) -> Candidate:
+    """The candidate that a row of the record stands for, from its role and its integers alone."""
+    role = cast(Role, row.role)
+    trained, real = settings.trained_base, settings.base
+    if role != "base":
+        trained = resize(
+            trained,
+            name="trained",
+            dim1=row.proxy_dims[0],
+            depths=row.proxy_depths,
+            resolution_px=row.proxy_resolution_px,
+        )
+        real = resize(
+            real,
+            name="real",
+            dim1=row.dims[0],
+            depths=row.depths,
+            resolution_px=row.resolution_px,
+        )
+    return Candidate(
+        name=row.candidate,
+        role=role,
+        shares=_shares(settings, role, trained),
+        trained=replace(trained, name=network_name(trained)),
+        trained_macs=row.proxy_macs,
+        real=replace(real, name=network_name(real)),
+        macs=row.macs,
+        phi=row.phi,
+        stray=row.stray,
+        on_budget=row.on_budget,
     )
 
 
@@ -225,6 +258,12 @@ def _grid_points(settings: Settings, steps: int, stride: int = 1) -> list[tuple[
 def _point_at(settings: Settings, side: int, dim1: int) -> LatticePoint | None:
     base, target = settings.trained_base, settings.trained_macs
     return point_at(base, target, side, dim1, stray_cap=_stray_cap(settings))
+
+
+def _shares(settings: Settings, role: Role, trained: Variant) -> Shares:
+    """The shares that the integers of what is trained stand for."""
+    _, shares = implied(settings.trained_base, trained)
+    return shares if role == "base" else shares.normalised()
 
 
 def _stray_cap(settings: Settings) -> float:

@@ -1,6 +1,5 @@
 """What a search ran on: versions, hardware, commit, images."""
 
-import json
 import os
 import platform
 import subprocess
@@ -10,14 +9,14 @@ from typing import Any
 
 import torch
 
-from cmtscale.atomic import write_text_atomically
 from cmtscale.data.pack import Dataset
+from cmtscale.record.files import read_json, write_json
 
 PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")
 
 
 def save_environment(
-    path: Path, dataset: Dataset, *, source: str, devices: tuple[str, ...]
+    path: Path, dataset: Dataset, *, source: str, split_seed: int, devices: tuple[str, ...]
 ) -> None:
     """Write `environment.json`: enough to judge, not to reproduce bit by bit, the results.
 
@@ -35,6 +34,7 @@ def save_environment(
             "source": source,
             "hash": dataset.content_hash,
             "splits_hash": dataset.splits.hash,
+            "split_seed": split_seed,
             "num_classes": dataset.num_classes,
             "channels": dataset.channels,
             "native_px": dataset.native_px,
@@ -44,12 +44,12 @@ def save_environment(
         },
     }
     if path.exists():
-        first = json.loads(path.read_text())
-        known = [first, *first.get("resumed", [])]
-        if any(described.items() <= before.items() for before in known):
+        first = read_json(path)
+        before = [first, *first.get("resumed", [])]
+        if any(described.items() <= earlier.items() for earlier in before):
             return
         described = {**first, "resumed": [*first.get("resumed", []), described]}
-    write_text_atomically(path, json.dumps(described, indent=1) + "\n")
+    write_json(path, described)
 
 
 def hardware(devices: tuple[str, ...]) -> str:

@@ -14,19 +14,19 @@ from typing import Protocol
 
 from pebble import ProcessExpired, ProcessPool
 
-from cmtscale.atomic import write_text_atomically
+from cmtscale.record.folder import RESULT
+from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.spec.errors import ResultsError
-from cmtscale.train.recipe import Run, RunResult, read_result
-
-RESULT = "result.json"
+from cmtscale.train.recipe import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run and the folder that keeps its checkpoint, metrics and result."""
+    """A run, the folder that keeps its checkpoint, metrics and result, and whose run it is."""
 
     run: Run
     folder: Path
+    candidate: str
 
 
 class Executor(Protocol):
@@ -96,17 +96,20 @@ class LocalExecutor:
 
 
 def work(job: Job, device: str) -> RunResult:
-    """Carry out one run in this process, unless its folder already holds the result."""
+    """Carry out one run in this process, unless its folder already holds the result.
+
+    A result that was scored in an older way is scored again from the run's last checkpoint.
+    """
     import torch
 
     from cmtscale.train.loop import train
 
-    place = job.folder / RESULT
-    known = read_result(place, job.run.fingerprint)
-    if known is not None and known.status != "failed":
-        return known
+    path = job.folder / RESULT
+    earlier = read_result(path, job.run.identity)
+    if earlier is not None and earlier.status != "failed":
+        return earlier
     result = train(job.run, device=torch.device(device), folder=job.folder)
-    write_text_atomically(place, result.to_json(job.run.fingerprint))
+    write_result(path, result, job.run.identity)
     return result
 
 

@@ -1,31 +1,32 @@
 """What a search is asked to do: the request, its defaults, and its file."""
 
-import hashlib
-import json
 import math
-import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 
-from cmtscale.atomic import write_text_atomically
 from cmtscale.data.sources import one_spelling
+from cmtscale.record.files import read_toml, write_text_atomically
+from cmtscale.record.identity import identity, network_fields
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError
 from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
 from cmtscale.spec.variant import variant as read_variant
-from cmtscale.train.recipe import LARGEST_SEED, Recipe
+from cmtscale.train.recipe import AUGMENTED_EPOCHS, LARGEST_SEED, Recipe
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
+Precision = Literal["fp32", "bf16"]
 SAMPLERS: tuple[Sampler, ...] = ("grid", "tpe", "gp", "random")
 TOUR_DATA = "digits"
 LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
 BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
 PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
 TRIALS = 20
+IMAGES_SEEN = 25_600  # in a run, whatever the size of the data set
+SCHEMA = 2  # of request.toml; 1, without a number, was that of 0.1.0
 TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS, TOUR_BATCH = 9, 4.5, 3, 32  # three minutes on two cores
 # The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
 PROXY_BASE = Variant(
@@ -40,19 +41,22 @@ PROXY_BASE = Variant(
     ),
 )
 
+_WHOLE = ("budget_macs", "trials", "proxy_macs", "epochs", "seeds", "seed", "split_seed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
     """A search: the budget, the images, how candidates are found, trained and where.
 
     None and 0 stand for defaults, which `resolve` fills in. MACs may be written 4e9. `epochs`,
-    `train_images`, `batch_size`, `lr` and `augment` override the `recipe`. `device`,
-    `workers`, `out` and `cache_dir` say where it runs; the results do not depend on them (on the
-    CPU).
+    `train_images`, `batch_size`, `lr` and `augment` override the `recipe`. `split_seed` draws the
+    splits of the data set, `seed` is the sampler's. `device`, `workers`, `out` and `cache_dir` say
+    where it runs; the results do not depend on them (on the CPU).
     """
 
     budget_macs: int
     data: str = TOUR_DATA
+    split_seed: int = 0
     base: Variant | None = None
     sampler: Sampler = "grid"
     trials: int = 0
@@ -82,15 +86,18 @@ class SearchRequest:
             value = getattr(self, name)
             if isinstance(value, float) and value.is_integer():  # 4e9
                 object.__setattr__(self, name, int(value))
-        for name in ("budget_macs", "trials", "proxy_macs", "epochs", "seeds", "seed"):
+        for name in _WHOLE:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 example = "e.g. 4_000_000_000" if name.endswith("_macs") else "0 or more"
                 raise RequestError(
                     f"{name} {value!r} is not a whole number from 0 on; use {example}"
                 )
-        if self.seed > LARGEST_SEED:
-            raise RequestError(f"seed {self.seed} is out of range; use 0 to {LARGEST_SEED}")
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) > LARGEST_SEED:
+                raise RequestError(
+                    f"{name} {getattr(self, name)} is out of range; use 0 to {LARGEST_SEED}"
+                )
         if self.sampler not in SAMPLERS:
             raise RequestError(f"sampler {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if self.budget_macs < 1:
@@ -101,45 +108,80 @@ class SearchRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A resolved request: everything that decides the result of a search, no defaults left.
+    """A resolved request, no defaults left: what is searched, and how much of it.
 
-    `trained_base` is what candidates grow from when they are trained: the twin base, or `base`
-    itself without proxies; `trained_macs` is what each then costs.
+    What is searched: the images (`data_hash` covers them and their splits), `base` and budget,
+    what candidates grow from when they are trained (`trained_base`: the twin base, or `base`
+    without proxies) to `trained_macs`, and the recipe without its horizon. `precision` and
+    `pack_px` (the side that images are packed for) are fixed when a folder is first opened. The
+    rest says how much of it to do: `epochs` and `train_images` of the recipe, `sampler`, `trials`,
+    `seeds`, and the sampler's `seed`.
     """
 
     budget_macs: int
     data: str
+    data_hash: str
+    split_seed: int
     base: Variant
-    sampler: Sampler
-    trials: int
     proxy: bool
     trained_base: Variant
     trained_macs: int
     recipe: Recipe
+    precision: Precision
+    pack_px: int
+    sampler: Sampler
+    trials: int
     seeds: int
     seed: int
     tour: bool = field(default=False)
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of the whole request."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+    def identity(self) -> str:
+        """A hash of what is searched; two searches that share it share their runs."""
+        return identity(self.identity_fields(), length=8)
+
+    def identity_fields(self) -> dict[str, Any]:
+        """What `identity` covers."""
+        recipe = asdict(self.recipe)
+        for name in ("epochs", "train_images"):  # the runs'
+            del recipe[name]
+        return {
+            "budget": self.budget_macs,
+            "images": self.data_hash,
+            "split_seed": self.split_seed,
+            "base": network_fields(self.base),
+            "twins": self.proxy,
+            "twin_base": network_fields(self.trained_base),
+            "twin_macs": self.trained_macs,
+            "recipe": recipe,
+        }
 
     @property
     def folder_name(self) -> str:
-        """`<data>-<base>-<budget>-<hash of the request>`."""
+        """`<data>-<base>-<budget>-<identity>`."""
         data = self.data.replace(":", "-").replace("/", "_").strip("_")[-40:]
-        return f"{data}-{self.base.name}-{format_macs(self.budget_macs)}-{self.fingerprint}"
+        return f"{data}-{self.base.name}-{format_macs(self.budget_macs)}-{self.identity}"
+
+    @property
+    def horizon(self) -> tuple[int, int]:
+        """(epochs, training images of an epoch) of the runs that are asked for."""
+        return self.recipe.epochs, self.recipe.train_images
+
+    @property
+    def run_recipe(self) -> Recipe:
+        """The recipe as runs get it: in the folder's precision."""
+        return replace(self.recipe, precision=self.precision)
 
     def to_toml(self) -> str:
         """The request as TOML; `read_settings` gives back an equal one."""
-        return tomli_w.dumps(asdict(self))
+        return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
 
     def as_request(self) -> SearchRequest:
         """A request that resolves to these settings: the way to repeat a search from its file."""
         return SearchRequest(
             budget_macs=self.budget_macs,
             data=self.data,
+            split_seed=self.split_seed,
             base=self.base,
             sampler=self.sampler,
             trials=self.trials,
@@ -157,14 +199,22 @@ class Settings:
 
 
 def resolve(
-    request: SearchRequest, *, num_classes: int, channels: int, train_images: int | None = None
+    request: SearchRequest,
+    *,
+    num_classes: int,
+    channels: int,
+    train_images: int,
+    data_hash: str = "",
+    precision: Precision = "fp32",
+    pack_px: int = 0,
 ) -> Settings:
     """Fill in the defaults; the networks get the data set's classes and channels.
 
-    A recipe that wants more than the data set's `train_images` trains on all of them, for so many
-    more epochs that a run sees as many images. Unless the request says otherwise, images are
-    flipped and shifted as `Recipe.augmented` says.
-    Raises `RequestError` where the base is too near to the budget, or the twins cannot be built.
+    `train_images` are those of the data set's training split. A recipe that wants more trains on
+    all of them, for so many more epochs that a run sees as many images. Unless the request says
+    otherwise, images are flipped and shifted where the split is so small that the default horizon
+    sees each often: at every horizon of a search alike. Raises `RequestError` where the base is too
+    near to the budget, or the twins cannot be built.
     """
     data = one_spelling(request.data)  # one folder name
     tour = data == TOUR_DATA
@@ -179,24 +229,28 @@ def resolve(
         require_proxy(trained_base, trained_macs)
     else:
         trained_base, trained_macs = base, request.budget_macs
-    recipe = _overridden(request.recipe or default_recipe(data), request)
-    if train_images is not None and recipe.train_images > train_images:
-        passes = math.ceil(recipe.epochs * recipe.train_images / train_images)
-        recipe = replace(recipe, train_images=0, epochs=passes)
+    usual = _fitted(default_recipe(data), train_images)
+    recipe = _fitted(_overridden(request.recipe or usual, request), train_images)
     if request.epochs:
         recipe = replace(recipe, epochs=request.epochs)
-    if request.augment is not None or request.recipe is None:
+    if request.augment is not None:
         recipe = recipe.augmented(request.augment)
+    elif request.recipe is None:
+        recipe = recipe.augmented(usual.epochs >= AUGMENTED_EPOCHS)
     return Settings(
         budget_macs=request.budget_macs,
         data=data,
+        data_hash=data_hash,
+        split_seed=request.split_seed,
         base=base,
-        sampler=request.sampler,
-        trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),
         proxy=request.proxy,
         trained_base=trained_base,
         trained_macs=trained_macs,
         recipe=recipe,
+        precision=precision,
+        pack_px=pack_px,
+        sampler=request.sampler,
+        trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),
         seeds=request.seeds or 1,
         seed=request.seed,
         tour=tour,
@@ -207,7 +261,15 @@ def default_recipe(data: str) -> Recipe:
     """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
     if data == TOUR_DATA:
         return Recipe(epochs=TOUR_EPOCHS, batch_size=TOUR_BATCH)
-    return Recipe(epochs=2, train_images=12_800)
+    return Recipe(epochs=2, train_images=IMAGES_SEEN // 2)
+
+
+def _fitted(recipe: Recipe, train_images: int) -> Recipe:
+    """The recipe on a split of so many images: as many are seen, in more epochs if need be."""
+    if recipe.train_images > train_images:
+        epochs = math.ceil(recipe.epochs * recipe.train_images / train_images)
+        return replace(recipe, train_images=train_images, epochs=epochs)
+    return replace(recipe, train_images=recipe.train_images or train_images)
 
 
 def _overridden(recipe: Recipe, request: SearchRequest) -> Recipe:
@@ -262,12 +324,14 @@ def fit_to_data(variant: Variant, num_classes: int, channels: int) -> Variant:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read a `request.toml`; raises `RequestError` if it is not one."""
+    """Read a `request.toml`; raises `FileNotFoundError`, or `RequestError` if it is not one."""
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
+        if table.pop("schema", None) != SCHEMA:
+            raise RequestError("it is of cmtscale 0.1.0; search again with another --out")
         for name in ("base", "trained_base"):
-            table[name] = variant_from_table(table[name], source=f"{path}, {name}")
+            table[name] = variant_from_table(table[name], source=name)
         table["recipe"] = Recipe(**table["recipe"])
         return Settings(**table)
-    except (OSError, ValueError, TypeError, KeyError, CmtscaleError) as error:
+    except (ValueError, TypeError, KeyError, CmtscaleError) as error:
         raise RequestError(f"{path} is not a request of this version: {error}") from error

@@ -1,101 +1,151 @@
-"""Points of the triangle of shares, asked from Optuna's samplers a generation at a time.
+"""Who is trained, in which order: the grid at once, or a generation of networks at a time.
 
-The samplers see u, v in [0, 1]; log shares (1 - √u, √u·(1 - v), √u·v) are uniform on the simplex
-for uniform u, v and satisfy the constraint exactly.
+Samplers propose points, the lattice of networks decides: each proposal is the nearest network that
+was not asked for yet, until there is none left.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
 
-from cmtscale.search.candidates import Candidate, lattice_candidates
+from cmtscale.record.row import Row
+from cmtscale.record.scores import current
+from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
+from cmtscale.search.points import point_of, shares_of
 from cmtscale.search.request import Settings
-from cmtscale.search.store import SPACE, Row, Store
+from cmtscale.search.store import SPACE
 from cmtscale.spec.lattice import nearest
-from cmtscale.spec.scaling import Shares
 
 GENERATION = 8  # fixed, so that a search does not depend on the number of workers
-ASKS_PER_TRIAL = 5  # points that fall on a known candidate are passed over, but not for ever
 
 
-def shares_of(u: float, v: float) -> Shares:
-    """Log shares of a point of the unit square; they sum to 1."""
-    root = math.sqrt(u)
-    return Shares(depth=1 - root, width=root * (1 - v), resolution=root * v)
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A candidate and how it came into the search.
 
-
-def point_of(shares: Shares) -> dict[str, float]:
-    """The point of the unit square of these shares; none for the base, which has no shares."""
-    if shares.total == 0:
-        return {}
-    root = min(1.0, max(0.0, 1 - shares.depth))
-    rest = shares.width + shares.resolution
-    v = shares.resolution / rest if rest > 0 else 0.5
-    return {"u": root**2, "v": min(1.0, max(0.0, v))}
-
-
-def sampled_generations(settings: Settings, store: Store) -> Iterator[list[Candidate]]:
-    """Generations of new candidates until there are `settings.trials`, or no new ones turn up.
-
-    The next generation is asked when the caller comes back, with all results so far told in
-    candidate order. Generations asked before an interruption are repeated as they were.
+    `number` counts the candidates in the order in which they were asked for, `after` those that
+    were known when its generation was asked, `by` is the sampler, or `grid`.
     """
-    known: list[Candidate] = []
-    asked = 0
-    for points in store.generations():
-        asked += len(points)
-        yield _new_candidates(settings, points, known)
-    while len(known) < settings.trials and asked < ASKS_PER_TRIAL * settings.trials:
-        points = _ask(settings, store.rows(), known, asked)
-        store.add_generation(points)
-        asked += len(points)
-        yield _new_candidates(settings, points, known)
+
+    candidate: Candidate
+    number: int
+    after: int
+    by: str
+
+
+def asked_before(settings: Settings, rows: Sequence[Row]) -> list[Asked]:
+    """The candidates that the record has a run of, in the order in which they were asked for."""
+    first_rows = {row.asked: row for row in reversed(rows)}
+    return [
+        Asked(
+            candidate=recorded_candidate(settings, row),
+            number=row.asked,
+            after=row.asked_after,
+            by=row.asked_by,
+        )
+        for _, row in sorted(first_rows.items())
+    ]
+
+
+def generations(
+    settings: Settings, rows: Callable[[], Sequence[Row]], note: Callable[[str], None]
+) -> Iterator[list[Asked]]:
+    """What to train, a generation at a time; the next one is asked when the caller comes back.
+
+    First comes all that `rows` knows already, for what of it may be missing. The grid is one
+    generation. A sampler goes on until there are `settings.trials` candidates or no network is
+    left. Its generation depends on the results of earlier ones alone, so that one that was
+    interrupted is asked again as it was.
+    """
+    asked = asked_before(settings, rows())
+    if settings.sampler == "grid":
+        yield [*asked, *_unknown(grid(settings), asked, by="grid")]
+        return
+    interrupted = max((entry.after for entry in asked if entry.by == settings.sampler), default=-1)
+    if interrupted != max((entry.after for entry in asked), default=-1):
+        interrupted = -1  # somebody else has asked since
+    later = [entry for entry in asked if entry.after == interrupted]
+    asked = [entry for entry in asked if entry not in later]
+    if asked:
+        yield asked
+    lattice = lattice_candidates(settings)
+    while later or len(asked) < settings.trials:
+        start = later[0].after if later else 1 + max((a.number for a in asked), default=-1)
+        generation = _ask(settings, lattice, asked, rows(), start)
+        names = {entry.candidate.name for entry in generation}
+        generation += [entry for entry in later if entry.candidate.name not in names]
+        later = []
+        if not generation:
+            note(
+                f"all {len(lattice)} networks that integers express at this budget are in the "
+                f"search: there is nothing left to ask for"
+            )
+            return
+        yield generation
+        asked = [*asked, *generation]
+
+
+def most_candidates(settings: Settings, rows: Sequence[Row]) -> int:
+    """How many candidates the search can come to have."""
+    names = {entry.candidate.name for entry in asked_before(settings, rows)}
+    if settings.sampler == "grid":
+        return len(names | {candidate.name for candidate in grid(settings)})
+    lattice = {candidate.name for candidate in lattice_candidates(settings)}
+    return max(len(names), min(settings.trials, len(names | lattice)))
+
+
+def _unknown(candidates: Sequence[Candidate], asked: Sequence[Asked], *, by: str) -> list[Asked]:
+    """Those of `candidates` that were not asked for yet, numbered on."""
+    names = {entry.candidate.name for entry in asked}
+    start = 1 + max((entry.number for entry in asked), default=-1)
+    new = [candidate for candidate in candidates if candidate.name not in names]
+    return [
+        Asked(candidate=candidate, number=start + position, after=start, by=by)
+        for position, candidate in enumerate(new)
+    ]
 
 
 def _ask(
-    settings: Settings, rows: list[Row], known: list[Candidate], asked: int
-) -> list[list[float]]:
-    """A generation of points from a fresh sampler that has seen all results, in order."""
+    settings: Settings,
+    lattice: Sequence[Candidate],
+    asked: Sequence[Asked],
+    rows: Sequence[Row],
+    start: int,
+) -> list[Asked]:
+    """A generation from a fresh sampler that is told the results of `asked`, in their order."""
     study = optuna.create_study(
-        direction="minimize", sampler=_sampler(settings, settings.seed + asked)
+        direction="minimize", sampler=_sampler(settings.sampler, settings.seed + start)
     )
-    shares = {candidate.name: candidate.shares for candidate in known}
-    for row in rows:
-        if row["status"] == "complete":
-            study.add_trial(
-                create_trial(
-                    params=point_of(shares[row["candidate"]]),
-                    distributions=dict(SPACE),
-                    value=row["val_loss"],
+    comparable = current(rows, settings.horizon)
+    for entry in asked:
+        point = point_of(entry.candidate.shares)
+        for row in comparable:
+            if row.candidate == entry.candidate.name and row.status == "complete" and point:
+                study.add_trial(
+                    create_trial(params=point, distributions=dict(SPACE), value=row.val_loss)
                 )
-            )
-    trials = [study.ask(dict(SPACE)) for _ in range(GENERATION)]
-    return [[trial.params["u"], trial.params["v"]] for trial in trials]
+    names = {entry.candidate.name for entry in asked}
+    left = [candidate for candidate in lattice if candidate.name not in names]
+    generation: list[Asked] = []
+    for position in range(min(GENERATION, settings.trials - len(asked), len(left))):
+        point = study.ask(dict(SPACE)).params
+        candidate = nearest(left, shares_of(point["u"], point["v"]))
+        assert candidate is not None
+        left.remove(candidate)
+        generation.append(
+            Asked(candidate=candidate, number=start + position, after=start, by=settings.sampler)
+        )
+    return generation
 
 
-def _sampler(settings: Settings, seed: int) -> BaseSampler:
-    match settings.sampler:
+def _sampler(name: str, seed: int) -> BaseSampler:
+    match name:
         case "tpe":
             return TPESampler(seed=seed)
         case "gp":
             return GPSampler(seed=seed)
         case _:
             return RandomSampler(seed=seed)
-
-
-def _new_candidates(
-    settings: Settings, points: list[list[float]], known: list[Candidate]
-) -> list[Candidate]:
-    """The candidates of a generation that are not known yet, at most as many as are wanted."""
-    lattice = lattice_candidates(settings)
-    new: list[Candidate] = []
-    for u, v in points:
-        candidate = nearest(lattice, shares_of(u, v), excluded=known)
-        if candidate is None or len(known) >= settings.trials:
-            break
-        known.append(candidate)
-        new.append(candidate)
-    return new

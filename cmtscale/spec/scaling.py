@@ -62,6 +62,15 @@ class Shares:
         return clipped.scaled(1 / (clipped.total or 1.0))
 
 
+def shares_of_factors(alpha: float, beta: float, gamma: float) -> Shares:
+    """Log shares of growth factors of depth, dimension and resolution, as they are."""
+    return Shares(
+        depth=math.log(alpha, paper.PHI_BASE),
+        width=paper.WIDTH_EXPONENT * math.log(beta, paper.PHI_BASE),
+        resolution=paper.RESOLUTION_EXPONENT * math.log(gamma, paper.PHI_BASE),
+    )
+
+
 @dataclass(frozen=True)
 class Scaling:
     """One compound scaling step count φ (any sign, fractions too) with its constants.
@@ -105,11 +114,7 @@ class Scaling:
     @property
     def shares(self) -> Shares:
         """Log shares of these constants, as they are: their sum is log₂.₅ of the product."""
-        return Shares(
-            depth=math.log(self.alpha, paper.PHI_BASE),
-            width=paper.WIDTH_EXPONENT * math.log(self.beta, paper.PHI_BASE),
-            resolution=paper.RESOLUTION_EXPONENT * math.log(self.gamma, paper.PHI_BASE),
-        )
+        return shares_of_factors(self.alpha, self.beta, self.gamma)
 
     def _refusal(self) -> str:
         given = f"alpha {self.alpha:g}, beta {self.beta:g}, gamma {self.gamma:g}"
@@ -124,11 +129,7 @@ class Scaling:
         clipped = [max(1.0, value) for value in (self.alpha, self.beta, self.gamma)]
         if max(clipped) == 1.0:
             clipped = [paper.ALPHA, paper.BETA, paper.GAMMA]
-        near = Shares(
-            depth=math.log(clipped[0]),
-            width=paper.WIDTH_EXPONENT * math.log(clipped[1]),
-            resolution=paper.RESOLUTION_EXPONENT * math.log(clipped[2]),
-        ).normalised()
+        near = shares_of_factors(*clipped).normalised()
         return f"{rule}; nearest legal: {near.alpha:.3f}, {near.beta:.3f}, {near.gamma:.3f}"
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmtscale.atomic import write_atomically
-
-NAME = "checkpoint.pt"
+from cmtscale.record.files import write_atomically
+from cmtscale.record.folder import CHECKPOINT
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
@@ -33,23 +32,25 @@ def set_random_states(state: dict[str, Any], device: torch.device) -> None:
         torch.mps.set_rng_state(state["device_rng"])
 
 
-def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, identity: str, state: dict[str, Any]) -> None:
     """Replace the folder's checkpoint by `state` (tensors, numbers, strings, containers)."""
     # Through memory: on a full disk torch's own writer fails with a RuntimeError about positions.
     buffer = io.BytesIO()
-    torch.save({"fingerprint": fingerprint, **state}, buffer)
-    write_atomically(folder / NAME, lambda file: file.write(buffer.getbuffer()))
+    torch.save({"identity": identity, **state}, buffer)
+    write_atomically(folder / CHECKPOINT, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_checkpoint(
-    folder: Path, fingerprint: str, device: torch.device | str = "cpu"
+    folder: Path, identity: str, device: torch.device | str = "cpu"
 ) -> dict[str, Any] | None:
     """The folder's checkpoint if it is whole and belongs to this run, else None."""
     try:
-        state: dict[str, Any] = torch.load(folder / NAME, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(
+            folder / CHECKPOINT, map_location=device, weights_only=True
+        )
     except FileNotFoundError:
         return None
     except Exception:
         # torch.load raises a dozen types for a damaged file; such a run starts again
         return None
-    return state if state.pop("fingerprint", None) == fingerprint else None
+    return state if state.pop("identity", None) == identity else None

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
@@ -15,12 +16,16 @@ from cmtscale.model.cmt import CMT
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Cross-entropies in nats (raw, and after dividing the logits by `temperature`), accuracy."""
+    """Cross-entropies in nats (raw, and after dividing the logits by `temperature`), accuracy.
+
+    `image_losses` (n,) are the images' own, at `temperature`; `loss` is their mean.
+    """
 
     loss_raw: float
     loss: float
     temperature: float
     accuracy: float
+    image_losses: npt.NDArray[np.float64]
 
 
 def evaluate(
@@ -29,11 +34,13 @@ def evaluate(
     """Evaluate every image of the split; leaves `model` in eval mode."""
     logits, labels = predict(model, split, batch_size=batch_size, autocast=autocast)
     temperature = fit_temperature(logits, labels)
+    image_losses = F.cross_entropy(logits / temperature, labels, reduction="none")
     return Evaluation(
         loss_raw=float(F.cross_entropy(logits, labels)),
-        loss=float(F.cross_entropy(logits / temperature, labels)),
+        loss=float(image_losses.mean()),
         temperature=temperature,
         accuracy=float((logits.argmax(dim=1) == labels).double().mean()),
+        image_losses=image_losses.numpy(),
     )
 
 

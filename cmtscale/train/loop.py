@@ -1,7 +1,5 @@
 """The one training loop."""
 
-import contextlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -12,12 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmtscale.atomic import write_text_atomically
 from cmtscale.data.batches import batches_per_epoch, device_split, epoch_batches
 from cmtscale.data.pack import Dataset, subset
 from cmtscale.data.sources import load_data
 from cmtscale.data.splits import IntArray
 from cmtscale.model.cmt import CMT, build
+from cmtscale.record.folder import METRICS
+from cmtscale.record.losses import write_image_losses
+from cmtscale.record.metrics import append_metrics, drop_metrics_after
+from cmtscale.record.reads import log_reading
+from cmtscale.record.result import RunResult
 from cmtscale.spec.errors import DataError
 from cmtscale.train.batch_norm import estimate_statistics, set_momentum
 from cmtscale.train.checkpoint import (
@@ -28,9 +30,8 @@ from cmtscale.train.checkpoint import (
 )
 from cmtscale.train.evaluate import Evaluation, evaluate
 from cmtscale.train.optimizer import lr_factor, make_optimizer
-from cmtscale.train.recipe import DataRef, Recipe, Run, RunResult
+from cmtscale.train.recipe import DataRef, Recipe, Run
 
-METRICS = "metrics.jsonl"
 LOG_STEPS = 20  # how often losses are looked at: once per look the device is waited for
 
 
@@ -53,14 +54,19 @@ def train(
     dataset = open_data(run.data)
     train_split = device_split(dataset, training_indices(dataset, recipe), device=device)
     val_split = device_split(dataset, dataset.splits.val, device=device)
-    model = build(run.variant, drop_path=recipe.drop_path, dropout=recipe.dropout).to(device)
+    model = build(
+        run.variant,
+        drop_path=recipe.drop_path,
+        dropout=recipe.dropout,
+        attention=recipe.attention,
+    ).to(device)
     optimizer = make_optimizer(model, recipe)
     autocast = make_autocast(recipe, device)
     generator = torch.Generator().manual_seed(run.seed)
     steps_per_epoch = batches_per_epoch(len(train_split), recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     batch_images = min(recipe.batch_size, len(train_split))
-    progress = _Progress(folder, run.fingerprint, device, began, watch)
+    progress = _Progress(folder, run.identity, device, began, watch)
     epoch = progress.restore(model, optimizer, generator)
     step = epoch * steps_per_epoch
 
@@ -119,6 +125,8 @@ def train(
         progress.save(model, optimizer, generator, epoch, step)
     if evaluation is None:  # killed between the last checkpoint and the result
         evaluation = score()
+    if folder is not None:
+        write_image_losses(folder, evaluation.image_losses)
     return RunResult(
         status="complete",
         val_loss=evaluation.loss,
@@ -131,20 +139,27 @@ def train(
     )
 
 
-def test_accuracy(run: Run, *, device: torch.device, folder: Path) -> float | None:
+def test_accuracy(
+    run: Run, *, device: torch.device, folder: Path, log_folder: Path, by: str
+) -> float | None:
     """Accuracy on the test split of the run's last checkpoint; None if that is gone.
 
-    The test split is for the winner of a search or a final training, and read once.
+    The test split is for the winner of a search or a final training, and read once: each reading
+    is logged in `log_folder`, with the command `by` that asked for it.
     """
-    state = load_checkpoint(folder, run.fingerprint, device)
+    state = load_checkpoint(folder, run.identity, device)
     if state is None:
         return None
     dataset = open_data(run.data)
     split = device_split(dataset, dataset.splits.test, device=device)
-    model = build(run.variant).to(device)
+    model = build(run.variant, attention=run.recipe.attention).to(device)
     model.load_state_dict(state["model"])
     autocast = make_autocast(run.recipe, device)
-    return evaluate(model, split, batch_size=run.recipe.batch_size, autocast=autocast).accuracy
+    evaluation = evaluate(model, split, batch_size=run.recipe.batch_size, autocast=autocast)
+    log_reading(
+        log_folder, by=by, run_id=run.run_id, images=len(split), accuracy=evaluation.accuracy
+    )
+    return evaluation.accuracy
 
 
 def open_data(data: DataRef) -> Dataset:
@@ -187,14 +202,14 @@ class _Progress:
     def __init__(
         self,
         folder: Path | None,
-        fingerprint: str,
+        identity: str,
         device: torch.device,
         began: float,
         watch: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         self.watch = watch
         self.folder = folder
-        self.fingerprint = fingerprint
+        self.identity = identity
         self.device = device
         self.began = began
         self.seconds_before = 0.0  # of earlier attempts, as far as they were checkpointed
@@ -208,7 +223,7 @@ class _Progress:
         self, model: CMT, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> int:
         """Load the checkpoint, if there is one; returns the epochs already done."""
-        state = self.folder and load_checkpoint(self.folder, self.fingerprint)
+        state = self.folder and load_checkpoint(self.folder, self.identity)
         if not state:
             if self.folder:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +236,8 @@ class _Progress:
         self.seconds_before = state["seconds"]
         self.train_seconds = state["train_seconds"]
         self.train_loss = state["train_loss"]
-        self._drop_metrics_after(state["step"])
+        assert self.folder is not None
+        drop_metrics_after(self.folder, state["step"])
         return int(state["epoch"])
 
     def save(
@@ -245,31 +261,14 @@ class _Progress:
             "train_seconds": self.train_seconds,
             "train_loss": self.train_loss,
         }
-        save_checkpoint(self.folder, self.fingerprint, state)
+        save_checkpoint(self.folder, self.identity, state)
 
     def log(self, **values: float) -> None:
         line = {**values, "seconds": round(self.seconds(), 3)}
         if self.watch is not None:
             self.watch(line)
         if self.folder is not None:
-            with (self.folder / METRICS).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append_metrics(self.folder, line)
 
     def diverged(self, cause: str) -> RunResult:
         return RunResult(status="diverged", cause=cause, seconds=self.seconds())
-
-    def _drop_metrics_after(self, step: int) -> None:
-        """Forget lines of the attempt that was killed after its last checkpoint."""
-        assert self.folder is not None
-        path = self.folder / METRICS
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_text_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a torn last line, of a killed run, is left out."""
-    lines: list[dict[str, Any]] = []
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        for line in path.read_text().splitlines():
-            lines.append(json.loads(line))
-    return lines

@@ -1,19 +1,15 @@
-"""What a training is: the recipe, one run, and its result, as plain data without torch."""
+"""What a training is: the recipe and one run, as plain data without torch."""
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from cmtscale.record.identity import identity, network_fields
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Variant
 
 LARGEST_SEED = 2**31 - 1  # what every generator in use takes
-
-Status = Literal["complete", "diverged", "failed"]
-
 
 # Flip and shift slow learning down where an image is seen a few times, and pay where it is seen
 # more often (`results/augmentation`).
@@ -44,6 +40,7 @@ class Recipe:
     drop_path: float = 0.0
     dropout: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, else fp32
+    attention: Literal["auto", "explicit", "sdpa"] = "auto"  # auto: by device; see model/blocks.py
 
     def augmented(self, augment: bool | None = None) -> "Recipe":
         """With flip and shift, or without; None: with, if an image is seen often enough."""
@@ -74,6 +71,12 @@ class Recipe:
         ):
             _require(name, getattr(self, name), 0, 0.9999, "use a fraction from 0 to below 1")
         _require("shift_fraction", self.shift_fraction, 0, 0.5, "use a fraction up to 0.5")
+        if not isinstance(self.flip, bool):
+            raise RequestError(f"flip {self.flip!r} is neither true nor false; use one of them")
+        if self.attention not in ("auto", "explicit", "sdpa"):
+            raise RequestError(
+                f"attention {self.attention!r} is not one of auto, explicit, sdpa; use auto"
+            )
         if self.precision not in ("auto", "fp32", "bf16"):
             raise RequestError(
                 f"precision {self.precision!r} is not one of auto, fp32, bf16; use auto"
@@ -84,6 +87,7 @@ class Recipe:
 class DataRef:
     """Which images a run reads: enough for a worker to open the same packed arrays.
 
+    `resolution_px` is the largest side that anyone trains at, `split_seed` draws the splits;
     `content_hash` (empty: any) is that of the images and splits that are meant.
     """
 
@@ -92,6 +96,12 @@ class DataRef:
     split_seed: int = 0
     content_hash: str = ""
     cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.split_seed <= LARGEST_SEED:
+            raise RequestError(
+                f"split_seed {self.split_seed} is out of range; use 0 to {LARGEST_SEED}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,57 +115,18 @@ class Run:
     data: DataRef
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of what decides the result: neither its name nor where the cache lies."""
-        identity = {
-            "variant": asdict(self.variant),
-            "recipe": asdict(self.recipe),
+    def identity(self) -> str:
+        """A hash of what decides the result: network, recipe, images and splits, seed."""
+        return identity(self.identity_fields())
+
+    def identity_fields(self) -> dict[str, Any]:
+        """What `identity` covers; neither names nor where the images and the cache lie."""
+        return {
+            "network": network_fields(self.variant),
+            "recipe": self.recipe,
+            "data": self.data.content_hash,
             "seed": self.seed,
-            "data": [
-                self.data.source,
-                self.data.resolution_px,
-                self.data.split_seed,
-                self.data.content_hash,
-            ],
         }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """How a run ended.
-
-    Losses are mean cross-entropies in nats on the validation split: `val_loss` after fitting one
-    temperature on it, `val_loss_raw` as trained. `train_loss` is the mean over the last epoch, with
-    label smoothing. `val_accuracy` is a fraction. `seconds` is wall time, evaluation included;
-    `images_per_second` that of training alone. Metrics are None unless `status` is complete.
-    """
-
-    status: Status
-    cause: str = ""
-    val_loss: float | None = None
-    val_loss_raw: float | None = None
-    val_accuracy: float | None = None
-    temperature: float | None = None
-    train_loss: float | None = None
-    images_per_second: float | None = None
-    seconds: float = 0.0
-
-    def to_json(self, fingerprint: str) -> str:
-        """The result with the fingerprint of its run."""
-        return json.dumps({"fingerprint": fingerprint, **asdict(self)}, indent=1) + "\n"
-
-
-def read_result(path: Path, fingerprint: str) -> RunResult | None:
-    """The result stored at `path` if it belongs to the run with this fingerprint, else None."""
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stored, dict) or stored.pop("fingerprint", None) != fingerprint:
-        return None
-    known = {field.name for field in fields(RunResult)}
-    return RunResult(**stored) if {"status"} <= stored.keys() <= known else None
 
 
 def _require(name: str, value: float, low: float, high: float, advice: str) -> None:

@@ -1,24 +1,33 @@
 """One training on its own: a variant, a data set, a folder that remembers what it holds."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmtscale.atomic import write_text_atomically
 from cmtscale.data.pack import Dataset
+from cmtscale.record.files import read_json, write_json, write_text_atomically
+from cmtscale.record.folder import (
+    CHECKPOINT,
+    METRICS,
+    RESULT,
+    RUN,
+    held,
+    holds_anything,
+    require_folder,
+)
+from cmtscale.record.identity import difference, flat
+from cmtscale.record.reads import readings
+from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.spec.errors import CmtscaleError, RequestError
 from cmtscale.spec.variant import Variant
-from cmtscale.train.checkpoint import NAME as CHECKPOINT
-from cmtscale.train.claim import holds_anything, owned
 from cmtscale.train.devices import device_slots
-from cmtscale.train.loop import METRICS, open_data, test_accuracy, train, training_indices
-from cmtscale.train.recipe import LARGEST_SEED, DataRef, Recipe, Run, RunResult, read_result
+from cmtscale.train.loop import open_data, test_accuracy, train, training_indices
+from cmtscale.train.recipe import LARGEST_SEED, DataRef, Recipe, Run
 
-RESULT, VARIANT, RUN = "result.json", "variant.toml", "run.json"
+VARIANT = "variant.toml"
 
 
 def train_single(
@@ -29,14 +38,16 @@ def train_single(
     seed: int,
     device: str,
     folder: Path,
+    test: bool = False,
     begun: Callable[[Dataset, int], None] | None = None,
     watch: Callable[[dict[str, Any]], None] | None = None,
-) -> tuple[RunResult, float]:
-    """Train in `folder`, or go on there; returns the result and the test accuracy (NaN if none).
+) -> tuple[RunResult, float | None]:
+    """Train in `folder`, or go on there; returns the result and the test accuracy.
 
-    The head gets the data set's classes and channels. `begun` is told the data set and how many
-    images an epoch has, before the first step; `watch` each line of the log. Raises a
-    `CmtscaleError` before anything is written if the folder holds another run.
+    The head gets the data set's classes and channels. The test split is read only with `test`, and
+    once: its accuracy is None without, or where the checkpoint is gone. `begun` is told the data
+    set and how many images an epoch has, before the first step; `watch` each line of the log.
+    Raises a `CmtscaleError` before anything is written if the folder holds another run.
     """
     slots = device_slots(device)
     if "," in device:
@@ -47,81 +58,70 @@ def train_single(
     data = replace(data, content_hash=dataset.content_hash)
     fitted = replace(variant, num_classes=dataset.num_classes, in_channels=dataset.channels)
     images = len(training_indices(dataset, recipe))  # too few are refused here
-    place = torch.device(slots[0])
-    recipe = replace(recipe, precision=recipe.precision_on(place.type))
+    torch_device = torch.device(slots[0])
+    recipe = replace(recipe, precision=recipe.precision_on(torch_device.type))
     run = Run(run_id=folder.name, variant=fitted, recipe=recipe, seed=seed, data=data)
     _require_ours(folder, run)  # before a lock is put into somebody else's folder
-    with owned(folder):
+    with held(folder):
         _claim(folder, run)
-        result = read_result(folder / RESULT, run.fingerprint)
+        result = read_result(folder / RESULT, run.identity)
         if result is None:
             if begun is not None:
                 begun(dataset, images)
             try:
-                result = train(run, device=place, folder=folder, watch=watch)
+                result = train(run, device=torch_device, folder=folder, watch=watch)
             except CmtscaleError:  # the network refuses the batch: another one may begin here
                 if not (folder / CHECKPOINT).exists():
                     for name in (RUN, VARIANT, METRICS):
                         (folder / name).unlink(missing_ok=True)
                 raise
-            write_text_atomically(folder / RESULT, result.to_json(run.fingerprint))
+            write_result(folder / RESULT, result, run.identity)
         accuracy = None
-        if result.status == "complete":
-            accuracy = test_accuracy(run, device=place, folder=folder)
-    return result, float("nan") if accuracy is None else accuracy
+        if test and result.status == "complete":
+            accuracy = _read_test_split(run, torch_device, folder)
+    return result, accuracy
+
+
+def _read_test_split(run: Run, device: torch.device, folder: Path) -> float | None:
+    """The test accuracy, from the log if it was read before."""
+    earlier = readings(folder)
+    if earlier:
+        return earlier[-1].accuracy
+    return test_accuracy(run, device=device, folder=folder, log_folder=folder, by="train")
 
 
 def _require_ours(folder: Path, run: Run) -> bool:
     """Whether the folder is this run's already; raises `RequestError` if it is another's."""
-    if folder.is_file():
-        raise RequestError(f"{folder} is a file, not a folder; use another --out")
+    require_folder(folder)
     try:
-        there = json.loads((folder / RUN).read_text())
-        known = there["fingerprint"]
+        described = read_json(folder / RUN)
     except FileNotFoundError:
         if holds_anything(folder):
             raise RequestError(
                 f"{folder} is not empty and holds no training; use another --out"
             ) from None
         return False
-    except (OSError, ValueError, KeyError, TypeError):  # a file in the way, or not ours
-        there, known = {}, None
-    if known != run.fingerprint:
+    if "identity" not in described:
         raise RequestError(
-            f"{folder} holds another training{_difference(there, run)}; "
+            f"{folder} holds another training, or one of cmtscale 0.1.0; use another --out"
+        )
+    if described["identity"] != run.identity:
+        differs = difference(described.get("run") or {}, run.identity_fields())
+        raise RequestError(
+            f"{folder} holds another training{differs}; "
             f"use another --out, or the command it began with"
         )
     return True
 
 
-def _described(run: Run) -> dict[str, Any]:
-    """What a run is, as JSON keeps it."""
-    described = {
-        "variant": asdict(run.variant),
-        "data": run.data.source,
-        "seed": run.seed,
-        "recipe": asdict(run.recipe),
-    }
-    restored: dict[str, Any] = json.loads(json.dumps(described))
-    return restored
-
-
-def _difference(there: dict[str, Any], run: Run) -> str:
-    """In brackets, what a described run and `run` do not share; nothing if it is not described."""
-    here = _described(run)
-    if not isinstance(there.get("recipe"), dict):
-        return ""
-    differing = [
-        name for name, value in here["recipe"].items() if there["recipe"].get(name) != value
-    ]
-    differing += [name for name in ("variant", "data", "seed") if there.get(name) != here[name]]
-    differing = differing or ["images"]
-    return f" (its {', '.join(differing)} {'differs' if len(differing) == 1 else 'differ'})"
-
-
 def _claim(folder: Path, run: Run) -> None:
     """Write what the folder is for; first whose it is, so that a killed start can be repeated."""
     if not _require_ours(folder, run):
-        described = {"fingerprint": run.fingerprint, **_described(run)}
-        write_text_atomically(folder / RUN, json.dumps(described, indent=1) + "\n")
+        described = {
+            "identity": run.identity,
+            "data": run.data.source,
+            "split_seed": run.data.split_seed,
+            "run": flat(run.identity_fields()),
+        }
+        write_json(folder / RUN, described)
     write_text_atomically(folder / VARIANT, run.variant.to_toml())

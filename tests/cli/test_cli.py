@@ -76,7 +76,8 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("scale --budget 4G --multiple 0", "multiples of 0; use 2 or 8"),
         ("scale --phi 1 --multiple 8", "--multiple does nothing with --phi"),
         ("scale --phi 1 --save /proc/no/x.toml", ""),
-        ("search", "Missing option '--budget'"),
+        ("search", "a search needs a budget; use --budget 4.0G, or --from a run folder"),
+        ("search --from /nowhere", "/nowhere holds no search; give --from a folder"),
         ("search --budget lots", "write 4.0G, 600M or 4e9"),
         ("search --budget 4G --data mnist", "is not one of digits"),
         ("search --budget 4G --data /tmp/images", "use folder:/tmp/images"),
@@ -89,6 +90,7 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("search --budget 4G --lr -1", "lr -1.0 is out of range"),
         ("search --budget 4G --batch-size 0", "batch_size 0"),
         ("search --budget 4G --epochs -1", "epochs -1"),
+        ("search --budget 4G --split-seed -1", "split_seed -1"),
         ("search --budget 4G --proxy-macs 9M --no-proxy", "contradict each other"),
         ("search --budget 4G --proxy-macs 1M", "no room to scale"),
         ("search --budget 4G --proxy-macs 4G", "activations an image; use less --proxy-macs"),
@@ -97,6 +99,7 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("train --variant cmt-ti --data digits", "Missing option '--out'"),
         ("train --variant cmt-ti --data digits --out /tmp/x --epochs 0", "epochs 0"),
         ("train --variant cmt-ti --data nothing --out /tmp/x", "is not one of digits"),
+        ("train --variant cmt-ti --data digits --out /tmp/x --split-seed -1", "split_seed -1"),
         ("cache --cache-dir", "requires an argument"),
     ],
 )
@@ -140,12 +143,35 @@ def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
     options = ["--epochs", "9", "--train-images", "0", "--batch-size", "8", "--lr", "0.1"]
     for more in ([], ["--augment"], ["--no-augment"], options):
         assert run(["search", "--budget", "4G", *more]) == 0
-    plain = SearchRequest(budget_macs=4_000_000_000, seeds=1)
+    plain = SearchRequest(budget_macs=4_000_000_000)
     assert requests == [
         plain,
         replace(plain, augment=True),
         replace(plain, augment=False),
         replace(plain, epochs=9, train_images=0, batch_size=8, lr=0.1),
+    ]
+
+
+def test_a_search_is_repeated_and_extended_from_its_folder(
+    monkeypatch: pytest.MonkeyPatch, finished: Outcome, tiny_request: SearchRequest
+) -> None:
+    requests: list[SearchRequest] = []
+    monkeypatch.setattr(
+        import_module("cmtscale.search.driver"),
+        "search",
+        lambda request, **_: requests.append(request),
+    )
+    folder = str(finished.folder)
+    for more in ([], ["--seeds", "3"], ["--sampler", "tpe", "--trials", "30"], ["--epochs", "9"]):
+        assert run(["search", "--from", folder, *more]) == 0
+    same = requests[0]
+    assert same.out == finished.folder
+    assert same.recipe == finished.settings.recipe
+    assert (same.budget_macs, same.seeds) == (tiny_request.budget_macs, tiny_request.seeds)
+    assert requests[1:] == [
+        replace(same, seeds=3),
+        replace(same, sampler="tpe", trials=30),
+        replace(same, epochs=9),
     ]
 
 
@@ -343,8 +369,9 @@ def test_a_dry_run_shows_the_plan_on_stderr_and_writes_nothing(
     assert "A tour" in said.err
     assert "G = 10⁹" in said.err
     assert "from now" in said.err
-    for name in ("c00", "c01", "c02", "c03"):
+    for name in ("d1.1.1.1-w4-r64", "d4.3.3.3-w4-r64", "d1.1.1.1-w6-r64", "d1.1.1.1-w4-r96"):
         assert f"\n{name} " in said.err
+    assert "warning" not in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -355,16 +382,51 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
 
     print_outcome(finished)
     text = capsys.readouterr().out
-    ranked = [line.split()[0] for line in text.splitlines() if line.startswith("c0")][:4]
+    ranked = [line.split()[0] for line in text.splitlines() if line.startswith("d")][:4]
     assert finished.choice is not None
     assert ranked == [score.candidate for score in finished.choice.ranking]
-    assert "the paper's, not trained  1.200  1.300  1.150" in text
+    assert re.search(r"\nthe paper's, not trained +1\.200  1\.300  1\.150", text)
     assert "how sure: noise between seeds" in text
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text
-    assert "No better than guessing" not in text
-    print_outcome(replace(finished, guess_accuracy=0.9))
-    assert "No better than guessing (the commonest class alone: 90.00 %)" in capsys.readouterr().out
+    assert "test split read 2 times, last on 20" in text
+
+
+@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
+def test_what_is_no_choice_is_said_in_words_and_not_called_one(
+    finished: Outcome, capsys: Capture, verdict: Any
+) -> None:
+    from cmtscale.cli.search_view import print_outcome
+
+    assert finished.choice is not None
+    choice = replace(finished.choice, verdict=verdict, reason="too short; train longer")
+    settings = replace(finished.settings, tour=False)
+    print_outcome(replace(finished, choice=choice, settings=settings))
+    text = capsys.readouterr().out
+    assert f"{verdict.capitalize()}: too short; train longer" in text
+    assert "\nchoice " not in text
+    assert "lowest loss on the budget" in text
+    print_outcome(replace(finished, choice=replace(choice, verdict="choice"), settings=settings))
+    assert "\nchoice " in capsys.readouterr().out
+
+
+def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
+    finished: Outcome, capsys: Capture
+) -> None:
+    from cmtscale.cli.search_view import print_outcome
+
+    assert finished.choice is not None
+    best, *others = finished.choice.ranking
+    gone = replace(
+        others[-1], loss=None, accuracy=None, images_per_second=None, seeds=(), failed=2,
+        causes=("the worker died",), on_budget=True,
+    )  # fmt: skip
+    choice = replace(finished.choice, ranking=(best, *others[:-1], gone))
+    print_outcome(replace(finished, choice=choice))
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith(gone.candidate)]
+    assert "failed" in line
+    assert f"not in this choice, for no run of theirs is complete: {gone.candidate};" in text
 
 
 def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
@@ -375,7 +437,7 @@ def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
     choice = finished.choice
     assert choice is not None
     ranking = tuple(
-        replace(score, may_win=score.candidate == choice.winner) for score in choice.ranking
+        replace(score, on_budget=score.candidate == choice.winner) for score in choice.ranking
     )
     print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
     text = capsys.readouterr().out
@@ -430,13 +492,17 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     assert run(command) == 0
     first, told = capsys.readouterr()
     assert first.startswith("validation accuracy ")
-    assert "test accuracy" in first
+    assert "test accuracy" not in first
     assert "64 of 1,257 training images, 270 val, 270 test" in told
     assert re.search(r"step 2 .*train_loss \S+ .*about \d s left", told)
     metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
     assert printed(*command) == first
     assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == metrics
     assert "holds another training" in refusal(*command, "--seed", "1")
+    assert "holds another training (its data differs)" in refusal(*command, "--split-seed", "1")
+    tested = printed(*command, "--test")
+    assert re.search(r"test accuracy \d+\.\d\d %;", tested)
+    assert len((tmp_path / "out" / "test_reads.csv").read_text().splitlines()) == 2
 
 
 def test_the_cache_is_shown_and_cleared(printed: Callable[..., str], tmp_path: Path) -> None:

@@ -1,57 +1,59 @@
 """Run folders as the search writes them, with numbers like those of a real search."""
 
-import csv
-import json
 import math
 import random
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tomli_w
 
-COLUMNS = [
-    "run_id", "rung", "candidate", "alpha", "beta", "gamma", "phi", "macs", "params",
-    "proxy_macs", "resolution_px", "dims", "depths", "seed", "epochs", "val_loss",
-    "val_loss_raw", "val_accuracy", "train_loss", "images_per_second", "seconds", "status",
-    "cause", "role", "on_budget", "stray", "activations", "proxy_params",
-    "proxy_resolution_px", "proxy_dims", "proxy_depths",
-]  # fmt: skip
+from cmtscale.record.files import write_json
+from cmtscale.record.folder import CHOICE, ENVIRONMENT, REQUEST, RUNS, TRIALS
+from cmtscale.record.metrics import append_metrics
+from cmtscale.record.result import SCORING
+from cmtscale.record.row import Row, read_rows, to_csv
+from cmtscale.spec.scaling import Shares
+
 BASE_MACS, BUDGET_MACS, TWIN_MACS = 2_310_000, 4_000_000_000, 14_400_000
-# role, twin MACs, twin resolution, shares of depth, width and resolution, mean loss
+# name, role, twin MACs, twin resolution, shares of depth, width and resolution, mean loss
 ARCHITECTURES = (
     *(
-        ("compound", TWIN_MACS * (1 + stray), px, depth, 1 - depth - resolution, resolution, loss)
-        for px, resolution, depth, stray, loss in (
-            (64, 0.0, 1.0, 0.011, 0.452),
-            (64, 0.0, 0.67, -0.008, 0.421),
-            (64, 0.0, 0.33, 0.004, 0.392),
-            (64, 0.0, 0.0, -0.013, 0.371),
-            (96, 0.44, 0.56, 0.007, 0.430),
-            (96, 0.44, 0.37, -0.004, 0.396),
-            (96, 0.44, 0.19, 0.015, 0.372),
-            (96, 0.44, 0.0, -0.011, 0.358),
-            (128, 0.757, 0.243, 0.006, 0.441),
-            (128, 0.757, 0.121, -0.015, 0.427),
-            (128, 0.757, 0.0, 0.012, 0.415),
-            (160, 1.0, 0.0, 0.018, 0.473),
+        (f"{name}-r{px}", "compound", TWIN_MACS * (1 + stray), px, depth, 1 - depth - resolution,
+         resolution, loss)
+        for name, px, resolution, depth, stray, loss in (
+            ("d6.6.25.6-w8", 64, 0.0, 1.0, 0.011, 0.452),
+            ("d3.3.14.3-w12", 64, 0.0, 0.67, -0.008, 0.421),
+            ("d2.2.7.2-w18", 64, 0.0, 0.33, 0.004, 0.392),
+            ("d1.1.4.1-w26", 64, 0.0, 0.0, -0.013, 0.371),
+            ("d3.3.11.3-w8", 96, 0.44, 0.56, 0.007, 0.430),
+            ("d2.2.8.2-w10", 96, 0.44, 0.37, -0.004, 0.396),
+            ("d1.1.6.1-w12", 96, 0.44, 0.19, 0.015, 0.372),
+            ("d1.1.4.1-w16", 96, 0.44, 0.0, -0.011, 0.358),
+            ("d2.2.6.2-w8", 128, 0.757, 0.243, 0.006, 0.441),
+            ("d1.1.5.1-w10", 128, 0.757, 0.121, -0.015, 0.427),
+            ("d1.1.4.1-w12", 128, 0.757, 0.0, 0.012, 0.415),
+            ("d1.1.3.1-w8", 160, 1.0, 0.0, 0.018, 0.473),
         )
     ),
-    ("paper", 14_310_000, 96, 0.215, 0.455, 0.33, 0.381),
-    ("base", BASE_MACS, 64, 0.0, 0.0, 0.0, 0.446),
-    ("depth", 13_900_000, 64, 1.0, 0.0, 0.0, 0.455),
-    ("width", 14_900_000, 64, 0.0, 1.0, 0.0, 0.374),
-    ("resolution", 15_700_000, 160, 0.0, 0.0, 1.0, 0.476),
-)
-CHOICE = "c07"
+    ("d1.1.5.1-w14-r96", "paper", 14_310_000, 96, 0.215, 0.455, 0.33, 0.381),
+    ("d1.1.4.1-w8-r64", "base", BASE_MACS, 64, 0.0, 0.0, 0.0, 0.446),
+    ("d6.6.24.6-w8-r64", "depth", 13_900_000, 64, 1.0, 0.0, 0.0, 0.455),
+    ("d1.1.4.1-w28-r64", "width", 14_900_000, 64, 0.0, 1.0, 0.0, 0.374),
+    ("d1.1.4.1-w8-r160", "resolution", 15_700_000, 160, 0.0, 0.0, 1.0, 0.476),
+)  # fmt: skip
+BEST, HALF_DIVERGED = ARCHITECTURES[7][0], ARCHITECTURES[4][0]
+BROKEN = {(4, 1): ("diverged", "loss is nan at step 31"), (10, 0): ("failed", "exit code -9")}
 
 
 def write_run_folder(
     folder: Path,
     *,
     seeds: int = 2,
-    rung: int = 1,
-    epochs: float = 4,
+    epochs: int = 4,
+    train_images: int = 6000,
     tour: bool = False,
     data: str = "fashion-mnist",
     num_classes: int = 10,
@@ -59,120 +61,132 @@ def write_run_folder(
     luck: int = 0,
     broken: bool = True,
     keep: int = len(ARCHITECTURES),
-    choice: str | None = CHOICE,
+    winner: str | None = BEST,
+    verdict: str = "choice",
 ) -> Path:
     """A run folder of `keep` candidates; with `broken` one run diverged and one failed."""
-    folder.mkdir(parents=True, exist_ok=True)
     noise = random.Random(luck)
     rows = []
-    for number, architecture in enumerate(ARCHITECTURES[:keep]):
+    for number in range(keep):
         for seed in range(seeds):
-            row = _row(architecture, number, seed, noise, rung, epochs, twin_scale)
-            if broken and (number, seed) in ((4, 1), (10, 0)):
-                row |= dict.fromkeys(("val_loss", "val_loss_raw", "val_accuracy", "train_loss"), "")
-                row |= (
-                    {"status": "diverged", "cause": "loss is nan at step 31"}
-                    if number == 4
-                    else {"status": "failed", "cause": "worker ended, exit code -9"}
-                )
+            row = _row(number, seed, noise, epochs, train_images, twin_scale)
+            if broken and (number, seed) in BROKEN:
+                row = without_metrics(row, *BROKEN[number, seed])
             else:
-                _write_metrics(folder / "runs" / row["run_id"], row, noise, epochs)
+                _write_metrics(folder / RUNS / row.run_id, row, noise)
             rows.append(row)
     write_trials(folder, rows)
     request = {
+        "schema": 2,
         "budget_macs": BUDGET_MACS,
         "data": data,
         "sampler": "grid",
-        "seeds": list(range(seeds)),
+        "seeds": seeds,
         "tour": tour,
         "proxy_macs": int(TWIN_MACS * twin_scale),
         "base": {"name": "cmt-ti"},
     }
-    (folder / "request.toml").write_text(tomli_w.dumps(request))
+    (folder / REQUEST).write_text(tomli_w.dumps(request))
     environment = {
-        "cmtscale": "0.1.0",
+        "cmtscale": "0.2.0",
         "hardware": "2 cores",
         "commit": None,
         "data": {"source": data, "hash": "0", "num_classes": num_classes, "native_px": 28},
     }
-    (folder / "environment.json").write_text(json.dumps(environment))
-    if choice is not None:
-        (folder / "choice.json").write_text(json.dumps({"winner": choice}))
+    write_json(folder / ENVIRONMENT, environment)
+    if winner is not None:
+        horizon = {"epochs": epochs, "train_images": train_images}
+        write_json(folder / CHOICE, {"winner": winner, "verdict": verdict, **horizon})
     return folder
 
 
-def write_trials(folder: Path, rows: list[dict]) -> None:
-    with (folder / "trials.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+def add_horizon(folder: Path, other: Path) -> Path:
+    """Put the runs of `other`, a folder of another horizon, into `folder`."""
+    write_trials(folder, [*read_trials(folder), *read_trials(other)])
+    for run in (other / RUNS).iterdir():
+        run.rename(folder / RUNS / run.name)
+    return folder
 
 
-def read_trials(folder: Path) -> list[dict]:
-    with (folder / "trials.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def write_trials(folder: Path, rows: Iterable[Row]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TRIALS).write_text(to_csv(rows))
 
 
-def _row(architecture, number, seed, noise, rung, epochs, twin_scale):
-    role, macs, resolution_px, depth, width, resolution, mean = architecture
-    loss = mean + noise.gauss(0, 0.013) - 0.05 * math.log(epochs / 4)
+def read_trials(folder: Path) -> list[Row]:
+    return read_rows(folder / TRIALS)
+
+
+def without_metrics(row: Row, status: str, cause: str) -> Row:
+    """The row of a run that ended without a result."""
+    names = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
+    nothing = dict.fromkeys((*names, "temperature"))
+    return replace(row, status=status, cause=cause, **nothing)
+
+
+def _row(number, seed, noise, epochs, train_images, twin_scale):
+    name, role, macs, resolution_px, depth, width, resolution, mean = ARCHITECTURES[number]
+    loss = mean + noise.gauss(0, 0.013) - 0.05 * math.log(epochs * train_images / 24_000)
     if role != "base":
         macs *= twin_scale
         loss -= 0.03 * math.log(twin_scale)
-    return {
-        "run_id": f"r{rung}-c{number:02d}-s{seed}",
-        "rung": rung,
-        "candidate": f"c{number:02d}",
-        "alpha": 2.5**depth,
-        "beta": 2.5 ** (width / 1.5),
-        "gamma": 2.5 ** (resolution / 2),
-        "phi": 0.0 if role == "base" else 2.0,
-        "macs": int(BUDGET_MACS * macs / TWIN_MACS / twin_scale),
-        "params": 25_000_000,
-        "proxy_macs": int(macs),
-        "resolution_px": 224,
-        "dims": "64-128-256-512",
-        "depths": "3-3-16-3",
-        "seed": seed,
-        "epochs": epochs,
-        "val_loss": loss,
-        "val_loss_raw": loss + 0.02,
-        "val_accuracy": 0.995 - 0.33 * loss + noise.gauss(0, 0.002),
-        "train_loss": loss + 0.5,
-        "images_per_second": 170.0,
-        "seconds": 140.0,
-        "status": "complete",
-        "cause": "",
-        "role": role,
-        "on_budget": abs(macs / TWIN_MACS / twin_scale - 1) < 0.02,
-        "stray": 0.03,
-        "activations": 21_000_000,
-        "proxy_params": 800_000,
-        "proxy_resolution_px": resolution_px,
-        "proxy_dims": "8-16-32-64",
-        "proxy_depths": "1-1-4-1",
-    }
+    shares = Shares(depth=depth, width=width, resolution=resolution)
+    return Row(
+        run_id=f"{name}-{epochs}x{train_images}-s{seed}",
+        candidate=name,
+        alpha=shares.alpha,
+        beta=shares.beta,
+        gamma=shares.gamma,
+        phi=0.0 if role == "base" else 2.0,
+        macs=int(BUDGET_MACS * macs / TWIN_MACS / twin_scale),
+        params=25_000_000,
+        proxy_macs=int(macs),
+        resolution_px=224,
+        dims=(64, 128, 256, 512),
+        depths=(3, 3, 16, 3),
+        seed=seed,
+        epochs=epochs,
+        train_images=train_images,
+        val_loss=loss,
+        val_loss_raw=loss + 0.02,
+        val_accuracy=0.995 - 0.33 * loss + noise.gauss(0, 0.002),
+        train_loss=loss + 0.5,
+        images_per_second=170.0,
+        seconds=140.0,
+        status="complete",
+        cause="",
+        role=role,
+        on_budget=abs(macs / TWIN_MACS / twin_scale - 1) < 0.02,
+        stray=0.03,
+        activations=21_000_000,
+        proxy_params=800_000,
+        proxy_resolution_px=resolution_px,
+        proxy_dims=(8, 16, 32, 64),
+        proxy_depths=(1, 1, 4, 1),
+        temperature=1.1,
+        asked=number,
+        asked_after=0,
+        asked_by="grid",
+        scoring=SCORING,
+        identity=f"{number:08x}{seed:08x}",
+    )
 
 
-def _write_metrics(folder, row, noise, epochs):
+def _write_metrics(folder, row, noise):
     folder.mkdir(parents=True)
-    lines = []
     for step in range(20, 20 * 10 + 1, 20):
         done = step / 200
-        images = int(6000 * epochs * done)
         lag = 0.9 * math.exp(-3.5 * done) - 0.9 * math.exp(-3.5) + noise.gauss(0, 0.01) * (1 - done)
-        lines.append(
-            {"step": step, "images": images, "train_loss": row["train_loss"] + lag, "lr": 2e-3}
-        )
-        lines.append(
+        logged = {"step": step, "images": int(row.images_seen * done)}
+        append_metrics(folder, {**logged, "train_loss": row.train_loss + lag, "lr": 2e-3})
+        append_metrics(
+            folder,
             {
-                "step": step,
-                "images": images,
-                "val_loss_raw": row["val_loss_raw"] + lag,
-                "val_accuracy": row["val_accuracy"] - 0.33 * lag,
-            }
+                **logged,
+                "val_loss_raw": row.val_loss_raw + lag,
+                "val_accuracy": row.val_accuracy - 0.33 * lag,
+            },
         )
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,20 +14,10 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Annotation, Text
 
 from cmtscale.report import figures
-from cmtscale.report.frames import (
-    candidates,
-    load_curves,
-    load_literature,
-    load_results,
-    run_folders,
-)
+from cmtscale.report.frames import load_candidates, load_curves, load_literature, run_folders
 from cmtscale.report.layout import BLUE, PALE, spread
 from cmtscale.report.ternary import corner_coordinates, paper_point
 from cmtscale.spec.errors import ResultsError
-
-
-def table_of(path):
-    return candidates(load_results(path))
 
 
 def curves_of(path):
@@ -90,16 +81,13 @@ def root(tmp_path, folders):
 def ladder(tmp_path, folders):
     first = folders.write_run_folder(tmp_path / "ladder")
     second = folders.write_run_folder(
-        tmp_path / "more", rung=2, epochs=12, seeds=3, keep=9, luck=3, broken=False
+        tmp_path / "more", epochs=12, seeds=3, keep=9, luck=3, broken=False
     )
-    folders.write_trials(first, folders.read_trials(first) + folders.read_trials(second))
-    for run in (second / "runs").iterdir():
-        run.rename(first / "runs" / run.name)
-    return first
+    return folders.add_horizon(first, second)
 
 
 def test_accuracy_stands_at_the_macs_that_were_trained(run_folder):
-    table = table_of(run_folder)
+    table = load_candidates(run_folder)
     (ax,) = figures.accuracy_flops(table).axes
     drawn = {
         (x, y) for container in ax.containers for x, y in zip(*container[0].get_data(), strict=True)
@@ -114,7 +102,7 @@ def test_accuracy_stands_at_the_macs_that_were_trained(run_folder):
 
 
 def test_error_bars_are_one_seed_sd_and_absent_for_one_seed(run_folder, folders):
-    table = table_of(run_folder).set_index("candidate")
+    table = load_candidates(run_folder).set_index("candidate")
     (ax,) = figures.accuracy_flops(table.reset_index()).axes
     bars = {
         round(segment[:, 1].mean(), 6): np.ptp(segment[:, 1]) / 2
@@ -122,29 +110,31 @@ def test_error_bars_are_one_seed_sd_and_absent_for_one_seed(run_folder, folders)
         for segment in container[2][0].get_segments()
         if len(segment)
     }
-    chosen = table.loc[folders.CHOICE]
+    chosen = table.loc[folders.BEST]
     assert bars[round(100 * chosen["val_accuracy"], 6)] == pytest.approx(
         100 * chosen["val_accuracy_sd"]
     )
-    assert np.isnan(bars.get(round(100 * table.loc["c04", "val_accuracy"], 6), np.nan))
+    assert np.isnan(
+        bars.get(round(100 * table.loc[folders.HALF_DIVERGED, "val_accuracy"], 6), np.nan)
+    )
 
 
 def test_accuracy_axes_end_at_a_hundred_percent(run_folder, folders):
     rows = folders.read_trials(run_folder)
-    best = max(float(row["val_accuracy"]) for row in rows if row["val_accuracy"])
-    for row in rows:
-        if row["val_accuracy"]:
-            row["val_accuracy"] = float(row["val_accuracy"]) + 1 - best
-    folders.write_trials(run_folder, rows)
+    best = max(row.val_accuracy for row in rows if row.val_accuracy)
+    moved = [
+        replace(row, val_accuracy=row.val_accuracy and row.val_accuracy + 1 - best) for row in rows
+    ]
+    folders.write_trials(run_folder, moved)
     for draw in (figures.accuracy_flops, figures.ablation):
-        (ax,) = draw(table_of(run_folder)).axes
+        (ax,) = draw(load_candidates(run_folder)).axes
         low, high = ax.get_ylim()
         assert low < 99 < 100 < high < 101
         assert max(ax.get_yticks()[ax.get_yticks() <= high]) <= 100
 
 
 def test_real_networks_are_not_called_twins(run_folder):
-    table = table_of(run_folder)
+    table = load_candidates(run_folder)
     (ax,) = figures.accuracy_flops(table.assign(proxy_macs=table["macs"])).axes
     assert ax.get_xlabel() == "MACs"
 
@@ -152,24 +142,46 @@ def test_real_networks_are_not_called_twins(run_folder):
 def test_literature_appears_on_imagenet_only(tmp_path, run_folder, folders):
     imagenet = folders.write_run_folder(tmp_path / "inet", num_classes=1000)
     literature = load_literature()
-    (ax,) = figures.accuracy_flops(table_of(imagenet), literature).axes
+    (ax,) = figures.accuracy_flops(load_candidates(imagenet), literature).axes
     published = line(ax, "published CMT")
     assert published.get_ydata().tolist() == [79.0, 81.8, 83.5, 84.5]
     assert published.get_xdata().tolist() == pytest.approx([0.64e9, 1.54e9, 4.04e9, 9.33e9])
-    (ax,) = figures.accuracy_flops(table_of(run_folder), literature).axes
+    (ax,) = figures.accuracy_flops(load_candidates(run_folder), literature).axes
     assert not [drawn for drawn in ax.lines if str(drawn.get_label()).startswith("published")]
 
 
 def test_the_front_is_of_the_last_rung(ladder):
-    table = table_of(ladder)
+    table = load_candidates(ladder)
     (ax,) = figures.accuracy_flops(table).axes
     last = 100 * table.loc[table["rung"] == 2, "val_accuracy"]
     assert set(line(ax, "Pareto front").get_ydata()) <= set(last)
-    assert "earlier rung, fewer epochs" in texts(ax.figure)
+    assert "earlier rung, fewer images" in texts(ax.figure)
+
+
+def test_a_choice_of_an_earlier_rung_is_ringed(ladder):
+    table = load_candidates(ladder)
+    (ax,) = figures.accuracy_flops(table).axes
+    ((chosen,),) = [table.index[table["chosen"]]]
+    assert table.loc[chosen, "rung"] == 1
+    (ring,) = [drawn for drawn in ax.lines if drawn.get_markersize() == 9]
+    assert ring.get_xdata().tolist() == [table.loc[chosen, "proxy_macs"]]
+    assert ring.get_ydata().tolist() == [100 * table.loc[chosen, "val_accuracy"]]
+    assert "choice" in texts(ax.figure)
+
+
+def test_without_a_choice_no_figure_marks_one(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "run", verdict="nothing learned yet")
+    table = load_candidates(folder)
+    for figure in (
+        figures.accuracy_flops(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(folder), table),
+    ):
+        assert not any("choice" in text for text in texts(figure))
 
 
 def test_runs_of_one_base_join_to_curves(root, folders):
-    table = table_of(root)
+    table = load_candidates(root)
     (ax,) = figures.ablation(table).axes
     for role in ("depth", "width", "resolution"):
         rows = table[table["role"] == role].sort_values("proxy_macs")
@@ -183,14 +195,21 @@ def test_runs_of_one_base_join_to_curves(root, folders):
     assert drawn.get_ydata()[1:] == pytest.approx(100 * best["val_accuracy"].to_numpy())
 
 
-def test_other_epochs_are_not_joined(tmp_path, folders):
-    for epochs in (4, 12):
-        folders.write_run_folder(tmp_path / f"e{epochs}", epochs=epochs)
-    assert len(figures.ablation(table_of(tmp_path)).axes) == 2
+@pytest.mark.parametrize("other", [(12, 6000), (4, 12_000), (2, 12_000)])
+def test_other_horizons_are_not_joined(tmp_path, folders, other):
+    for number, (epochs, train_images) in enumerate([(4, 6000), other]):
+        folders.write_run_folder(
+            tmp_path / f"run-{number}", epochs=epochs, train_images=train_images
+        )
+    axes = figures.ablation(load_candidates(tmp_path)).axes
+    titles = {ax.get_title(loc="left").replace("\n", " ") for ax in axes}
+    horizons = {f"{epochs} epochs of {images:,} images" for epochs, images in [(4, 6000), other]}
+    assert len(axes) == 2
+    assert all(any(horizon in title for title in titles) for horizon in horizons)
 
 
 def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder, folders):
-    table = table_of(run_folder)
+    table = load_candidates(run_folder)
     shown = table[table["on_budget"]]
     ax = figures.triangle(table).axes[0]
     (points,) = ax.collections
@@ -203,7 +222,7 @@ def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder
     assert "depth only\nα = 2.5" in written
     assert "width only\nβ = 1.84" in written
     assert "resolution only\nγ = 1.58" in written
-    assert f"choice {folders.CHOICE}" in written
+    assert f"choice {folders.BEST}" in written
 
 
 def test_the_papers_constants_lie_where_their_shares_say():
@@ -214,50 +233,53 @@ def test_the_papers_constants_lie_where_their_shares_say():
 
 
 def test_each_run_and_rung_has_its_own_triangle(ladder):
-    figure = figures.triangle(table_of(ladder))
+    figure = figures.triangle(load_candidates(ladder))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
     assert [title.splitlines()[0] for title in titles] == ["ladder, rung 1", "ladder, rung 2"]
 
 
 def test_resolution_above_the_images_is_called_tokens(run_folder):
     note = "images of 28 px: resolution adds tokens, not detail"
-    table = table_of(run_folder)
+    table = load_candidates(run_folder)
     assert any(note in text for text in texts(figures.triangle(table)))
     large = figures.triangle(table.assign(native_px=256.0))
     assert not any("tokens" in text for text in texts(large))
 
 
-def test_learning_curves_are_means_over_complete_seeds_with_the_best_labelled(run_folder):
-    table, curves = table_of(run_folder), curves_of(run_folder)
+def test_learning_curves_are_means_over_complete_seeds_with_the_best_labelled(run_folder, folders):
+    table, curves = load_candidates(run_folder), curves_of(run_folder)
     (ax,) = figures.learning_curves(curves, table).axes
     assert len(ax.lines) == len(table)
-    chosen = curves[(curves["candidate"] == "c07") & curves["val_accuracy"].notna()]
+    chosen = curves[(curves["candidate"] == folders.BEST) & curves["val_accuracy"].notna()]
     expected = 100 * chosen.groupby("images")["val_accuracy"].mean()
-    drawn = line(ax, "c07")
+    drawn = line(ax, folders.BEST)
     assert drawn.get_xdata().tolist() == expected.index.tolist()
     assert drawn.get_ydata() == pytest.approx(expected.to_numpy())
     assert to_hex(drawn.get_color()) == BLUE.lower()
     labels = [note.get_text() for note in ax.texts if isinstance(note, Annotation)]
-    assert "c07 0/56/44 choice" in labels
-    best = table[table["on_budget"]].nsmallest(3, "val_loss")["candidate"]
+    assert "0/56/44 choice" in labels
+    best = table[table["on_budget"]].nsmallest(3, "val_loss")
     labelled = {text.split()[0] for text in labels}
-    assert set(best) <= labelled
-    grey = [drawn for drawn in ax.lines if to_hex(drawn.get_color()) == PALE.lower()]
+    shares = 100 * best[["depth", "width", "resolution"]].to_numpy()
+    assert {"/".join(f"{share:.0f}" for share in row) for row in shares} <= labelled
+    colours = {drawn.get_label(): to_hex(drawn.get_color()) for drawn in ax.lines}
+    assert PALE.lower() not in {colours[name] for name in best["candidate"]}
+    grey = [name for name, colour in colours.items() if colour == PALE.lower()]
     assert len(grey) == len(table) - len(labelled)
 
 
-def test_training_loss_stands_in_where_nothing_was_evaluated_on_the_way(run_folder):
+def test_training_loss_stands_in_where_nothing_was_evaluated_on_the_way(run_folder, folders):
     curves = curves_of(run_folder)
     ends = curves["images"] == curves["images"].max()
     curves = curves[curves["train_loss"].notna() | ends]
-    (ax,) = figures.learning_curves(curves, table_of(run_folder)).axes
+    (ax,) = figures.learning_curves(curves, load_candidates(run_folder)).axes
     assert ax.get_ylabel() == "training loss"
-    assert len(line(ax, "c07").get_xdata()) == 10
+    assert len(line(ax, folders.BEST).get_xdata()) == 10
 
 
 def test_a_tour_says_that_it_recommends_nothing(tmp_path, folders):
     tour = folders.write_run_folder(tmp_path / "tour", data="digits", tour=True, keep=9)
-    table = table_of(tour)
+    table = load_candidates(tour)
     for figure in (
         figures.accuracy_flops(table),
         figures.triangle(table),
@@ -267,15 +289,15 @@ def test_a_tour_says_that_it_recommends_nothing(tmp_path, folders):
 
 
 def test_titles_say_data_seeds_epochs_and_failures(run_folder):
-    (ax,) = figures.accuracy_flops(table_of(run_folder)).axes
+    (ax,) = figures.accuracy_flops(load_candidates(run_folder)).axes
     title = ax.get_title(loc="left").replace("\n", " ")
-    assert title == "fashion-mnist, 1–2 seeds, 4 epochs, 2 runs failed"
+    assert title == "fashion-mnist, 1–2 seeds, 4 epochs of 6,000 images, 2 runs failed"
 
 
 @pytest.mark.parametrize("place", ["run_folder", "root", "ladder"])
 def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatch):
     path = request.getfixturevalue(place)
-    table = table_of(path)
+    table = load_candidates(path)
     literature = load_literature()
     for figure in (
         figures.accuracy_flops(table, literature),
@@ -286,6 +308,18 @@ def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatc
     ):
         assert figure.get_figwidth() in (3.5, 7.0)
         assert_readable(figure, monkeypatch)
+
+
+@pytest.mark.parametrize("shares", [(0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0.56, 0.44)])
+def test_a_long_name_of_the_choice_is_readable_wherever_it_lies(run_folder, shares, monkeypatch):
+    table = load_candidates(run_folder)
+    places = table[["depth", "width", "resolution"]]
+    chosen = table["on_budget"] & np.isclose(places, shares, atol=1e-9).all(axis=1)
+    assert chosen.sum() == 1
+    names = table["candidate"].mask(chosen, "d12.12.64.12-w128-r224")
+    figure = figures.triangle(table.assign(chosen=chosen, candidate=names))
+    assert "choice d12.12.64.12-w128-r224" in texts(figure)
+    assert_readable(figure, monkeypatch)
 
 
 @given(st.lists(st.floats(0, 100), max_size=8).map(sorted))
@@ -326,9 +360,14 @@ def test_a_figure_without_data_is_left_out_with_its_reason(tmp_path, folders):
     assert "metrics.jsonl" in saved.skipped["learning-curves"]
 
 
+def test_a_search_that_has_only_begun_does_not_hide_the_others(root, folders):
+    folders.write_trials(folders.write_run_folder(root / "begun", keep=1, winner=None), [])
+    assert figures.save_figures(root).skipped == {}
+
+
 def test_when_every_run_failed_nothing_is_drawn(run_folder, folders):
-    rows = [row | {"status": "failed"} for row in folders.read_trials(run_folder)]
-    folders.write_trials(run_folder, rows)
+    rows = folders.read_trials(run_folder)
+    folders.write_trials(run_folder, [replace(row, status="failed") for row in rows])
     saved = figures.save_figures(run_folder)
     assert saved.files == ()
     assert len(saved.skipped) == 4

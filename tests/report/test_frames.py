@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchvision.models import get_weight
 
+from cmtscale.record.metrics import CURVE_COLUMNS, export_curves
+from cmtscale.record.row import COLUMNS
 from cmtscale.report.frames import (
-    candidates,
+    load_candidates,
     load_curves,
     load_literature,
     load_results,
@@ -37,8 +40,10 @@ def test_every_run_is_a_row_with_its_folder(run_folder, folders):
     assert not frame["tour"].any()
     assert (frame["num_classes"] == 10).all()
     assert (frame["native_px"] == 28).all()
-    assert set(frame.loc[frame["chosen"], "candidate"]) == {folders.CHOICE}
+    assert set(frame.loc[frame["chosen"], "candidate"]) == {folders.BEST}
     assert frame["on_budget"].dtype == bool
+    assert (frame["rung"] == 1).all()
+    assert set(COLUMNS) <= set(frame.columns)
     assert sorted(frame["status"].unique()) == ["complete", "diverged", "failed"]
     assert frame.loc[frame["status"] != "complete", "val_loss"].isna().all()
 
@@ -68,69 +73,161 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("trials.csv", b"", "cannot be read as a table"),
-        ("trials.csv", b"run_id,rung\nr1-c00-s0,1\n", "lacks candidate"),
-        ("trials.csv", b"a,b\n1,2\n1,2,3,4\n", "cannot be read as a table"),
-        ("trials.csv", b"\xff\xfe\x00", "cannot be read as a table"),
-        ("request.toml", b"budget_macs = ", "request.toml cannot be read"),
-        ("request.toml", b"data = 'digits'\n", "lacks 'budget_macs'"),
-        ("environment.json", b"{", "environment.json cannot be read"),
-        ("environment.json", b"[]", "holds no object"),
-        ("environment.json", b"{}", "lacks 'data'"),
-        ("choice.json", b"{}", "lacks 'winner'"),
+        ("trials.csv", b"", "is damaged: it lacks the columns run_id, candidate, alpha"),
+        ("trials.csv", b"run_id,rung\nr1-c00-s0,1\n", "is damaged: it lacks the columns candidate"),
+        (
+            "trials.csv",
+            b"a,b\n1,2\n1,2,3,4\n",
+            "is damaged: it lacks the columns run_id, candidate",
+        ),
+        ("trials.csv", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
+        ("request.toml", b"budget_macs = ", "is damaged: Invalid value"),
+        ("request.toml", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
+        ("request.toml", b"data = 'digits'\n", "is damaged: it lacks 'budget_macs'"),
+        ("request.toml", b"budget_macs = '4G'\n", "is damaged: budget_macs is '4G'"),
+        ("environment.json", b"{", "is damaged: Expecting property name"),
+        ("environment.json", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
+        ("environment.json", b"[]", "is damaged: it holds no object"),
+        ("environment.json", b"{}", "is damaged: it lacks 'data'"),
+        ("environment.json", b'{"data": []}', "is damaged: data is []"),
+        ("environment.json", b'{"data": {}}', "is damaged: it lacks 'num_classes'"),
+        ("choice.json", b"{", "is damaged: Expecting property name"),
+        ("choice.json", b"[]", "is damaged: it holds no object"),
+        ("choice.json", b"{}", "is damaged: it lacks 'winner'"),
+        ("choice.json", b'{"winner": "a", "verdict": null}', "is damaged: verdict is None"),
     ],
 )
 def test_a_broken_file_is_named(run_folder, name, content, message):
     (run_folder / name).write_bytes(content)
     text = refusal(run_folder)
-    assert message in text
-    assert str(run_folder) in text
+    assert text.startswith(f"{run_folder / name} {message}")
 
 
 def test_a_word_where_a_number_belongs_is_named(run_folder, folders):
     rows = folders.read_trials(run_folder)
-    rows[3]["val_loss"] = "low"
+    rows[3] = replace(rows[3], val_loss="low")
     folders.write_trials(run_folder, rows)
-    assert "val_loss is not a number" in refusal(run_folder)
+    assert refusal(run_folder) == (
+        f"{run_folder / 'trials.csv'} is damaged: line 5: could not convert string to float: 'low'"
+    )
+
+
+def test_a_table_of_0_1_0_is_refused_and_not_called_damaged(run_folder):
+    path = run_folder / "trials.csv"
+    path.write_text("run_id,rung,candidate,alpha\nr1-c00-s0,1,c00,1.2\n")
+    assert refusal(run_folder) == (
+        f"{path} was written by cmtscale 0.1.0, whose runs were scored in another way; "
+        "search again with another --out"
+    )
 
 
 def test_a_missing_request_is_named(run_folder):
     (run_folder / "request.toml").unlink()
-    assert "request.toml cannot be read: No such file" in refusal(run_folder)
+    assert f"{run_folder / 'request.toml'} is missing" in refusal(run_folder)
 
 
 def test_without_a_choice_nothing_is_chosen(tmp_path, folders):
-    assert not load_results(folders.write_run_folder(tmp_path, choice=None))["chosen"].any()
+    assert not load_results(folders.write_run_folder(tmp_path, winner=None))["chosen"].any()
+
+
+@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
+def test_a_winner_that_the_search_calls_no_choice_is_not_chosen(tmp_path, folders, verdict):
+    folder = folders.write_run_folder(tmp_path, verdict=verdict)
+    assert not load_results(folder)["chosen"].any()
+    assert not load_candidates(folder)["chosen"].any()
+
+
+def test_horizons_of_one_folder_are_rungs_by_images_seen(tmp_path, folders):
+    # by epochs and by run ids the longer one would come first
+    folder = folders.write_run_folder(tmp_path / "a", epochs=3, train_images=12_000, keep=3)
+    shorter = folders.write_run_folder(tmp_path / "b", epochs=5, train_images=2000, keep=3)
+    folders.add_horizon(folder, shorter)
+    for frame in (load_results(folder), load_candidates(folder)):
+        horizons = frame[["rung", "epochs", "train_images"]].drop_duplicates()
+        assert sorted(map(tuple, horizons.to_numpy())) == [(1, 5, 2000), (2, 3, 12_000)]
+    curves = load_curves(folder)
+    assert curves.groupby("rung")["images"].max().to_dict() == {1: 10_000, 2: 36_000}
+
+
+def test_a_mean_is_of_one_horizon_and_only_its_own_choice_is_chosen(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "a", epochs=4)
+    folders.add_horizon(folder, folders.write_run_folder(tmp_path / "b", epochs=12))
+    rows = [row for row in folders.read_trials(folder) if row.candidate == folders.BEST]
+    table = load_candidates(folder)
+    best = table[table["candidate"] == folders.BEST].set_index("rung")
+    for rung, epochs in ((1, 4), (2, 12)):
+        losses = [row.val_loss for row in rows if row.epochs == epochs]
+        assert best.loc[rung, "val_loss"] == pytest.approx(np.mean(losses))
+        assert best.loc[rung, "seeds"] == 2
+    assert best["chosen"].to_dict() == {1: True, 2: False}
+
+
+def test_runs_of_an_older_scoring_are_rows_but_in_no_mean_and_no_curve(run_folder, folders):
+    rows = folders.read_trials(run_folder)
+    before = load_candidates(run_folder)
+    older = [
+        replace(row, run_id=f"{row.run_id}-old", scoring=row.scoring - 1, val_loss=9.0)
+        for row in rows
+    ]
+    for row in older:
+        path = run_folder / "runs" / row.run_id.removesuffix("-old")
+        if path.exists():
+            (run_folder / "runs" / row.run_id).symlink_to(path)
+    curves = load_curves(run_folder)
+    folders.write_trials(run_folder, rows + older)
+    assert len(load_results(run_folder)) == 2 * len(rows)
+    assert load_candidates(run_folder).equals(before)
+    assert load_curves(run_folder).equals(curves)
+    folders.write_trials(run_folder, older)
+    with pytest.raises(ResultsError, match="no finished run yet that this version scored"):
+        load_candidates(run_folder)
+    assert load_curves(run_folder).empty
 
 
 def test_a_candidate_is_the_mean_and_spread_of_its_complete_runs(run_folder, folders):
     rows = folders.read_trials(run_folder)
-    table = candidates(load_results(run_folder)).set_index("candidate")
-    losses = [float(row["val_loss"]) for row in rows if row["candidate"] == "c07"]
-    assert table.loc["c07", "val_loss"] == pytest.approx(np.mean(losses))
-    assert table.loc["c07", "val_loss_sd"] == pytest.approx(np.std(losses, ddof=1))
-    assert (table.loc["c07", "seeds"], table.loc["c07", "failed"]) == (2, 0)
-    # one seed of c04 diverged: the other alone counts, without a spread
-    (survivor,) = [row for row in rows if row["candidate"] == "c04" and row["status"] == "complete"]
-    assert table.loc["c04", "val_accuracy"] == pytest.approx(float(survivor["val_accuracy"]))
-    assert math.isnan(table.loc["c04", "val_accuracy_sd"])
-    assert (table.loc["c04", "seeds"], table.loc["c04", "failed"]) == (1, 1)
+    table = load_candidates(run_folder).set_index("candidate")
+    losses = [row.val_loss for row in rows if row.candidate == folders.BEST]
+    best = table.loc[folders.BEST]
+    assert best["val_loss"] == pytest.approx(np.mean(losses))
+    assert best["val_loss_sd"] == pytest.approx(np.std(losses, ddof=1))
+    assert (best["seeds"], best["failed"]) == (2, 0)
+    # one seed diverged: the other alone counts, without a spread
+    name = folders.HALF_DIVERGED
+    (survivor,) = [row for row in rows if row.candidate == name and row.status == "complete"]
+    assert table.loc[name, "val_accuracy"] == pytest.approx(survivor.val_accuracy)
+    assert math.isnan(table.loc[name, "val_accuracy_sd"])
+    assert (table.loc[name, "seeds"], table.loc[name, "failed"]) == (1, 1)
 
 
 def test_a_candidate_that_never_finished_keeps_its_row(run_folder, folders):
     rows = folders.read_trials(run_folder)
-    for row in rows[:2]:
-        row |= {"status": "failed", "val_loss": "", "val_accuracy": ""}
+    rows[0] = folders.without_metrics(rows[0], "failed", "exit code -9")
+    rows[1] = folders.without_metrics(rows[1], "diverged", "loss is nan at step 2")
     folders.write_trials(run_folder, rows)
-    first = candidates(load_results(run_folder)).iloc[0]
+    table = load_candidates(run_folder)
+    first = table.iloc[0]
+    assert len(table) == len(folders.ARCHITECTURES)
+    assert first["candidate"] == rows[0].candidate
     assert (first["seeds"], first["failed"]) == (0, 2)
     assert math.isnan(first["val_loss"])
 
 
+def test_metrics_are_numbers_where_every_run_failed(run_folder, folders):
+    failed = [
+        folders.without_metrics(row, "failed", "exit code -9")
+        for row in folders.read_trials(run_folder)
+    ]
+    folders.write_trials(run_folder, failed)
+    for frame in (load_results(run_folder), load_candidates(run_folder)):
+        assert frame["val_loss"].dtype == float
+        assert frame["val_loss"].isna().all()
+
+
 def test_shares_are_the_log_shares_of_the_constants(run_folder, folders):
-    table = candidates(load_results(run_folder))
+    table = load_candidates(run_folder)
     for row, architecture in zip(table.itertuples(), folders.ARCHITECTURES, strict=True):
-        assert (row.depth, row.width, row.resolution) == pytest.approx(architecture[3:6], abs=1e-9)
+        assert (row.depth, row.width, row.resolution) == pytest.approx(architecture[4:7], abs=1e-9)
 
 
 values = st.integers(0, 6).map(float)  # few values: ties are what a front gets wrong
@@ -149,35 +246,39 @@ def test_the_front_is_what_no_other_point_beats(points):
     assert pareto_front(macs, accuracy).tolist() == expected
 
 
-def test_curves_carry_candidate_and_seed(run_folder):
+def log_of_one_run(run_folder, folders):
+    return run_folder / "runs" / f"{folders.BEST}-4x6000-s1" / "metrics.jsonl"
+
+
+def test_curves_carry_candidate_and_seed(run_folder, folders):
     curves = load_curves(run_folder)
-    one = curves[curves["run_id"] == "r1-c07-s1"]
-    assert set(one["candidate"]) == {"c07"}
+    one = curves[curves["run_id"] == f"{folders.BEST}-4x6000-s1"]
+    assert set(one["candidate"]) == {folders.BEST}
     assert set(one["seed"]) == {1}
-    logged = (run_folder / "runs/r1-c07-s1/metrics.jsonl").read_text().splitlines()
+    logged = log_of_one_run(run_folder, folders).read_text().splitlines()
     losses = [json.loads(line)["train_loss"] for line in logged if "train_loss" in line]
     assert one["train_loss"].dropna().tolist() == losses
 
 
-def test_a_torn_last_line_costs_that_line_only(run_folder):
-    path = run_folder / "runs/r1-c07-s1/metrics.jsonl"
+def test_a_torn_last_line_costs_that_line_only(run_folder, folders):
+    path = log_of_one_run(run_folder, folders)
     before = load_curves(run_folder)
     path.write_text(path.read_text() + '{"step": 220, "ima')
     assert load_curves(run_folder).equals(before)
 
 
-def test_steps_logged_again_after_a_resume_count_once(run_folder):
-    path = run_folder / "runs/r1-c07-s1/metrics.jsonl"
+def test_steps_logged_again_after_a_resume_count_once(run_folder, folders):
+    path = log_of_one_run(run_folder, folders)
     before = load_curves(run_folder)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:8] + lines[4:]))
     assert load_curves(run_folder).equals(before)
 
 
-def test_exported_curves_stand_in_for_runs_that_were_not_kept(run_folder, tmp_path):
+def test_exported_curves_stand_in_for_runs_that_were_not_kept(run_folder, tmp_path, folders):
     logged = load_curves(run_folder)
-    columns = ["run_id", "step", "images", "train_loss", "val_loss_raw", "val_accuracy"]
-    logged[[*columns, "candidate", "seed"]].to_csv(run_folder / "curves.csv", index=False)
+    columns = list(CURVE_COLUMNS)
+    export_curves(run_folder, folders.read_trials(run_folder))
     (run_folder / "runs").rename(tmp_path / "elsewhere")
     exported = load_curves(run_folder)
     assert exported[columns[:3]].equals(logged[columns[:3]])
@@ -187,9 +288,29 @@ def test_exported_curves_stand_in_for_runs_that_were_not_kept(run_folder, tmp_pa
     np.testing.assert_allclose(exported[columns[3:]], logged[columns[3:]], rtol=1e-12)
 
 
+def test_runs_that_ended_after_the_export_have_their_own_curves(run_folder, folders):
+    logged = load_curves(run_folder)
+    export_curves(run_folder, folders.read_trials(run_folder)[:9])
+    assert load_curves(run_folder).equals(logged)
+
+
 def test_no_kept_curve_gives_an_empty_frame(run_folder, tmp_path):
     (run_folder / "runs").rename(tmp_path / "elsewhere")
     assert load_curves(run_folder).empty
+
+
+def test_a_search_that_has_only_begun_has_no_curves(run_folder, folders):
+    folders.write_trials(run_folder, [])
+    assert load_curves(run_folder).empty
+
+
+def test_a_word_in_the_exported_curves_is_named(run_folder, folders):
+    (row, *_) = folders.read_trials(run_folder)
+    (run_folder / "runs" / row.run_id / "metrics.jsonl").unlink()
+    line = f"{row.run_id},20,2400,low,,"
+    (run_folder / "curves.csv").write_text(f"{','.join(CURVE_COLUMNS)}\n{line}\n")
+    with pytest.raises(ResultsError, match=r"curves\.csv is damaged: .*low"):
+        load_curves(run_folder)
 
 
 def test_literature_is_what_torchvision_reports():

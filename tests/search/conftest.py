@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
-from cmtscale.search import driver
+from cmtscale.record.losses import write_image_losses
+from cmtscale.record.result import RunResult
+from cmtscale.search import driver, plan
 from cmtscale.search.executor import Job, work
 from cmtscale.spec.cost import cost
-from cmtscale.train.recipe import RunResult
 
 
 @dataclass
@@ -46,18 +48,24 @@ class InProcess:
 
 @dataclass
 class Pretence(InProcess):
-    """Trains nothing: the loss is a formula. Interrupts before run number `stop_after`."""
+    """Trains nothing: the loss is a formula. Interrupts before run number `stop_after`.
+
+    `failing` says how often a run fails before it ends well.
+    """
 
     stop_after: int | None = None
-    failing: set[str] = field(default_factory=set)
+    failing: dict[str, int] = field(default_factory=dict)
 
     def outcome(self, job: Job) -> RunResult:
         if self.stop_after is not None and len(self.started) > self.stop_after:
             raise KeyboardInterrupt
-        if job.run.run_id in self.failing:
+        if self.failing.get(job.run.run_id, 0):
+            self.failing[job.run.run_id] -= 1
             return RunResult(status="failed", cause="made up", seconds=1.0)
         counted = cost(job.run.variant)
         loss = counted.params / counted.macs + 1e-3 * job.run.seed
+        noise = np.random.default_rng([counted.macs, job.run.seed]).standard_normal(270)
+        write_image_losses(job.folder, loss + 0.1 * noise)
         return RunResult(
             status="complete",
             val_loss=loss,
@@ -88,5 +96,5 @@ def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
     """Searches train nothing and take no time to plan."""
     executor = Pretence()
     monkeypatch.setattr(driver, "LocalExecutor", lambda _: executor)
-    monkeypatch.setattr(driver, "time_runs", lambda networks, *_: (1.0,) * len(networks))
+    monkeypatch.setattr(plan, "time_runs", lambda networks, *_: (1.0,) * len(networks))
     return executor

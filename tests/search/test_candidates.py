@@ -18,8 +18,8 @@ from cmtscale.search.candidates import (
     lattice_candidates,
     paper_solution,
 )
+from cmtscale.search.points import point_of, shares_of
 from cmtscale.search.request import SearchRequest, Settings, resolve
-from cmtscale.search.samplers import point_of, shares_of
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.lattice import nearest, resolution_levels
@@ -32,7 +32,8 @@ BUDGETS = st.floats(math.log(0.65 * G), math.log(40 * G)).map(lambda log: round(
 
 
 def resolved(**changes: Any) -> Settings:
-    return resolve(SearchRequest(**{"budget_macs": 4 * G, **changes}), num_classes=10, channels=1)
+    request = SearchRequest(**{"budget_macs": 4 * G, **changes})
+    return resolve(request, num_classes=10, channels=1, train_images=54_000)
 
 
 def off(macs: int, budget_macs: int) -> float:

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import math
 import shutil
 from collections import defaultdict
 from dataclasses import replace
@@ -11,23 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from filelock import FileLock
 
+from cmtscale.record.folder import holds_anything
+from cmtscale.record.losses import read_losses
+from cmtscale.record.row import COLUMNS, Row
 from cmtscale.search import driver
-from cmtscale.search.candidates import Candidate, grid
-from cmtscale.search.driver import Silence, search
+from cmtscale.search import plan as plan_module
+from cmtscale.search.candidates import lattice_candidates
+from cmtscale.search.driver import NullWatcher, search
 from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import START_SECONDS, Plan
-from cmtscale.search.request import SearchRequest, Settings, read_settings, resolve
-from cmtscale.search.store import COLUMNS, Row, Store
+from cmtscale.search.request import SearchRequest, read_settings, resolve
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.spec.variant import Variant, variant
 from cmtscale.train.recipe import Recipe
 
-NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "curves.csv", "choice.json")
+NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "val_losses.npz")
+NAMES += ("curves.csv", "choice.json", "test_reads.csv")
+# the four candidates of `tiny_request`
+BASE, DEPTH, WIDTH, RESOLUTION = (
+    "d1.1.1.1-w4-r64",
+    "d4.3.3.3-w4-r64",
+    "d1.1.1.1-w6-r64",
+    "d1.1.1.1-w4-r96",
+)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -50,6 +61,20 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+KEPT = ("trials.csv", "val_losses.npz", "best.toml", "choice.json", "curves.csv", "request.toml")
+
+
+def study_rows(folder: Path) -> list[dict[str, Any]]:
+    """The runs that the database holds."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = f"sqlite:///{folder / 'study.db'}"
+    return [
+        trial.user_attrs["run"]
+        for name in optuna.get_all_study_names(url)
+        for trial in optuna.load_study(study_name=name, storage=url).trials
+    ]
+
+
 @pytest.fixture
 def copy(finished: Outcome, tmp_path: Path) -> Path:
     """The finished search's folder, to be changed."""
@@ -66,7 +91,7 @@ def planned(request: SearchRequest) -> Plan:
     """The plan of a dry run."""
     plans: list[Plan] = []
 
-    class Watcher(Silence):
+    class Watcher(NullWatcher):
         def planned(self, plan: Plan) -> None:
             plans.append(plan)
 
@@ -84,11 +109,16 @@ def test_a_finished_search_leaves_its_files(finished: Outcome) -> None:
     assert not [name for name in names if name.endswith((".tmp", "-journal"))]
 
 
-def test_every_run_is_a_complete_row_sorted_by_run_id(finished: Outcome) -> None:
+def test_every_run_is_a_complete_row_sorted_by_candidate_and_seed(finished: Outcome) -> None:
     rows = table(finished.folder)
     assert list(rows[0]) == list(COLUMNS)
-    expected = [f"r1-c{candidate:02d}-s{seed}" for candidate in range(4) for seed in range(2)]
+    expected = [
+        f"{candidate}-2x64-s{seed}"
+        for candidate in (BASE, DEPTH, WIDTH, RESOLUTION)
+        for seed in range(2)
+    ]
     assert [row["run_id"] for row in rows] == expected
+    assert len({row["identity"] for row in rows}) == 8
     assert {row["status"] for row in rows} == {"complete"}
     assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
     assert all(float(row["val_loss"]) <= float(row["val_loss_raw"]) for row in rows)
@@ -124,22 +154,31 @@ def test_the_choice_is_the_lowest_mean_loss_on_the_budget(finished: Outcome) -> 
     assert choice["winner"] == min(losses, key=lambda name: sum(losses[name]))
     assert choice["tour"]
     assert choice["seeds"] == [0, 1]
-    assert len(choice["test_accuracies"]) == 2
+    assert len(choice["test_readings"]) == 2
+    assert (choice["epochs"], choice["train_images"]) == (2, 64)
     assert choice["degrees"] == 4  # one from each candidate's two seeds
     assert choice["alpha"] * choice["beta"] ** 1.5 * choice["gamma"] ** 2 == pytest.approx(2.5)
 
 
-def test_a_choice_no_better_than_guessing_says_so(finished: Outcome, tmp_path: Path) -> None:
+def test_a_choice_that_is_none_is_said_in_the_files(finished: Outcome, tmp_path: Path) -> None:
     assert finished.choice is not None
-    accuracy = finished.choice.best.accuracy
-    error = math.sqrt(accuracy * (1 - accuracy) / finished.val_images)
-    assert replace(finished, guess_accuracy=accuracy - 3 * error).learned
-    for guess in (accuracy, accuracy - error):
-        assert not replace(finished, guess_accuracy=guess).learned
+    choice = replace(finished.choice, verdict="nothing learned yet", reason="too short")
     settings = replace(finished.settings, tour=False)
-    save_choice(replace(finished, folder=tmp_path, settings=settings, guess_accuracy=accuracy))
-    assert not json.loads((tmp_path / "choice.json").read_text())["learned"]
-    assert "no better than guessing" in (tmp_path / "best.toml").read_text().splitlines()[0]
+    save_choice(replace(finished, folder=tmp_path, settings=settings, choice=choice))
+    described = json.loads((tmp_path / "choice.json").read_text())
+    assert (described["verdict"], described["reason"]) == ("nothing learned yet", "too short")
+    first_line = (tmp_path / "best.toml").read_text().splitlines()[0]
+    assert first_line.endswith("nothing learned yet: too short")
+
+
+def test_the_losses_of_the_images_are_kept_beside_the_table(finished: Outcome) -> None:
+    kept = read_losses(finished.folder)
+    rows = table(finished.folder)
+    assert kept.keys() == {row["run_id"] for row in rows}
+    for row in rows:
+        assert len(kept[row["run_id"]]) == 270
+        mean = kept[row["run_id"]].astype(float).mean()
+        assert mean == pytest.approx(float(row["val_loss"]), rel=2e-4)  # half precision
 
 
 def test_curves_end_where_the_table_says(finished: Outcome) -> None:
@@ -168,7 +207,15 @@ def test_the_environment_says_what_it_ran_on(finished: Outcome) -> None:
 def test_the_request_file_repeats_the_search(finished: Outcome) -> None:
     settings = read_settings(finished.folder / "request.toml")
     assert settings == finished.settings
-    assert resolve(settings.as_request(), num_classes=10, channels=1) == settings
+    again = resolve(
+        settings.as_request(),
+        num_classes=10,
+        channels=1,
+        train_images=1257,
+        data_hash=settings.data_hash,
+        pack_px=settings.pack_px,
+    )
+    assert again == settings
 
 
 # --- again
@@ -198,31 +245,183 @@ def test_a_search_whose_runs_were_removed_keeps_its_results(
         assert after[name] == before[name]
 
 
-@pytest.mark.usefixtures("in_process")
-def test_a_lost_database_is_rebuilt_from_the_results_of_the_runs(
-    copy: Path, tiny_request: SearchRequest
+@pytest.mark.parametrize("lost", ["study.db*", "runs", "both"])
+def test_without_its_database_or_its_runs_a_search_is_found_done(
+    copy: Path, tiny_request: SearchRequest, in_process: Any, lost: str
+) -> None:
+    before = contents(copy)
+    if lost != "study.db*":
+        shutil.rmtree(copy / "runs")
+    if lost != "runs":
+        for path in copy.glob("study.db*"):
+            path.unlink()
+    noted: list[str] = []
+
+    class Watcher(NullWatcher):
+        def noted(self, text: str) -> None:
+            noted.append(text)
+
+    run(tiny_request, copy, watcher=Watcher())
+    assert in_process.started == []
+    after = contents(copy)
+    for name in KEPT:
+        assert after[name] == before[name], name
+    assert any("study.db lacked 8 of the 8 runs" in text for text in noted) == (lost != "runs")
+    assert len(study_rows(copy)) == 8
+
+
+def test_an_interrupted_search_without_its_database_loses_no_row(
+    copy: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    # a committed search, continued with another seed, and stopped at once
+    before = table(copy)
+    shutil.rmtree(copy / "runs")
+    (copy / "study.db").unlink()
+    pretence.stop_after = 0
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(tiny_request, seeds=3), copy)
+    assert table(copy) == before
+
+
+def test_a_lost_or_damaged_table_is_rebuilt_from_the_runs(
+    copy: Path, tiny_request: SearchRequest, in_process: Any
 ) -> None:
     before = contents(copy)["trials.csv"]
-    metrics = contents(copy / "runs")
-    for path in copy.glob("study.db*"):
-        path.unlink()
+    text = (copy / "trials.csv").read_text()
+    for damaged in (None, text[:-40], text.replace("complete", "compl")):
+        (copy / "trials.csv").unlink()
+        if damaged is not None:
+            (copy / "trials.csv").write_text(damaged)
+        run(tiny_request, copy)
+        assert contents(copy)["trials.csv"] == before
+    assert in_process.started == []
+
+
+EXTENSIONS: dict[str, dict[str, Any]] = {
+    "seeds": {"seeds": 3},
+    "trials": {"trials": 9, "proxy_macs": 1_220_000},
+    "sampler": {"sampler": "random", "trials": 5},
+    "seed": {"seed": 1},
+    "horizon": {"epochs": 4},
+    "fewer": {"seeds": 1},
+}
+
+
+@pytest.mark.parametrize("change", EXTENSIONS)
+def test_a_search_that_is_asked_for_more_keeps_every_row_to_the_bit(
+    copy: Path, tiny_request: SearchRequest, pretence: Any, change: str
+) -> None:
+    before = {row["run_id"]: row for row in table(copy)}
+    outcome = run(replace(tiny_request, **EXTENSIONS[change]), copy)
+    after = {row["run_id"]: row for row in table(copy)}
+    assert before.items() <= after.items()
+    assert set(pretence.started) == after.keys() - before.keys()
+    assert outcome.choice is not None
+    if change == "seeds":
+        assert sorted(pretence.started) == sorted(
+            f"{name}-2x64-s2" for name in (BASE, DEPTH, WIDTH, RESOLUTION)
+        )
+        assert outcome.choice.best.seeds == (0, 1, 2)
+    if change == "horizon":  # of every candidate, and only these are compared
+        assert len(pretence.started) == 8
+        assert all("-4x64-" in run_id for run_id in pretence.started)
+        assert all(len(score.seeds) == 2 for score in outcome.choice.ranking)
+    if change in ("seed", "fewer"):
+        assert pretence.started == []
+    assert read_settings(copy / "request.toml") == outcome.settings  # what was last asked
+    pretence.started.clear()
     run(tiny_request, copy)
-    assert contents(copy)["trials.csv"] == before
-    assert contents(copy / "runs") == metrics  # looked up, not trained
+    assert pretence.started == []
+    assert {row["run_id"]: row for row in table(copy)} == after
+
+
+def test_a_larger_grid_and_another_sampler_go_on_in_the_same_search(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    wide = replace(tiny_request, proxy_base=None, proxy_macs=14_427_200, seeds=1, trials=9)
+    first = run(wide, tmp_path / "out")
+    lattice = lattice_candidates(first.settings)
+    rows = contents(tmp_path / "out")["trials.csv"]
+    assert len({candidate.name for candidate in first.candidates}) < len(lattice)
+    second = run(replace(wide, sampler="tpe", trials=100), tmp_path / "out")
+    assert {candidate.name for candidate in lattice} <= {c.name for c in second.candidates}
+    assert len(pretence.started) == len(set(pretence.started))
+    assert contents(tmp_path / "out")["trials.csv"] != rows
+    assert [row["asked"] for row in table(tmp_path / "out")] == [
+        str(number) for number in range(len(second.candidates))
+    ]
+    pretence.started.clear()
+    third = run(replace(wide, seeds=2), tmp_path / "out")  # a seed more of all that are there
+    assert len(pretence.started) == len(second.candidates) == len(third.candidates)
 
 
 @pytest.mark.parametrize(
-    "change", [{"seeds": 3}, {"epochs": 1}, {"seed": 1}, {"trials": 5}], ids=lambda c: next(iter(c))
+    ("change", "what"),
+    [
+        ({"batch_size": 32}, "its batch_size differs"),
+        ({"lr": 1e-3, "augment": False}, "its lr, flip, shift_fraction differ"),
+        ({"budget_macs": 5_000_000_000}, "its budget differs"),
+        ({"proxy_macs": 1_300_000}, "its twin_macs differs"),
+        ({"split_seed": 1}, "its split_seed differs"),
+    ],
+    ids=["batch", "lr", "budget", "twins", "split"],
 )
-def test_another_request_into_the_same_folder_is_refused_and_changes_nothing(
-    copy: Path, tiny_request: SearchRequest, pretence: Any, change: dict[str, int]
+def test_another_search_into_the_same_folder_is_refused_and_changes_nothing(
+    copy: Path, tiny_request: SearchRequest, pretence: Any, change: dict[str, Any], what: str
 ) -> None:
     before = contents(copy)
-    name = "recipe" if "epochs" in change else next(iter(change))
-    with pytest.raises(ResultsError, match=rf"holds another search \(its {name} differs\); use"):
+    with pytest.raises(ResultsError, match=rf"holds another search \({what}\); use"):
         run(replace(tiny_request, **change), copy)
     assert contents(copy) == before
     assert pretence.started == []
+
+
+@pytest.mark.usefixtures("pretence")
+def test_an_open_twin_is_the_one_that_the_folder_has(
+    copy: Path, tiny_request: SearchRequest
+) -> None:
+    left_open = replace(tiny_request, proxy_base=None, proxy_macs=0, out=copy)
+    plan = planned(left_open)
+    assert plan.settings.trained_macs == tiny_request.proxy_macs
+    assert plan.runs_done == 8
+
+
+def test_a_folder_of_version_0_1_0_is_refused_in_one_line(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    (tmp_path / "request.toml").write_text("budget_macs = 4000000000\ndata = 'digits'\n")
+    with pytest.raises(CmtscaleError, match=r"of cmtscale 0\.1\.0; search again") as caught:
+        run(tiny_request, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert pretence.started == []
+
+
+@pytest.mark.parametrize("name", ["environment.json", "request.toml", "test_reads.csv"])
+def test_a_damaged_file_is_one_line(
+    copy: Path, tiny_request: SearchRequest, pretence: Any, name: str
+) -> None:
+    (copy / name).write_text('"torn\n{' if name != "test_reads.csv" else "a,b\n1,2\n")
+    with pytest.raises(CmtscaleError, match=rf"{name}") as caught:
+        run(tiny_request, copy)
+    assert "\n" not in str(caught.value)
+    assert pretence.started == []
+
+
+def test_runs_that_were_scored_in_an_older_way_are_scored_again_from_their_checkpoints(
+    copy: Path, tiny_request: SearchRequest, in_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = scores(copy)
+    logs = {path: path.read_bytes() for path in copy.glob("runs/*/metrics.jsonl")}
+    (copy / "runs" / f"{BASE}-2x64-s0" / "checkpoint.pt").unlink()
+    for module in ("cmtscale.record.result", "cmtscale.record.scores"):
+        monkeypatch.setattr(f"{module}.SCORING", 99)
+    outcome = run(tiny_request, copy)
+    assert len(in_process.started) == 8
+    assert scores(copy) == before  # nothing else has changed
+    assert {row["scoring"] for row in table(copy)} == {"99"}
+    trained = {path for path, text in logs.items() if path.read_bytes() != text}
+    assert {path.parent.name for path in trained} == {f"{BASE}-2x64-s0"}
+    assert outcome.choice is not None
 
 
 def test_a_folder_with_other_things_is_refused_and_left_alone(
@@ -278,8 +477,8 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: Search
 def test_more_workers_than_cores_are_not_planned_to_be_faster(
     tmp_path: Path, tiny_request: SearchRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "available_cores", lambda: 1)
-    monkeypatch.setattr(driver, "time_runs", lambda networks, *_: (10.0,) * len(networks))
+    monkeypatch.setattr(plan_module, "available_cores", lambda: 1)
+    monkeypatch.setattr(plan_module, "time_runs", lambda networks, *_: (10.0,) * len(networks))
     plan = planned(replace(tiny_request, workers=500, out=tmp_path / "out"))
     assert plan.total_seconds == 80.0 + START_SECONDS
 
@@ -298,9 +497,9 @@ def test_a_watcher_hears_of_the_plan_first_and_of_every_run_once(
 ) -> None:
     heard: list[str] = []
 
-    class Watcher(Silence):
+    class Watcher(NullWatcher):
         def planned(self, plan: Plan) -> None:
-            assert not plan.folder.exists()
+            assert not holds_anything(plan.folder)
             heard.append("plan")
 
         def progressed(self, progress: driver.Progress) -> None:
@@ -308,11 +507,11 @@ def test_a_watcher_hears_of_the_plan_first_and_of_every_run_once(
             assert progress.runs == 8
 
         def ended(self, row: Row) -> None:
-            heard.append(row["run_id"])
+            heard.append(row.run_id)
 
     outcome = run(tiny_request, tmp_path / "out", watcher=Watcher())
     assert heard[0] == "plan"
-    assert sorted(heard[1:]) == [row["run_id"] for row in outcome.rows]
+    assert sorted(heard[1:]) == sorted(row.run_id for row in outcome.rows)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +544,7 @@ def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
     thousand = replace(tiny_base, num_classes=1000)
     assert tiny_request.proxy_macs < 2 * cost(thousand).macs  # so would be refused
     with pytest.raises(RequestError):
-        resolve(tiny_request, num_classes=1000, channels=3)
+        resolve(tiny_request, num_classes=1000, channels=3, train_images=1257)
     assert search(replace(tiny_request, out=tmp_path / "x"), dry_run=True) is None
 
 
@@ -356,30 +555,19 @@ def test_a_recipe_that_wants_more_images_than_there_are_trains_on_all(
     recipe = Recipe(epochs=2, train_images=2000)
     found = planned(replace(tiny_request, recipe=recipe, out=tmp_path / "out"))
     assert len(found.dataset.splits.train) == 1257
-    assert found.settings.recipe == replace(recipe, train_images=0, epochs=4)
+    assert found.settings.recipe == replace(recipe, train_images=1257, epochs=4)
 
 
 @pytest.mark.usefixtures("pretence")
-def test_another_seed_splits_the_images_anew(tmp_path: Path, tiny_request: SearchRequest) -> None:
+def test_only_another_split_seed_splits_the_images_anew(
+    tmp_path: Path, tiny_request: SearchRequest
+) -> None:
     one, same, other = (
-        planned(replace(tiny_request, seed=seed, out=tmp_path / "out")).dataset.splits
-        for seed in (0, 0, 1)
+        planned(replace(tiny_request, **seeds, out=tmp_path / "out")).dataset.splits
+        for seeds in ({}, {"seed": 1}, {"split_seed": 1})
     )
     assert np.array_equal(one.train, same.train)
     assert not np.array_equal(one.train, other.train)
-
-
-@pytest.mark.usefixtures("pretence")
-def test_runs_of_a_candidate_that_is_another_network_now_are_not_taken_over(
-    copy: Path, tiny_request: SearchRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def renumbered(settings: Settings) -> list[Candidate]:
-        first, second, *rest = grid(settings)
-        return [replace(second, name=first.name), replace(first, name=second.name), *rest]
-
-    monkeypatch.setattr(driver, "grid", renumbered)
-    with pytest.raises(ResultsError, match="c00 was another network; use another --out"):
-        search(replace(tiny_request, out=copy))
 
 
 # --- runs that do not end well
@@ -405,18 +593,47 @@ def test_a_diverging_run_is_recorded_with_its_step_and_nothing_is_chosen(
     assert in_process.started == []  # it would diverge again
 
 
-def test_a_failed_run_keeps_its_cause_and_is_tried_again_next_time(
+def test_a_failed_run_is_tried_once_more_before_the_choice(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any
 ) -> None:
-    pretence.failing.add("r1-c01-s0")
-    outcome = run(tiny_request, tmp_path / "out")
+    name = f"{DEPTH}-2x64-s0"
+    pretence.failing[name] = 1
+    heard: list[driver.Progress] = []
+
+    class Watcher(NullWatcher):
+        def progressed(self, progress: driver.Progress) -> None:
+            heard.append(progress)
+
+    run(tiny_request, tmp_path / "out", watcher=Watcher())
+    assert pretence.started.count(name) == 2
+    assert pretence.started[-1] == name
+    assert {row["status"] for row in table(tmp_path / "out")} == {"complete"}
+    assert (heard[-1].done, heard[-1].runs) == (8, 8)
+
+
+def test_a_run_that_fails_twice_keeps_its_cause_and_is_tried_again_next_time(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    names = [f"{DEPTH}-2x64-s{seed}" for seed in range(2)]
+    pretence.failing |= dict.fromkeys(names, 2)
+    heard: list[driver.Progress] = []
+
+    class Watcher(NullWatcher):
+        def progressed(self, progress: driver.Progress) -> None:
+            heard.append(progress)
+
+    outcome = run(tiny_request, tmp_path / "out", watcher=Watcher())
     failed = [row for row in table(tmp_path / "out") if row["status"] == "failed"]
-    assert [(row["run_id"], row["cause"]) for row in failed] == [("r1-c01-s0", "made up")]
+    assert [(row["run_id"], row["cause"]) for row in failed] == [(n, "made up") for n in names]
+    assert (heard[-1].done, heard[-1].runs) == (8, 8)
     assert outcome.choice is not None
-    pretence.failing.clear()
+    last = outcome.choice.ranking[-1]
+    assert (last.candidate, last.loss, last.failed, last.causes) == (DEPTH, None, 2, ("made up",))
+    stored = json.loads((tmp_path / "out" / "choice.json").read_text())["ranking"][-1]
+    assert (stored["candidate"], stored["failed"], stored["causes"]) == (DEPTH, 2, ["made up"])
     pretence.started.clear()
     run(tiny_request, tmp_path / "out")
-    assert pretence.started == ["r1-c01-s0"]
+    assert pretence.started == names
     assert {row["status"] for row in table(tmp_path / "out")} == {"complete"}
 
 
@@ -446,11 +663,13 @@ def test_the_executor_is_closed_however_a_search_ends(
 def test_an_interrupted_sampler_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any, sampler: Any
 ) -> None:
-    request = replace(tiny_request, sampler=sampler, trials=10, proxy_base=None, proxy_macs=0)
+    request = replace(tiny_request, sampler=sampler, trials=10)
+    request = replace(request, proxy_base=None, proxy_macs=14_427_200)
     whole = run(request, tmp_path / "whole")
     networks = {replace(candidate.trained, name="x") for candidate in whole.candidates}
     assert len(networks) == len(whole.candidates) <= 12
-    assert len(Store(whole.folder, rung=1).generations()) >= 2  # later ones depend on results
+    # later generations depend on results
+    assert len({row["asked_after"] for row in table(whole.folder)}) >= 2
     for stop_after in (7, 5):
         pretence.started.clear()
         pretence.stop_after = stop_after
@@ -465,8 +684,8 @@ def test_an_interrupted_sampler_goes_on_as_if_nothing_had_happened(
 def test_an_adaptive_sampler_looks_at_the_results(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = replace(tiny_request, sampler="tpe", trials=12, seeds=1)
-    request = replace(request, proxy_base=None, proxy_macs=14_400_000)
+    request = replace(tiny_request, sampler="tpe", trials=24, seeds=1)
+    request = replace(request, proxy_base=None, proxy_macs=40_000_000)
     one = run(request, tmp_path / "one").candidates
     outcome = pretence.outcome
     monkeypatch.setattr(
@@ -475,29 +694,59 @@ def test_an_adaptive_sampler_looks_at_the_results(
         lambda job: replace(outcome(job), val_loss=job.run.variant.resolution_px / 100),
     )
     other = run(request, tmp_path / "other").candidates
-    assert other[:6] == one[:6]  # of the first generation, asked before there were results
+    assert other[:8] == one[:8]  # of the first generation, asked before there were results
     assert other != one
+
+
+def test_a_sampler_ends_when_no_network_is_left_and_says_so(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    request = replace(tiny_request, sampler="random", trials=40, seeds=1)
+    request = replace(request, proxy_base=None, proxy_macs=14_427_200)
+    noted: list[str] = []
+    heard: list[driver.Progress] = []
+
+    class Watcher(NullWatcher):
+        def noted(self, text: str) -> None:
+            noted.append(text)
+
+        def progressed(self, progress: driver.Progress) -> None:
+            heard.append(progress)
+
+    outcome = run(request, tmp_path / "out", watcher=Watcher())
+    lattice = {candidate.name for candidate in lattice_candidates(outcome.settings)}
+    assert {candidate.name for candidate in outcome.candidates} == lattice
+    assert len(pretence.started) == len(lattice) < 40
+    assert (heard[-1].done, heard[-1].runs) == (len(lattice), len(lattice))
+    assert any(f"all {len(lattice)} networks that integers express" in text for text in noted)
 
 
 def test_a_folder_whose_images_have_changed_is_not_gone_on_with(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any
 ) -> None:
     run(tiny_request, tmp_path / "out")
-    described = json.loads((tmp_path / "out" / "environment.json").read_text())
-    described["data"]["hash"] = "that of other images"
-    (tmp_path / "out" / "environment.json").write_text(json.dumps(described))
+    path = tmp_path / "out" / "request.toml"
+    digest = read_settings(path).data_hash
+    path.write_text(path.read_text().replace(digest, "that of other images"))
     started = len(pretence.started)
     with pytest.raises(ResultsError, match="the images have changed since the runs in"):
         run(tiny_request, tmp_path / "out")
     assert len(pretence.started) == started
 
 
-def test_runs_in_another_precision_are_not_gone_on_with(
+def test_the_precision_is_fixed_when_a_folder_is_first_opened(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tiny_request, tmp_path / "out")
     started = len(pretence.started)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ResultsError, match=r"trained in fp32 on cpu, cuda trains in bf16"):
-        run(replace(tiny_request, device="cuda:0"), tmp_path / "out")
+    plan = planned(replace(tiny_request, device="cuda:0", out=tmp_path / "out"))
+    assert plan.settings.precision == "fp32"
+    assert plan.runs_done == 8
+    new = planned(replace(tiny_request, device="cuda:0", out=tmp_path / "new"))
+    assert new.settings.precision == "bf16"
+    assert tiny_request.recipe is not None
+    other = replace(tiny_request, recipe=replace(tiny_request.recipe, precision="bf16"))
+    with pytest.raises(ResultsError, match=r"\(its precision differs\)"):
+        run(other, tmp_path / "out")
     assert len(pretence.started) == started

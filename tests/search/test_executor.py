@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from cmtscale.search.executor import RESULT, Job, LocalExecutor, _outcome, work
+from cmtscale.record.folder import METRICS, RESULT
+from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.search.executor import Job, LocalExecutor, _outcome, work
 from cmtscale.search.request import SearchRequest
 from cmtscale.spec.errors import ResultsError
 from cmtscale.spec.variant import Variant
 from cmtscale.train import loop
-from cmtscale.train.loop import METRICS
-from cmtscale.train.recipe import DataRef, Recipe, Run, RunResult, read_result
+from cmtscale.train.recipe import DataRef, Recipe, Run
 
 PATIENCE_SECONDS = 120.0
 
@@ -30,7 +31,7 @@ def job(tmp_path: Path, tiny_base: Variant, tiny_request: SearchRequest) -> Job:
     )
     recipe = Recipe(epochs=1, train_images=64, batch_size=64)
     run = Run(run_id="r1-c00-s0", variant=tiny_base, recipe=recipe, seed=0, data=data)
-    return Job(run=run, folder=tmp_path / "runs" / "r1-c00-s0")
+    return Job(run=run, folder=tmp_path / "runs" / "r1-c00-s0", candidate="c00")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def endless(job: Job) -> Job:
     """A run of many short epochs, elsewhere."""
     recipe = replace(job.run.recipe, epochs=100_000)
     run = replace(job.run, run_id="r1-c01-s0", recipe=recipe)
-    return Job(run=run, folder=job.folder.with_name("r1-c01-s0"))
+    return replace(job, run=run, folder=job.folder.with_name("r1-c01-s0"))
 
 
 def drain(executor: LocalExecutor, count: int) -> dict[str, RunResult]:
@@ -83,7 +84,7 @@ def test_a_killed_worker_costs_its_own_run_and_no_other(executor: LocalExecutor,
     assert found["r1-c01-s0"].status == "failed"
     assert found["r1-c01-s0"].cause.startswith("the worker died (exit code -9)")
     assert found["r1-c00-s0"].status == "complete"
-    assert found["r1-c00-s0"] == read_result(job.folder / RESULT, job.run.fingerprint)
+    assert found["r1-c00-s0"] == read_result(job.folder / RESULT, job.run.identity)
     assert executor.free_slots == 2
 
 
@@ -91,7 +92,8 @@ def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
     executor: LocalExecutor, job: Job
 ) -> None:
     data = replace(job.run.data, source="folder:/nowhere")
-    bad = Job(run=replace(job.run, run_id="bad", data=data), folder=job.folder.with_name("bad"))
+    run = replace(job.run, run_id="bad", data=data)
+    bad = replace(job, run=run, folder=job.folder.with_name("bad"))
     executor.submit(bad)
     executor.submit(job)
     found = drain(executor, 2)
@@ -141,21 +143,29 @@ def test_a_run_whose_result_is_there_is_not_trained_again(job: Job, trained: lis
 
 
 @pytest.mark.parametrize(
-    "stored", ["", "{", "[]", "failed", "another run's"], ids=lambda text: text or "empty"
+    "stored",
+    ["", "{", "[]", "failed", "another run's", "of an older scoring"],
+    ids=lambda t: t or "empty",
 )
 def test_a_result_that_is_broken_failed_or_of_another_run_is_made_anew(
     job: Job, trained: list[str], stored: str
 ) -> None:
     failed = RunResult(status="failed", cause="the worker died")
-    texts = {
-        "failed": failed.to_json(job.run.fingerprint),
-        "another run's": replace(failed, status="complete").to_json("0123"),
-    }
+    complete = replace(failed, status="complete")
+    path = job.folder / RESULT
     job.folder.mkdir(parents=True)
-    (job.folder / RESULT).write_text(texts.get(stored, stored))
+    match stored:
+        case "failed":
+            write_result(path, failed, job.run.identity)
+        case "another run's":
+            write_result(path, complete, "0123")
+        case "of an older scoring":
+            write_result(path, replace(complete, scoring=1), job.run.identity)
+        case _:
+            path.write_text(stored)
     result = work(job, "cpu")
     assert trained == [job.run.run_id]
-    assert read_result(job.folder / RESULT, job.run.fingerprint) == result
+    assert read_result(path, job.run.identity) == result
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -18,14 +18,15 @@ import pytest
 import torch
 
 from cmtscale.cli.app import run as cli
+from cmtscale.record.folder import REQUEST
+from cmtscale.record.result import RunResult
 from cmtscale.search import driver
 from cmtscale.search.candidates import grid
 from cmtscale.search.executor import Executor
-from cmtscale.search.folder import REQUEST
 from cmtscale.search.request import Settings, read_settings
 from cmtscale.spec.variant import Variant
 from cmtscale.train.loop import train
-from cmtscale.train.recipe import DataRef, Run, RunResult
+from cmtscale.train.recipe import DataRef, Run
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
@@ -127,12 +128,12 @@ def start_and_stop(
 
 def train_each(settings: Settings, cache_dir: Path) -> Iterator[tuple[str, RunResult]]:
     """The first run of each candidate without a search, one after the other."""
-    data = DataRef(source="digits", resolution_px=96, split_seed=0, cache_dir=cache_dir)
+    data = DataRef(source="digits", resolution_px=96, cache_dir=cache_dir)
     for candidate in grid(settings):
         run = Run(
-            run_id=f"r1-{candidate.name}-s0",
+            run_id=f"{candidate.name}-2x64-s0",
             variant=candidate.trained,
-            recipe=settings.recipe,
+            recipe=settings.run_recipe,
             seed=0,
             data=data,
         )
@@ -203,9 +204,11 @@ def test_no_worker_outlives_its_driver(story: Story) -> None:
 def test_the_same_command_finishes_what_was_killed(story: Story) -> None:
     assert story.exit_code == 0
     assert {row["status"] for row in story.rows.values()} == {"complete"}
-    assert list(story.rows) == [
-        f"r1-c0{number}-s{seed}" for number in range(4) for seed in range(SEEDS)
-    ]
+    assert sorted(story.rows) == sorted(
+        f"{name}-2x64-s{seed}"
+        for name in ("d1.1.1.1-w4-r64", "d4.3.3.3-w4-r64", "d1.1.1.1-w6-r64", "d1.1.1.1-w4-r96")
+        for seed in range(SEEDS)
+    )
 
 
 def test_finished_runs_are_not_repeated(story: Story) -> None:

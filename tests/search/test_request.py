@@ -28,7 +28,8 @@ G = 1_000_000_000
 
 
 def resolved(**changes: Any) -> Settings:
-    return resolve(SearchRequest(**{"budget_macs": 4 * G, **changes}), num_classes=10, channels=1)
+    request = SearchRequest(**{"budget_macs": 4 * G, **changes})
+    return resolve(request, num_classes=10, channels=1, train_images=54_000)
 
 
 def explicit() -> Settings:
@@ -50,17 +51,22 @@ def explicit() -> Settings:
         drop_path=0.1,
         dropout=0.1,
         precision="fp32",
+        attention="explicit",
     )
     return Settings(
         budget_macs=4 * G,
         data="digits",
+        data_hash="abc",
+        split_seed=3,
         base=variant("cmt-xs"),
-        sampler="grid",
-        trials=9,
         proxy=True,
         trained_base=variant("cmt-ti"),
         trained_macs=4 * G,
         recipe=recipe,
+        precision="fp32",
+        pack_px=224,
+        sampler="grid",
+        trials=9,
         seeds=2,
         seed=1,
         tour=True,
@@ -154,7 +160,7 @@ def test_digits_are_a_tour_of_at_most_nine_candidates_and_other_data_are_not() -
 
 
 def test_epochs_override_the_recipe_and_zero_leaves_it() -> None:
-    recipe = Recipe(epochs=7, lr=1e-3)
+    recipe = Recipe(epochs=7, lr=1e-3, train_images=100)
     assert resolved(recipe=recipe).recipe == recipe
     assert resolved(recipe=recipe, epochs=3).recipe == replace(recipe, epochs=3)
 
@@ -178,6 +184,8 @@ def test_twin_macs_without_room_to_scale_are_refused_with_what_works() -> None:
         ({"trials": -1}, "trials -1"),
         ({"seeds": 1.5}, "seeds 1.5"),
         ({"epochs": True}, "epochs True"),
+        ({"split_seed": -1}, "split_seed -1"),
+        ({"split_seed": 2**31}, "split_seed 2147483648 is out of range"),
         ({"sampler": "cmaes"}, "not one of grid, tpe, gp, random"),
         ({"proxy": False, "proxy_macs": 10**7}, "contradict"),
     ],
@@ -190,27 +198,48 @@ def test_a_senseless_request_cannot_exist(changes: dict[str, Any], words: str) -
 
 def test_single_settings_override_the_recipe_and_none_leaves_it() -> None:
     recipe = Recipe(train_images=500, batch_size=9, lr=1e-3)
-    changes = {"train_images": 0, "batch_size": 8, "lr": 2e-3}
+    changes = {"train_images": 300, "batch_size": 8, "lr": 2e-3}
     assert resolved(recipe=recipe, **changes).recipe == replace(recipe, **changes)
     assert resolved(**changes).recipe == replace(resolved().recipe, **changes)
     with pytest.raises(RequestError, match="batch_size 0 is not a whole number from 1 on"):
         resolved(batch_size=0)
 
 
-@pytest.mark.parametrize("data", ["digits", "fashion-mnist"])
-def test_images_are_augmented_where_they_are_seen_often_or_as_asked(data: str) -> None:
-    def augmentation(**changes: Any) -> tuple[bool, float]:
-        recipe = resolved(data=data, **changes).recipe
-        return recipe.flip, recipe.shift_fraction
+def test_all_images_are_so_many_images() -> None:
+    everything = resolved(data="fashion-mnist", train_images=0)
+    assert everything.recipe.train_images == 54_000
+    assert everything == resolved(data="fashion-mnist", train_images=54_000)
 
-    on, off = (True, Recipe.shift_fraction), (False, 0.0)
-    assert augmentation() == augmentation(epochs=4) == off
-    assert augmentation(epochs=5) == augmentation(augment=True) == on
-    assert augmentation(epochs=5, augment=False) == off
+
+def augmentation(split_images: int, **changes: Any) -> tuple[bool, float]:
+    request = SearchRequest(**{"budget_macs": 4 * G, "data": "folder:pets", **changes})
+    recipe = resolve(request, num_classes=3, channels=3, train_images=split_images).recipe
+    return recipe.flip, recipe.shift_fraction
+
+
+ON, OFF = (True, Recipe.shift_fraction), (False, 0.0)
+
+
+def test_a_small_data_set_is_augmented_or_as_asked() -> None:
+    assert augmentation(54_000) == augmentation(6_400) == OFF
+    assert augmentation(6_399) == augmentation(84) == ON  # seen five times by default
+    assert augmentation(54_000, augment=True) == ON
+    assert augmentation(84, augment=False) == OFF
     mine = Recipe(epochs=9, flip=False, shift_fraction=0.2)
-    assert augmentation(recipe=mine) == (False, 0.2)
-    assert augmentation(recipe=mine, augment=True) == on
-    assert augmentation(recipe=mine, augment=False) == off
+    assert augmentation(84, recipe=mine) == (False, 0.2)
+    assert augmentation(84, recipe=mine, augment=True) == ON
+    assert augmentation(84, recipe=mine, augment=False) == OFF
+
+
+@pytest.mark.parametrize("split_images", [84, 54_000])
+def test_no_horizon_switches_augmentation(split_images: int) -> None:
+    horizons = [{}, {"epochs": 1}, {"epochs": 4}, {"epochs": 5}, {"epochs": 50, "train_images": 80}]
+    assert len({augmentation(split_images, **horizon) for horizon in horizons}) == 1
+
+
+def test_a_tour_is_not_augmented() -> None:
+    assert not resolved().recipe.flip
+    assert resolved().recipe.shift_fraction == 0
 
 
 def test_places_may_be_text_as_on_the_command_line() -> None:
@@ -218,13 +247,6 @@ def test_places_may_be_text_as_on_the_command_line() -> None:
     request = SearchRequest(budget_macs=4 * G, **places)
     assert (request.out, request.cache_dir) == (Path("out"), Path("cache"))
     assert request.base == variant("cmt-xs")
-
-
-def test_a_small_data_set_is_augmented() -> None:
-    request = SearchRequest(budget_macs=4 * G, data="folder:pets")
-    few = resolve(request, num_classes=3, channels=3, train_images=84).recipe
-    many = resolve(request, num_classes=3, channels=3, train_images=50_000).recipe
-    assert (few.flip, many.flip) == (True, False)
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(50_000, 2), (12_800, 2), (10_000, 3), (84, 305)])
@@ -245,7 +267,8 @@ def test_a_small_data_set_is_seen_as_often_as_a_large_one(images: int, epochs: i
 def test_the_request_file_gives_back_the_same_settings(tmp_path: Path, found: Settings) -> None:
     found.save(tmp_path / "request.toml")
     assert read_settings(tmp_path / "request.toml") == found
-    assert resolve(found.as_request(), num_classes=10, channels=1) == found
+    again = resolve(found.as_request(), num_classes=10, channels=1, train_images=54_000)
+    assert again == found
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
@@ -288,53 +311,67 @@ def test_a_spoilt_request_file_is_one_clear_line(tmp_path: Path, there: str, ins
     assert "\n" not in str(caught.value)
 
 
-def test_a_request_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="No such file"):
-        read_settings(tmp_path / "request.toml")
+def test_a_request_file_of_version_0_1_0_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "request.toml"
+    path.write_text(explicit().to_toml().replace("schema = 2\n", ""))
+    with pytest.raises(RequestError, match=r"it is of cmtscale 0\.1\.0; search again"):
+        read_settings(path)
 
 
-def test_the_fingerprint_is_pinned() -> None:
-    # If this fails, people's finished searches are no longer found: say so in CHANGELOG.md.
-    assert explicit().fingerprint == "4ebc401b"
-    assert explicit().folder_name == "digits-cmt-xs-4G-4ebc401b"
+def test_the_identity_is_pinned() -> None:
+    # If this fails, people's finished searches are no longer found: give a new field its old
+    # meaning in record/identity.py instead of changing these.
+    assert explicit().identity == "36fff83f"
+    assert explicit().folder_name == "digits-cmt-xs-4G-36fff83f"
 
 
-OTHERS: dict[str, Any] = {
+WHAT: dict[str, Any] = {
     "budget_macs": 5 * G,
-    "data": "cifar10",
+    "data_hash": "other images, or splits",
+    "split_seed": 2,
     "base": variant("cmt-ti"),
-    "sampler": "tpe",
-    "trials": 10,
     "proxy": False,
     "trained_base": variant("cmt-xs"),
     "trained_macs": 5 * G,
     "recipe": replace(explicit().recipe, lr=2e-3),
+}
+HOW_MUCH: dict[str, Any] = {
+    "sampler": "tpe",
+    "trials": 10,
     "seeds": 3,
     "seed": 2,
+}
+NEITHER: dict[str, Any] = {  # names, and what is fixed when a folder is first opened
+    "data": "folder:/moved",
     "tour": False,
+    "precision": "bf16",
+    "pack_px": 32,
 }
 
 
-def test_the_fingerprint_changes_with_everything_that_decides_the_result() -> None:
-    assert OTHERS.keys() == {field.name for field in fields(Settings)}
-    prints = {replace(explicit(), **{name: value}).fingerprint for name, value in OTHERS.items()}
-    assert len(prints | {explicit().fingerprint}) == len(OTHERS) + 1
+def test_the_identity_is_what_is_searched_not_how_much_of_it() -> None:
+    named = WHAT.keys() | HOW_MUCH.keys() | NEITHER.keys()
+    assert named == {field.name for field in fields(Settings)}
+    identities = {replace(explicit(), **{name: value}).identity for name, value in WHAT.items()}
+    assert len(identities | {explicit().identity}) == len(WHAT) + 1
+    for name, value in {**HOW_MUCH, **NEITHER}.items():
+        assert replace(explicit(), **{name: value}).identity == explicit().identity, name
 
 
-def test_the_fingerprint_changes_with_every_field_of_the_recipe() -> None:
+def test_the_identity_has_every_field_of_the_recipe_but_the_horizon() -> None:
     recipe = explicit().recipe
     other: dict[str, Any] = {"flip": True, "precision": "bf16"}
     for field in fields(Recipe):
         value = other.get(field.name, getattr(Recipe(), field.name))
         assert value != getattr(recipe, field.name), field.name
         changed = replace(explicit(), recipe=replace(recipe, **{field.name: value}))
-        assert changed.fingerprint != explicit().fingerprint, field.name
+        is_horizon = field.name in ("epochs", "train_images")
+        assert (changed.identity == explicit().identity) == is_horizon, field.name
 
 
-def test_where_a_search_runs_does_not_change_its_fingerprint() -> None:
+def test_where_a_search_runs_does_not_change_it() -> None:
     elsewhere = resolved(device="cpu", workers=7, out=Path("x"), cache_dir=Path("y"))
     assert elsewhere == resolved()
-    assert elsewhere.fingerprint == resolved().fingerprint
 
 
 def test_the_folder_of_a_search_on_a_folder_is_one_plain_name() -> None:

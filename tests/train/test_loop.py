@@ -15,6 +15,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cmtscale.data.batches import device_split
 from cmtscale.model.cmt import build
+from cmtscale.record.metrics import read_metrics
+from cmtscale.record.reads import readings
 from cmtscale.spec.errors import DataError
 from cmtscale.train import loop
 from cmtscale.train.checkpoint import random_states, set_random_states
@@ -23,7 +25,6 @@ from cmtscale.train.loop import (
     first_bad_step,
     make_autocast,
     open_data,
-    read_metrics,
     train,
     training_indices,
 )
@@ -34,6 +35,10 @@ CPU = torch.device("cpu")
 train_on_cpu = functools.partial(train, device=CPU)
 
 
+def read_test_split(run, folder, device=CPU):
+    return loop.test_accuracy(run, device=device, folder=folder, log_folder=folder, by="a test")
+
+
 def untimed(result):
     """A result without what the clock decides."""
     return replace(result, seconds=0.0, images_per_second=None)
@@ -42,7 +47,7 @@ def untimed(result):
 def untimed_metrics(folder):
     return [
         {name: value for name, value in line.items() if name != "seconds"}
-        for line in read_metrics(folder / "metrics.jsonl")
+        for line in read_metrics(folder)
     ]
 
 
@@ -125,7 +130,7 @@ def test_a_folder_or_a_watcher_changes_nothing(make_run, plain, tmp_path):
     told = []
     logged = train_on_cpu(make_run(), folder=tmp_path, watch=told.append)
     assert untimed(logged) == plain
-    assert told == read_metrics(tmp_path / "metrics.jsonl")
+    assert told == read_metrics(tmp_path)
 
 
 # ------------------------------------------------------------------------------ interruption
@@ -144,7 +149,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(make_run, noisy, t
     assert (untimed(resumed), untimed_metrics(folder)) == noisy
     epochs_kept = (line - 1) // 2
     assert len(told) == 6 - 2 * epochs_kept  # finished epochs are not repeated
-    seconds = [entry["seconds"] for entry in read_metrics(folder / "metrics.jsonl")]
+    seconds = [entry["seconds"] for entry in read_metrics(folder)]
     assert seconds == sorted(seconds)  # the time before the kill counts on
 
 
@@ -166,14 +171,14 @@ def test_killed_after_the_last_checkpoint_only_the_evaluation_is_repeated(make_r
     assert again.images_per_second == pytest.approx(first.images_per_second)
     assert again.seconds > first.seconds - 0.5
     assert told == []
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+    assert len(read_metrics(tmp_path)) == 4
 
 
 def test_the_checkpoint_of_another_run_is_ignored(make_run, plain, tmp_path):
     train_on_cpu(make_run(seed=5), folder=tmp_path)
     result = train_on_cpu(make_run(), folder=tmp_path)
     assert untimed(result) == plain
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+    assert len(read_metrics(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "another file"])
@@ -191,7 +196,7 @@ def test_with_a_damaged_checkpoint_a_run_starts_again(make_run, plain, tmp_path,
     told = []
     result = train_on_cpu(run, folder=tmp_path, watch=told.append)
     assert untimed(result) == plain
-    assert len(told) == len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+    assert len(told) == len(read_metrics(tmp_path)) == 4
 
 
 # ------------------------------------------------------------------------------ learning
@@ -211,7 +216,7 @@ def test_a_network_learns_the_digits(make_run, make_variant):
 def test_the_log_says_what_was_done(make_run, tmp_path):
     run = make_run(epochs=2, train_images=100, batch_size=4, lr=1e-3)  # 25 steps per epoch
     result = train_on_cpu(run, folder=tmp_path)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_metrics(tmp_path)
     trained = [line for line in lines if "train_loss" in line]
     evaluated = [line for line in lines if "val_loss_raw" in line]
     assert [line["step"] for line in trained] == [20, 25, 40, 50]
@@ -279,7 +284,7 @@ def test_more_images_than_there_are_is_an_error(make_run):
 
 def test_a_batch_larger_than_the_split_is_the_split(make_run, tmp_path):
     result = train_on_cpu(make_run(train_images=30, batch_size=512), folder=tmp_path)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_metrics(tmp_path)
     assert [line["images"] for line in lines] == [30, 30, 60, 60]
     assert result.status == "complete"
 
@@ -300,9 +305,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
     )
     assert result.val_loss is result.val_accuracy is result.train_loss is None
     assert result.seconds > 0
-    assert (
-        max((line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")), default=0) < step
-    )
+    assert max((line["step"] for line in read_metrics(tmp_path)), default=0) < step
 
 
 def test_weights_lost_in_an_epochs_last_step_end_the_run_at_its_evaluation(make_run, monkeypatch):
@@ -405,7 +408,7 @@ def test_a_device_without_float64_trains_and_evaluates(make_run, tmp_path):
     with NoFloat64():
         result = train(run, device=CPU, folder=tmp_path)
         restored = train(run, device=CPU, folder=tmp_path)
-        accuracy = loop.test_accuracy(run, device=CPU, folder=tmp_path)
+        accuracy = read_test_split(run, tmp_path)
     assert untimed(result) == untimed(restored) == untimed(train_on_cpu(run))
     assert 0 <= accuracy <= 1
 
@@ -443,14 +446,25 @@ def test_test_accuracy_is_that_of_the_checkpointed_network(make_run, tmp_path):
     expected = evaluate(
         model, split, batch_size=20, autocast=make_autocast(run.recipe, CPU)
     ).accuracy
-    assert loop.test_accuracy(run, device=CPU, folder=tmp_path) == expected
+    assert read_test_split(run, tmp_path) == expected
     assert 0 <= expected <= 1
 
 
+def test_every_reading_of_the_test_split_is_logged(make_run, tmp_path):
+    run = make_run()
+    train_on_cpu(run, folder=tmp_path)
+    assert readings(tmp_path) == []
+    accuracies = [read_test_split(run, tmp_path) for _ in range(2)]
+    images = len(open_data(run.data).splits.test)
+    assert [(r.by, r.run_id, r.images, r.accuracy) for r in readings(tmp_path)] == [
+        ("a test", "r", images, accuracy) for accuracy in accuracies
+    ]
+
+
 def test_without_the_runs_checkpoint_there_is_no_test_accuracy(make_run, tmp_path):
-    assert loop.test_accuracy(make_run(), device=CPU, folder=tmp_path) is None
+    assert read_test_split(make_run(), tmp_path) is None
     train_on_cpu(make_run(seed=1), folder=tmp_path)
-    assert loop.test_accuracy(make_run(), device=CPU, folder=tmp_path) is None
+    assert read_test_split(make_run(), tmp_path) is None
 
 
 def test_training_never_reads_the_test_split(make_run, monkeypatch):
@@ -489,10 +503,10 @@ def test_a_checkpoint_holds_the_devices_generator_too(name, monkeypatch):
 
 def test_metrics_end_before_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
+    assert read_metrics(tmp_path) == []
     lines = [{"step": 1, "seconds": 0.5}, {"step": 2, "seconds": 0.75}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "se')
-    assert read_metrics(path) == lines
+    assert read_metrics(tmp_path) == lines
 
 
 @pytest.mark.gpu
@@ -507,4 +521,4 @@ def test_a_gpu_trains_in_bfloat16(make_run, make_variant, tmp_path):
     assert result.status == "complete"
     assert math.isfinite(result.val_loss)
     assert result.val_accuracy > 0.5
-    assert loop.test_accuracy(run, device=cuda, folder=tmp_path) > 0.5
+    assert read_test_split(run, tmp_path, cuda) > 0.5

@@ -1,17 +1,18 @@
 """One training in a folder that remembers what it holds."""
 
 import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from filelock import FileLock
 
+from cmtscale.record.reads import readings
+from cmtscale.record.result import RunResult, read_result
 from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.spec.variant import variant
 from cmtscale.train import loop
-from cmtscale.train.recipe import Recipe, RunResult, read_result
+from cmtscale.train.recipe import Recipe
 from cmtscale.train.single import train_single
 
 
@@ -47,21 +48,23 @@ def test_a_training_claims_its_folder_and_says_what_it_is(single, make_variant, 
     folder = tmp_path / "new" / "cmt"
     result, accuracy = single(folder)
     assert result.status == "complete"
-    assert 0 <= accuracy <= 1
+    assert accuracy is None  # the test split was not asked for
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
         "variant.toml",
         "run.json",
         "metrics.jsonl",
         "checkpoint.pt",
+        "val_losses.npy",
         "result.json",
     }
     # the head has the data's classes and channels
     assert variant(folder / "variant.toml") == make_variant(num_classes=10, in_channels=1)
     described = json.loads((folder / "run.json").read_text())
-    assert (described["seed"], described["data"]) == (0, "digits")
-    assert described["recipe"]["train_images"] == 60
-    assert read_result(folder / "result.json", described["fingerprint"]) == result
+    assert (described["data"], described["run"]["seed"]) == ("digits", 0)
+    assert described["split_seed"] == 0
+    assert described["run"]["recipe.train_images"] == 60
+    assert read_result(folder / "result.json", described["identity"]) == result
 
 
 def test_the_same_command_again_repeats_nothing(single, tmp_path):
@@ -81,8 +84,8 @@ def test_a_stopped_training_goes_on(single, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         single(tmp_path / "stopped", watch=stop)
     told = []
-    resumed, accuracy = single(tmp_path / "stopped", watch=told.append)
-    whole, expected = single(tmp_path / "whole")
+    resumed, accuracy = single(tmp_path / "stopped", watch=told.append, test=True)
+    whole, expected = single(tmp_path / "whole", test=True)
     assert [line["step"] for line in told] == [6, 6]
     assert accuracy == expected
     assert (resumed.val_loss, resumed.train_loss) == (whole.val_loss, whole.train_loss)
@@ -97,7 +100,7 @@ def test_a_folder_of_another_training_is_refused_untouched(single, make_variant,
         "recipe": Recipe(epochs=3, train_images=60, batch_size=20),
         "variant": make_variant(8),
     }[change]
-    what = "epochs" if change == "recipe" else change
+    what = {"recipe": "epochs", "variant": "network"}.get(change, change)
     with pytest.raises(RequestError, match=rf"holds another training \(its {what} differs\); use"):
         single(tmp_path, **{change: other})
     assert contents(tmp_path) == before
@@ -131,12 +134,17 @@ def test_what_is_trained_on_is_told_once_before_the_first_step(single, tmp_path)
     assert told == [("digits", 60), 3, 3, 6, 6]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 3}', "torn {"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"identity": 3}', '{"fingerprint": "a"}', "torn {"]
+)
 def test_a_folder_whose_description_is_foreign_is_refused_untouched(single, tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     before = contents(tmp_path)
-    with pytest.raises(RequestError, match="holds another training"):
+    with pytest.raises(
+        CmtscaleError, match=r"run\.json is damaged|holds another training"
+    ) as caught:
         single(tmp_path)
+    assert "\n" not in str(caught.value)
     assert contents(tmp_path) == before
 
 
@@ -151,14 +159,14 @@ def test_a_folder_with_other_things_in_it_is_refused_untouched(single, tmp_path)
 def test_a_file_in_the_folders_place_is_refused_untouched(single, tmp_path):
     path = tmp_path / "out"
     path.write_text("a file")
-    with pytest.raises(RequestError, match="out is a file, not a folder; use another --out"):
+    with pytest.raises(ResultsError, match="out is a file, not a folder; use another --out"):
         single(path)
     assert contents(tmp_path) == {path: b"a file"}
 
 
 def test_a_folder_that_cannot_be_made_is_refused(single, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match="use another --out"):
+    with pytest.raises(ResultsError, match="use another --out"):
         single(tmp_path / "file" / "below")
 
 
@@ -174,9 +182,9 @@ def test_several_gpus_are_refused_before_anything_is_written(single, tmp_path, m
 def test_a_diverged_training_is_kept_and_has_no_test_accuracy(single, tmp_path, monkeypatch):
     diverged = RunResult(status="diverged", cause="loss not finite at step 5 of 6", seconds=1.5)
     monkeypatch.setattr("cmtscale.train.single.train", lambda *_args, **_kwargs: diverged)
-    result, accuracy = single(tmp_path)
+    result, accuracy = single(tmp_path, test=True)
     assert result == diverged
-    assert math.isnan(accuracy)
+    assert accuracy is None
     monkeypatch.undo()
     assert single(tmp_path)[0] == diverged
 
@@ -184,18 +192,28 @@ def test_a_diverged_training_is_kept_and_has_no_test_accuracy(single, tmp_path, 
 def test_without_its_checkpoint_a_finished_training_has_no_test_accuracy(single, tmp_path):
     first, _ = single(tmp_path)
     (tmp_path / "checkpoint.pt").unlink()
-    again, accuracy = single(tmp_path)
+    again, accuracy = single(tmp_path, test=True)
     assert again == first
-    assert math.isnan(accuracy)
+    assert accuracy is None
 
 
-def test_the_test_accuracy_is_read_from_the_checkpoint(single, digits_ref, tmp_path):
-    _, accuracy = single(tmp_path)
-    described = json.loads((tmp_path / "run.json").read_text())
-    state = torch.load(tmp_path / "checkpoint.pt")
-    assert state["fingerprint"] == described["fingerprint"]
-    dataset = loop.open_data(replace(digits_ref))
-    assert (accuracy * len(dataset.splits.test)) % 1 == pytest.approx(0, abs=1e-9)
+def test_the_test_split_is_read_once_and_only_when_asked(single, digits_ref, tmp_path):
+    single(tmp_path)
+    assert readings(tmp_path) == []
+    _, accuracy = single(tmp_path, test=True)
+    images = len(loop.open_data(digits_ref).splits.test)
+    (reading,) = readings(tmp_path)
+    assert (reading.by, reading.run_id, reading.images) == ("train", tmp_path.name, images)
+    assert reading.accuracy == accuracy
+    assert (accuracy * images) % 1 == pytest.approx(0, abs=1e-9)
+    assert single(tmp_path, test=True)[1] == accuracy
+    assert readings(tmp_path) == [reading]
+
+
+def test_another_split_is_another_training(single, digits_ref, tmp_path):
+    single(tmp_path)
+    with pytest.raises(RequestError, match=r"\(its data differs\)"):
+        single(tmp_path, data=replace(digits_ref, split_seed=1))
 
 
 def test_a_start_that_was_killed_after_its_first_file_can_be_repeated(single, tmp_path):

@@ -12,8 +12,8 @@ import torch
 from cmtscale.data.pack import Dataset
 from cmtscale.data.sources import load_data
 from cmtscale.model.cmt import CMT
-from cmtscale.search import plan
-from cmtscale.search.plan import EVALUATION_SHARE, time_runs
+from cmtscale.search import timing
+from cmtscale.search.timing import EVALUATION_SHARE, time_runs
 from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import RequestError, VariantError
 from cmtscale.spec.variant import Variant
@@ -46,7 +46,7 @@ def digits(cache_dir: Path) -> Dataset:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     steps = Steps()
-    monkeypatch.setattr(plan, "_step_seconds", steps.step)
+    monkeypatch.setattr(timing, "_step_seconds", steps.step)
     monkeypatch.setattr(time, "perf_counter", lambda: steps.now)
     return steps
 
@@ -155,7 +155,7 @@ def test_another_device_than_the_cpu_is_timed_in_a_process_that_ends(
     tiny_base: Variant, digits: Dataset, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     devices: list[str] = []
-    time_elsewhere = plan._time_networks_elsewhere
+    time_elsewhere = timing._time_networks_elsewhere
 
     def on_the_cpu(
         networks: Sequence[Variant], recipe: Recipe, batch: int, device: str
@@ -163,8 +163,8 @@ def test_another_device_than_the_cpu_is_timed_in_a_process_that_ends(
         devices.append(device)
         return time_elsewhere(networks, recipe, batch, "cpu")
 
-    monkeypatch.setattr(plan, "_time_networks_elsewhere", on_the_cpu)
-    monkeypatch.setattr(plan, "build", None)  # nothing is built here
+    monkeypatch.setattr(timing, "_time_networks_elsewhere", on_the_cpu)
+    monkeypatch.setattr(timing, "build", None)  # nothing is built here
     children = multiprocessing.active_children()
     seconds = time_runs([tiny_base] * 2, Recipe(batch_size=8), digits, device)
     assert devices == [device]
@@ -176,5 +176,5 @@ def test_another_device_than_the_cpu_is_timed_in_a_process_that_ends(
 def test_an_error_of_the_timing_process_is_raised_here(tiny_base: Variant) -> None:
     smallest = replace(tiny_base, resolution_px=32)
     with pytest.raises(VariantError, match="batch 1 at 32x32 px"):
-        plan._time_networks_elsewhere([smallest], Recipe(), 1, "cpu")
+        timing._time_networks_elsewhere([smallest], Recipe(), 1, "cpu")
     assert multiprocessing.active_children() == []

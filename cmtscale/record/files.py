@@ -1,0 +1,78 @@
+"""Files that are never half written (temporary file, fsync, replace), and reading them back."""
+
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from cmtscale.spec.errors import ResultsError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let `write` fill a binary file that then replaces `path`; on an error `path` is untouched.
+
+    The folder is made if need be. Raises `OSError` (a full disk, no permission) as it comes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_atomically` for UTF-8 text; what it cannot hold, of a file's name, is escaped."""
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write an object as indented JSON, atomically."""
+    write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises `ResultsError` for anything else, `FileNotFoundError`."""
+    text = _read_text(path)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
+    if not isinstance(content, dict):
+        raise ResultsError(f"{path} is damaged: it holds no object; restore it, or remove it")
+    return content
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file; raises `ResultsError` for anything else, `FileNotFoundError`."""
+    text = _read_text(path)
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise ResultsError(f"{path} is damaged: {error}; restore it") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{path} is damaged: {error}; restore it") from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

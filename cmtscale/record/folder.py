@@ -1,0 +1,69 @@
+"""A folder of results: what its files are called, and that one process at a time works in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cmtscale.spec.errors import ResultsError
+
+LOCK = ".lock"
+# of a search
+REQUEST = "request.toml"
+ENVIRONMENT = "environment.json"
+TRIALS = "trials.csv"
+VAL_LOSSES = "val_losses.npz"
+CURVES = "curves.csv"
+CHOICE = "choice.json"
+BEST = "best.toml"
+TEST_READS = "test_reads.csv"
+RUNS = "runs"
+# of a run, in runs/ID or alone
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.pt"
+RESULT = "result.json"
+IMAGE_LOSSES = "val_losses.npy"
+ROW = "row.json"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it; raises `ResultsError` if somebody else does, or it cannot be.
+
+    A folder that was made here and got no file is removed again, with parents made for it.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ResultsError(
+            f"another process is at work in {folder}; wait for it, or use another --out"
+        ) from None
+    except OSError as error:
+        raise ResultsError(
+            f"{folder} cannot be written ({error.strerror}); use another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if missing and not holds_anything(folder):
+            with suppress(OSError):  # somebody else has begun to use one of them
+                (folder / LOCK).unlink(missing_ok=True)
+                for path in missing:
+                    path.rmdir()
+
+
+def require_folder(folder: Path) -> None:
+    """Raise `ResultsError` if there is a file in the folder's place."""
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder} is a file, not a folder; use another --out")
+
+
+def holds_anything(folder: Path) -> bool:
+    """Whether there is anything in the folder but hidden files, such as our lock."""
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())

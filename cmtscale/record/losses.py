@@ -1,0 +1,48 @@
+"""The validation loss of each image, of each run: what noise of the images does to a choice."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cmtscale.record.files import write_atomically
+from cmtscale.record.folder import IMAGE_LOSSES, RUNS, VAL_LOSSES
+
+Losses = npt.NDArray[np.float16]  # half precision moves a mean by less than 1e-4
+
+
+def write_image_losses(run_folder: Path, losses: npt.NDArray[np.float64]) -> None:
+    """Keep a run's losses (n,), in the order of the validation split, in its own folder."""
+    halves = np.minimum(losses, np.finfo(np.float16).max).astype(np.float16)
+    write_atomically(run_folder / IMAGE_LOSSES, lambda file: np.save(file, halves))
+
+
+def read_losses(folder: Path) -> dict[str, Losses]:
+    """The losses (n,) by run id, of a search's `val_losses.npz`; what is missing is left out."""
+    try:
+        with (folder / VAL_LOSSES).open("rb") as file, np.load(file) as stored:
+            return {run_id: stored[run_id] for run_id in stored.files}
+    except Exception:  # missing; or damaged, which raises nearly anything, zlib.error included
+        return {}
+
+
+def gather_losses(folder: Path, run_ids: list[str]) -> dict[str, Losses]:
+    """Bring the losses of the runs' folders into `val_losses.npz`, beside those already there."""
+    kept = read_losses(folder)
+    losses = dict(kept)
+    for run_id in run_ids:
+        try:
+            with (folder / RUNS / run_id / IMAGE_LOSSES).open("rb") as file:
+                losses[run_id] = np.load(file)
+        except Exception:  # missing or damaged as above: what was gathered stays
+            continue
+    is_new = losses.keys() != kept.keys() or any(
+        not np.array_equal(losses[run_id], kept[run_id], equal_nan=True) for run_id in losses
+    )
+    if is_new:
+        in_order = {run_id: losses[run_id] for run_id in sorted(losses)}
+        write_atomically(
+            folder / VAL_LOSSES,
+            lambda file: np.savez_compressed(file, **in_order),  # type: ignore[arg-type]
+        )
+    return losses

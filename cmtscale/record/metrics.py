@@ -1,0 +1,70 @@
+"""What a run logs while it trains, and the curves that a search keeps of it."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cmtscale.record.files import write_text_atomically
+from cmtscale.record.folder import CURVES, METRICS, RUNS
+from cmtscale.record.row import Row
+from cmtscale.spec.errors import ResultsError
+
+CURVE_COLUMNS = ("run_id", "step", "images", "train_loss", "val_loss_raw", "val_accuracy")
+
+
+def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a torn last line, of a killed run, is left out."""
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        for line in (run_folder / METRICS).read_text().splitlines():
+            lines.append(json.loads(line))
+    return lines
+
+
+def append_metrics(run_folder: Path, line: dict[str, Any]) -> None:
+    """Log one line."""
+    with (run_folder / METRICS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def drop_metrics_after(run_folder: Path, step: int) -> None:
+    """Forget lines of an attempt that was killed after its last checkpoint."""
+    kept = [line for line in read_metrics(run_folder) if line["step"] <= step]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    write_text_atomically(run_folder / METRICS, text)
+
+
+def export_curves(folder: Path, rows: Iterable[Row]) -> None:
+    """Gather the runs' logs in `curves.csv`, which is small enough to keep.
+
+    Curves of runs whose log is gone stay as they were exported before.
+    """
+    exported = read_curves(folder)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        lines = read_metrics(folder / RUNS / row.run_id)
+        if not lines:
+            lines = [line for line in exported if line["run_id"] == row.run_id]
+        writer.writerows({**line, "run_id": row.run_id} for line in lines)
+    write_text_atomically(folder / CURVES, text.getvalue())
+
+
+def read_curves(folder: Path) -> list[dict[str, str]]:
+    """The whole lines of `curves.csv`; none where it is missing, `ResultsError` for no text."""
+    path = folder / CURVES
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
+    return [
+        line for line in lines if line.keys() == set(CURVE_COLUMNS) and None not in line.values()
+    ]

@@ -1,0 +1,59 @@
+"""The log of every reading of a test split: a split that is read often chooses, too."""
+
+import csv
+import io
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cmtscale.record.files import write_text_atomically
+from cmtscale.record.folder import TEST_READS
+from cmtscale.spec.errors import ResultsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One reading: when (UTC), by which command, of which run's network, and the accuracy."""
+
+    when: str
+    by: str
+    run_id: str
+    images: int
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.accuracy <= 1:
+            raise ValueError(f"accuracy {self.accuracy} is not a fraction")
+
+
+def log_reading(folder: Path, *, by: str, run_id: str, images: int, accuracy: float) -> None:
+    """Add a reading that happens now to the folder's log."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = Reading(when=now, by=by, run_id=run_id, images=images, accuracy=accuracy)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Reading))
+    writer.writerows(astuple(reading) for reading in [*readings(folder), entry])
+    write_text_atomically(folder / TEST_READS, text.getvalue())
+
+
+def readings(folder: Path) -> list[Reading]:
+    """All readings that the folder's log holds, oldest first; `ResultsError` if it is damaged."""
+    path = folder / TEST_READS
+    try:
+        text = path.read_bytes().decode()
+        if not text.endswith("\n"):
+            raise ValueError("its end is missing")
+        header, *lines = csv.reader(io.StringIO(text, newline=""))
+        if header != [field.name for field in fields(Reading)]:
+            raise ValueError(f"its columns are {', '.join(header)}")
+        return [_parse(line) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (ValueError, csv.Error) as error:
+        raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
+
+
+def _parse(line: list[str]) -> Reading:
+    when, by, run_id, images, accuracy = line
+    return Reading(when=when, by=by, run_id=run_id, images=int(images), accuracy=float(accuracy))

@@ -1,0 +1,85 @@
+"""The record of a search: its rows in memory and in `trials.csv`, which never loses one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+
+from cmtscale.record.files import read_json, write_atomically, write_json, write_text_atomically
+from cmtscale.record.folder import ROW, RUNS, TRIALS
+from cmtscale.record.row import Row, read_rows, row_object, row_of_object, to_csv, whole_rows
+from cmtscale.spec.errors import ResultsError
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a search by run id; only the process that holds the folder adds to them."""
+
+    folder: Path
+    _rows: dict[str, Row]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, sorted by `Row.place`."""
+        return sorted(self._rows.values(), key=lambda row: row.place)
+
+    def add(self, row: Row) -> None:
+        """Record how a run ended, in place of an earlier row of the same run.
+
+        Rows that came into the file meanwhile are kept. Raises `ResultsError` if the file was
+        damaged meanwhile: the row lies in `runs/` already.
+        """
+        write_json(self.folder / RUNS / row.run_id / ROW, row_object(row))
+        path = self.folder / TRIALS
+        if path.exists():
+            for other in read_rows(path):
+                self._rows.setdefault(other.run_id, other)
+        self._rows[row.run_id] = row
+        write_text_atomically(path, to_csv(self._rows.values()))
+
+
+def open_table(folder: Path, note: Callable[[str], None]) -> Table:
+    """The table of a folder; a missing or damaged one is rebuilt from the rows kept in `runs/`.
+
+    What was done is told to `note`. A damaged file is kept as `trials.csv.damaged`, and its whole
+    rows in the table, if `runs/` does not have them. Raises `ResultsError` for a damaged table
+    without `runs/`.
+    """
+    path = folder / TRIALS
+    try:
+        return Table(folder, {row.run_id: row for row in read_rows(path)})
+    except FileNotFoundError:
+        rows = _kept_rows(folder)
+        if rows:
+            note(f"{path} is missing; its {len(rows)} rows are taken from {folder / RUNS}")
+    except ResultsError as error:
+        rows = _kept_rows(folder)
+        if not rows:
+            raise ResultsError(f"{error}; restore the table from a copy of it") from error
+        rows = list({row.run_id: row for row in [*whole_rows(path), *rows]}.values())
+        damaged = _unused(path.with_name(f"{TRIALS}.damaged"))
+        content = path.read_bytes()
+        write_atomically(damaged, lambda file: file.write(content))
+        note(
+            f"{error}; kept as {damaged.name}, {len(rows)} rows are taken from it "
+            f"and from {folder / RUNS}"
+        )
+    if rows:
+        write_text_atomically(path, to_csv(rows))
+    return Table(folder, {row.run_id: row for row in rows})
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or with a number after it if that exists."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(name for name in chain([path], numbered) if not name.exists())
+
+
+def _kept_rows(folder: Path) -> list[Row]:
+    rows = []
+    for path in sorted((folder / RUNS).glob(f"*/{ROW}")):
+        try:
+            rows.append(row_of_object(read_json(path)))
+        except (OSError, ValueError):  # damaged, or of another version: its run is looked up again
+            continue
+    return rows

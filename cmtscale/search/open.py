@@ -1,0 +1,83 @@
+"""Opening a run folder: whose it is, and what it has fixed, in one place and under its lock."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cmtscale.record.folder import REQUEST, TRIALS, held, holds_anything, require_folder
+from cmtscale.record.identity import difference
+from cmtscale.record.row import read_rows
+from cmtscale.record.table import Table, open_table
+from cmtscale.search.request import Settings, read_settings
+from cmtscale.search.store import database_errors
+from cmtscale.spec.errors import ResultsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFolder:
+    """A folder that this process holds: the search's settings and its record."""
+
+    path: Path
+    settings: Settings
+    table: Table
+
+
+def stored_settings(folder: Path) -> Settings | None:
+    """What the folder's search was last asked; None where there is none."""
+    try:
+        return read_settings(folder / REQUEST)
+    except FileNotFoundError:
+        return None
+
+
+def settings_in(folder: Path, settings: Settings) -> Settings:
+    """`settings` with what the folder has fixed: its precision and the side it packs for.
+
+    Raises `ResultsError` if the folder holds another search, other images or other things.
+    """
+    require_folder(folder)
+    stored = stored_settings(folder)
+    if stored is None:
+        if holds_anything(folder):
+            raise ResultsError(
+                f"{folder} is not empty and holds no search; use another --out, or an empty folder"
+            )
+        return settings
+    if stored.identity != settings.identity:
+        before, now = stored.identity_fields(), settings.identity_fields()
+        if before | {"images": settings.data_hash} == now:
+            raise ResultsError(
+                f"the images have changed since the runs in {folder}; use another --out"
+            )
+        if before["split_seed"] != now["split_seed"]:
+            del before["images"], now["images"]
+        raise ResultsError(
+            f"{folder} holds another search{difference(before, now)}; "
+            f"use another --out, or leave --out away"
+        )
+    return replace(settings, precision=stored.precision, pack_px=stored.pack_px)
+
+
+def looked_at(folder: Path, settings: Settings) -> OpenFolder:
+    """The folder as it is, without holding it or mending anything in it."""
+    settings = settings_in(folder, settings)
+    try:
+        rows = read_rows(folder / TRIALS)
+    except FileNotFoundError:
+        rows = []
+    table = Table(folder, {row.run_id: row for row in rows})
+    return OpenFolder(path=folder, settings=settings, table=table)
+
+
+@contextmanager
+def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Iterator[OpenFolder]:
+    """Hold the folder for this search alone; what had to be mended is told to `note`.
+
+    Raises `ResultsError` where it cannot be this search's folder; a new folder is then removed.
+    """
+    settings_in(folder, settings)  # before a lock is put into somebody else's folder
+    with held(folder):
+        settings = settings_in(folder, settings)
+        with database_errors(folder):
+            yield OpenFolder(path=folder, settings=settings, table=open_table(folder, note))

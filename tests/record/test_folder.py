@@ -1,0 +1,114 @@
+"""One process at a time works in a folder, and a start that came to nothing leaves nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cmtscale.record.folder import LOCK, held, holds_anything, require_folder
+
+HOLD = """
+import sys
+from pathlib import Path
+from cmtscale.record.folder import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_while_the_first_holds_the_folder(tmp_path, refused):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with refused("another process is at work in", tmp_path), held(tmp_path):
+            pass
+        other.communicate()
+    with held(tmp_path):
+        assert other.returncode == 0
+
+
+def test_a_killed_holder_holds_nothing(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        other.kill()
+    with held(tmp_path):
+        assert (tmp_path / LOCK).exists()
+
+
+def test_the_same_process_cannot_hold_a_folder_twice(tmp_path, refused):
+    with held(tmp_path), refused("another process is at work in", tmp_path), held(tmp_path):
+        pass
+
+
+def test_a_refused_second_holder_leaves_the_first_its_folder(tmp_path, refused):
+    folder = tmp_path / "new"
+    with held(folder):
+        with refused(folder), held(folder):
+            pass
+        assert (folder / LOCK).exists()
+        with refused(folder), held(folder):
+            pass
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_a_new_folder_that_got_no_file_is_removed_again(error, tmp_path):
+    folder = tmp_path / "new"
+    try:
+        with held(folder):
+            assert folder.is_dir()
+            if error:
+                raise error
+    except KeyboardInterrupt:
+        pass
+    assert not folder.exists()
+
+
+def test_a_new_folder_that_got_a_file_stays(tmp_path):
+    folder = tmp_path / "a" / "new"
+    with held(folder):
+        (folder / "a").write_text("kept")
+    assert (folder / "a").read_text() == "kept"
+
+
+def test_a_folder_that_was_there_stays_with_all_it_holds(tmp_path):
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    full.mkdir()
+    (full / "theirs").write_bytes(b"\x00theirs")
+    for folder in (empty, full):
+        with held(folder):
+            pass
+    assert empty.is_dir()
+    assert (full / "theirs").read_bytes() == b"\x00theirs"
+    assert {path.name for path in full.iterdir()} <= {"theirs", LOCK}
+
+
+def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path, refused):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with refused(folder, "cannot be written", "use another --out"), held(folder):
+            pass
+    with refused(tmp_path / "file", "is a file, not a folder"):
+        require_folder(tmp_path / "file")
+    require_folder(tmp_path)
+    require_folder(tmp_path / "missing")
+
+
+def test_a_folder_without_permission_is_refused_in_one_line(tmp_path, refused, monkeypatch):
+    def acquire(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cmtscale.record.folder.FileLock.acquire", acquire)
+    with refused(tmp_path, "cannot be written (Permission denied)"), held(tmp_path):
+        pass
+
+
+def test_hidden_files_alone_are_not_anything(tmp_path):
+    assert not holds_anything(tmp_path / "missing")
+    (tmp_path / LOCK).touch()
+    assert not holds_anything(tmp_path)
+    (tmp_path / "a").touch()
+    assert holds_anything(tmp_path)
+    assert not holds_anything(tmp_path / "a")

@@ -1,0 +1,65 @@
+"""Every reading of a test split is logged, in order, and the log is never begun anew."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cmtscale.record.folder import TEST_READS
+from cmtscale.record.reads import log_reading, readings
+
+
+def test_readings_are_logged_in_order_exactly_and_with_the_time(tmp_path):
+    assert readings(tmp_path) == []
+    accuracies = [0.1 + 0.2, 1.0, 1 / 3]
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    for number, accuracy in enumerate(accuracies):
+        log_reading(tmp_path, by='se"a,rch\n', run_id=f"r{number}", images=9, accuracy=accuracy)
+    logged = readings(tmp_path)
+    assert [reading.accuracy for reading in logged] == accuracies
+    assert [reading.run_id for reading in logged] == ["r0", "r1", "r2"]
+    assert {(reading.by, reading.images) for reading in logged} == {('se"a,rch\n', 9)}
+    times = [datetime.fromisoformat(reading.when) for reading in logged]
+    assert began <= times[0] <= times[1] <= times[2] <= datetime.now(UTC)
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, full_disk):
+    log_reading(tmp_path, by="search", run_id="a", images=9, accuracy=0.5)
+    before = (tmp_path / TEST_READS).read_bytes()
+    with full_disk(), pytest.raises(OSError, match="No space left"):
+        log_reading(tmp_path, by="search", run_id="b", images=9, accuracy=0.5)
+    assert (tmp_path / TEST_READS).read_bytes() == before
+
+
+HEADER = b"when,by,run_id,images,accuracy\n"
+LINE = b"2025-01-01T00:00:00+00:00,search,a,9,0.5\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"\x00" * 99,
+        LINE,
+        HEADER + LINE + b"<<<<<<< HEAD\n" + LINE,
+        HEADER + LINE.replace(b",9,", b",nine,"),
+        HEADER + LINE.replace(b"0.5", b"half"),
+        HEADER + LINE.replace(b"0.5", b"nan"),
+        HEADER + LINE.replace(b",9,0.5", b",9"),
+        HEADER + LINE.replace(b"0.5", b"0.5,more"),
+        HEADER + LINE[:-1],
+        HEADER.replace(b"by,", b"") + LINE,
+        HEADER + b"a" * 200_000,
+    ],
+    ids=[
+        *("empty", "no text", "zeros", "no header", "merge", "images", "accuracy", "nan"),
+        *("short", "long", "torn", "column", "huge"),
+    ],
+)
+def test_a_damaged_log_is_refused_in_one_line_and_not_begun_anew(content, tmp_path, refused):
+    (tmp_path / TEST_READS).write_bytes(content)
+    with refused(tmp_path / TEST_READS, "is damaged"):
+        readings(tmp_path)
+    with refused(tmp_path / TEST_READS, "is damaged"):
+        log_reading(tmp_path, by="search", run_id="a", images=9, accuracy=0.5)
+    assert (tmp_path / TEST_READS).read_bytes() == content
