@@ -21,7 +21,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     train_images: Annotated[
         int, typer.Option(help="Train on a fixed part of the training split; 0: all.")

@@ -27,7 +27,7 @@ PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into
 TRIALS = 20
 IMAGES_SEEN = 25_600  # in a run, whatever the size of the data set
 SCHEMA = 2  # of request.toml; 1, without a number, was that of 0.1.0
-TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS, TOUR_BATCH = 9, 4.5, 3, 32  # three minutes on two cores
+TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS = 9, 4.5, 3  # three minutes on two cores
 # The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
 PROXY_BASE = Variant(
     name="cmt-proxy",
@@ -260,7 +260,7 @@ def resolve(
 def default_recipe(data: str) -> Recipe:
     """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
     if data == TOUR_DATA:
-        return Recipe(epochs=TOUR_EPOCHS, batch_size=TOUR_BATCH)
+        return Recipe(epochs=TOUR_EPOCHS)
     return Recipe(epochs=2, train_images=IMAGES_SEEN // 2)
 
 

@@ -26,7 +26,7 @@ class Recipe:
 
     epochs: int = 10
     train_images: int = 0  # a fixed stratified part of the training split; 0: all of it
-    batch_size: int = 128
+    batch_size: int = 32  # in short trainings steps count: `results/short-trainings`
     lr: float = 2e-3  # of vectors, and of hidden matrices at `reference_dim`
     reference_dim: int = 16  # dim 1 at which hidden matrices train at `lr`; see train/optimizer.py
     warmup_fraction: float = 0.1
