@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cmtscale.cli.console import Column, duration, messages, print_table, results
 from cmtscale.data.batches import batches_per_epoch
-from cmtscale.record.folder import TEST_READS
+from cmtscale.record.folder import TEST_READS, VAL_LOSSES
 from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
@@ -134,13 +134,22 @@ def print_plan(plan: Plan, console: Console) -> None:
 def print_outcome(outcome: Outcome) -> None:
     """The ranking, the choice with how sure it is, and the paper's constants beside it."""
     out = results()
-    settings, choice, winner = outcome.settings, outcome.choice, outcome.winner
+    settings, choice = outcome.settings, outcome.choice
     for row in current(outcome.rows, settings.horizon):
         if row.status != "complete":
             messages().print(f"{row.run_id} {row.status}: {row.cause}", markup=False)
-    if choice is None or winner is None:
-        out.print("no run on the budget ended: there is nothing to choose from")
-        return
+    _print_ranking(outcome, out)
+    out.print()
+    if choice is None:
+        out.print("no run on the budget is complete: there is nothing to choose from")
+    else:
+        _print_choice(outcome, out)
+        out.print(f"written to {escape(str(outcome.folder))}: best.toml, choice.json, trials.csv")
+    if settings.tour:
+        out.print("[bold]This was a tour: it recommends nothing.[/bold]")
+
+
+def _print_ranking(outcome: Outcome, out: Console) -> None:
     candidates = {candidate.name: candidate for candidate in outcome.candidates}
     columns = [
         Column("candidate"),
@@ -157,7 +166,7 @@ def print_outcome(outcome: Outcome) -> None:
         Column("stray", 6),
     ]
     rows = []
-    for score in choice.ranking:
+    for score in outcome.ranking:
         candidate = candidates[score.candidate]
         cells = (
             _marked(score.candidate, score.may_win),
@@ -169,20 +178,18 @@ def print_outcome(outcome: Outcome) -> None:
             f"{100 * candidate.stray:.1f} %",
         )
         rows.append(cells)
-    is_choice = choice.verdict == "choice"
-    winners = [row for row, score in enumerate(choice.ranking) if score.candidate == winner.name]
-    print_table(out, columns, rows, bold=winners if is_choice else ())
+    choice = outcome.choice
+    is_choice = choice is not None and choice.verdict == "choice"
+    bold = [
+        number
+        for number, score in enumerate(outcome.ranking)
+        if choice is not None and is_choice and score.candidate == choice.winner
+    ]
+    print_table(out, columns, rows, bold=bold)
     out.print(
         "val loss: cross-entropy after fitting one temperature, lower is better; px, loss and "
         f"speed are of what was trained, MACs and stray of the real network. {OFF_BUDGET}."
     )
-    out.print()
-    _print_choice(outcome, out)
-    out.print(
-        f"written to {escape(str(outcome.folder))}: best.toml, choice.json, trials.csv, curves.csv"
-    )
-    if settings.tour:
-        out.print("[bold]This was a tour: it recommends nothing.[/bold]")
 
 
 def _print_choice(outcome: Outcome, out: Console) -> None:
@@ -240,12 +247,13 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
     elif choice.sigma is None:
         out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
     else:
-        assert choice.probability is not None
+        sure = f"not known, {VAL_LOSSES} lacks some of the runs"
+        if choice.probability is not None:
+            sure = f"best at this training length with probability {choice.probability:.2f}"
         ties = f"; within two standard errors: {', '.join(choice.ties)}" if choice.ties else ""
         out.print(
-            f"how sure: noise between seeds {choice.sigma:.4f} ({choice.degrees} degrees of "
-            f"freedom), best at this training length with probability "
-            f"{choice.probability:.2f}{ties}"
+            f"how sure: {sure}; noise between seeds {choice.sigma:.4f} "
+            f"({choice.degrees} degrees of freedom){ties}"
         )
     if choice.verdict != "choice":
         out.print(f"[bold]{choice.verdict.capitalize()}[/bold]: {choice.reason}")

@@ -8,8 +8,9 @@ from cmtscale.record.folder import BEST, CHOICE
 from cmtscale.record.reads import Reading
 from cmtscale.record.result import RunResult
 from cmtscale.record.row import Row
+from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import Choice
+from cmtscale.search.choose import Choice, rank
 from cmtscale.search.request import Settings
 from cmtscale.search.samplers import Asked
 from cmtscale.spec.budget import format_macs
@@ -34,6 +35,13 @@ class Outcome:
     choice: Choice | None
     readings: tuple[Reading, ...]
     paper: Solution | None
+
+    @property
+    def ranking(self) -> tuple[Score, ...]:
+        """Every candidate at the horizon that was asked for, those without a complete run last."""
+        if self.choice is not None:
+            return self.choice.ranking
+        return tuple(rank(current(self.rows, self.settings.horizon)))
 
     @property
     def winner(self) -> Candidate | None:

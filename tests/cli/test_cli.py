@@ -386,7 +386,8 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     assert finished.choice is not None
     assert ranked == [score.candidate for score in finished.choice.ranking]
     assert re.search(r"\nthe paper's, not trained +1\.200  1\.300  1\.150", text)
-    assert "how sure: noise between seeds" in text
+    assert re.search(r"how sure: best at this training length with probability 0\.\d\d; ", text)
+    assert re.search(r"noise between seeds 0\.\d{4} \(4 degrees of freedom\)", text)
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text
     assert "test split read 2 times, last on 20" in text
@@ -427,6 +428,35 @@ def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
     (line,) = [line for line in text.splitlines() if line.startswith(gone.candidate)]
     assert "failed" in line
     assert f"not in this choice, for no run of theirs is complete: {gone.candidate};" in text
+
+
+def test_without_the_losses_of_the_images_the_search_does_not_say_how_sure_it_is(
+    finished: Outcome, capsys: Capture
+) -> None:
+    from cmtscale.cli.search_view import print_outcome
+
+    assert finished.choice is not None
+    print_outcome(replace(finished, choice=replace(finished.choice, probability=None)))
+    text = capsys.readouterr().out
+    assert "how sure: not known, val_losses.npz lacks some of the runs; noise between" in text
+
+
+def test_where_nothing_is_complete_the_ranking_says_what_happened(
+    finished: Outcome, capsys: Capture
+) -> None:
+    from cmtscale.cli.search_view import print_outcome
+
+    metrics = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
+    nothing = dict.fromkeys((*metrics, "temperature"))
+    rows = tuple(
+        replace(row, status="diverged", cause="loss not finite", **nothing) for row in finished.rows
+    )
+    print_outcome(replace(finished, rows=rows, choice=None))
+    text = capsys.readouterr().out
+    for candidate in finished.candidates:
+        (line,) = [line for line in text.splitlines() if line.startswith(candidate.name)]
+        assert "diverged" in line
+    assert "there is nothing to choose from" in text
 
 
 def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
