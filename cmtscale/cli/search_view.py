@@ -110,12 +110,15 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
     recipe = settings.recipe
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    left = f"about {duration(plan.total_seconds)} from now"
+    if plan.runs_done == plan.runs:
+        left = "nothing is left to train"
     augmented = ", augmented" if recipe.flip or recipe.shift_fraction else ""
     console.print(
         f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of "
         f"{recipe.train_images:,} images in batches of {recipe.batch_size}{augmented}, "
         f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
-        f"{plan.devices[0].split(':')[0]}; about {duration(plan.total_seconds)} from now"
+        f"{plan.devices[0].split(':')[0]}; {left}"
     )
     steps = recipe.epochs * batches_per_epoch(recipe.train_images, recipe.batch_size)
     if steps < FEW_STEPS:
