@@ -38,7 +38,11 @@ def search(
         typer.Option(help="A fixed grid (default), or points that Optuna asks for."),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="At most so many candidates; by default 20 (digits: 9).")
+        int | None,
+        typer.Option(
+            help="A grid of at most so many candidates, or how many a sampler asks for in all; by "
+            "default 20 (digits: 9)."
+        ),
     ] = None,
     proxy: Annotated[
         bool | None,
@@ -126,7 +130,12 @@ def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
 
     if folder is None:
         return SearchRequest(**asked)
+    if "out" in asked:
+        raise RequestError(f"--from goes on in {folder}; leave --out away, or leave --from away")
     stored = stored_settings(folder)
     if stored is None:
         raise RequestError(f"{folder} holds no search; give --from a folder with a request.toml")
-    return replace(stored.as_request(), out=folder, **asked)
+    request = replace(stored.as_request(), out=folder)
+    if asked.get("proxy") is False:
+        request = replace(request, proxy_base=None, proxy_macs=0)
+    return replace(request, **asked)

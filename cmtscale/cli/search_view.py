@@ -266,12 +266,13 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
             f"not in this choice, for no run of theirs is complete: {', '.join(missing)}; "
             f"failed runs are tried again by the same command"
         )
-    if outcome.readings:
-        mean = 100 * sum(r.accuracy for r in outcome.readings) / len(outcome.readings)
+    winner_runs = {row.run_id for row in outcome.rows if row.candidate == winner.name}
+    accuracies = [r.accuracy for r in outcome.readings if r.run_id in winner_runs]
+    if accuracies:
         out.print(
-            f"test accuracy of what was trained: {mean:.2f} % (test split read "
-            f"{_counted(len(outcome.readings), 'time')}, last on {outcome.readings[-1].when}; "
-            f"see {TEST_READS})"
+            f"test accuracy of what was trained: {100 * sum(accuracies) / len(accuracies):.2f} % "
+            f"(this search has read the test split {_counted(len(outcome.readings), 'time')}, last "
+            f"on {outcome.readings[-1].when}; see {TEST_READS})"
         )
 
 

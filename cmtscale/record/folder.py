@@ -50,12 +50,12 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
         if missing and not holds_anything(folder):
             with suppress(OSError):  # somebody else has begun to use one of them
                 (folder / LOCK).unlink(missing_ok=True)
                 for path in missing:
                     path.rmdir()
+        lock.release()
 
 
 def require_folder(folder: Path) -> None:

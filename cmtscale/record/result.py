@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from cmtscale.record.files import write_text_atomically
+from cmtscale.record.files import write_json
 
 Status = Literal["complete", "diverged", "failed"]
 
@@ -39,8 +39,7 @@ class RunResult:
 
 def write_result(path: Path, result: RunResult, identity: str) -> None:
     """Write the result with the identity of its run, atomically."""
-    described = {"identity": identity, **asdict(result)}
-    write_text_atomically(path, json.dumps(described, indent=1) + "\n")
+    write_json(path, {"identity": identity, **asdict(result)})
 
 
 def read_result(path: Path, identity: str) -> RunResult | None:

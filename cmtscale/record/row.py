@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -89,14 +89,21 @@ class Row:
         return shares_of_factors(self.alpha, self.beta, self.gamma)
 
     @property
-    def untimed(self) -> "Row":
-        """The row without how long it took, which is no part of a result."""
-        return replace(self, seconds=0.0, images_per_second=None)
+    def outcome(self) -> tuple[object, ...]:
+        """What a repetition of the run must agree in; neither how long it took nor its number."""
+        losses = (self.val_loss, self.val_loss_raw, self.val_accuracy, self.train_loss)
+        return self.identity, self.scoring, self.status, *losses
 
     @property
-    def place(self) -> tuple[int, int, int, int, str]:
+    def sort_key(self) -> tuple[int, int, int, int, str]:
         """Where the row stands in the table: by candidate, horizon and seed."""
         return self.asked, self.images_seen, self.epochs, self.seed, self.run_id
+
+
+def horizon_name(horizon: tuple[int, int]) -> str:
+    """`2x12800`: epochs, and the training images of each."""
+    epochs, train_images = horizon
+    return f"{epochs}x{train_images}"
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -104,8 +111,8 @@ _TYPES = get_type_hints(Row)
 
 
 def to_csv(rows: Iterable[Row]) -> str:
-    """The table as text, floats in full, sorted by `Row.place`."""
-    ordered = sorted(rows, key=lambda row: row.place)
+    """The table as text, floats in full, sorted by `Row.sort_key`."""
+    ordered = sorted(rows, key=lambda row: row.sort_key)
     lines = [COLUMNS, *([_to_cell(value) for value in vars(row).values()] for row in ordered)]
     return "".join(map(_to_line, lines))
 
@@ -123,12 +130,12 @@ def read_rows(path: Path) -> list[Row]:
             row = _parse(header, cells)
         except ValueError as error:
             raise ResultsError(f"{path} is damaged: line {number}: {error}") from error
-        if rows.setdefault(row.run_id, row).untimed != row.untimed:
+        if rows.setdefault(row.run_id, row).outcome != row.outcome:
             raise ResultsError(
                 f"{path} has two different results of {row.run_id}, one in line {number}; "
                 f"remove one of the two lines"
             )
-    return sorted(rows.values(), key=lambda row: row.place)
+    return sorted(rows.values(), key=lambda row: row.sort_key)
 
 
 def whole_rows(path: Path) -> list[Row]:

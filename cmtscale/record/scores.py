@@ -46,7 +46,7 @@ def current(rows: Iterable[Row], horizon: tuple[int, int]) -> list[Row]:
 def scores(rows: Sequence[Row]) -> list[Score]:
     """One score per candidate of `rows` (of one horizon), in the order they were asked for."""
     by_candidate: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.place):
+    for row in sorted(rows, key=lambda row: row.sort_key):
         by_candidate.setdefault(row.candidate, []).append(row)
     return [_score(runs) for runs in by_candidate.values()]
 

@@ -20,8 +20,8 @@ class Table:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows, sorted by `Row.place`."""
-        return sorted(self._rows.values(), key=lambda row: row.place)
+        """All rows, sorted by `Row.sort_key`."""
+        return sorted(self._rows.values(), key=lambda row: row.sort_key)
 
     def add(self, row: Row) -> None:
         """Record how a run ended, in place of an earlier row of the same run.

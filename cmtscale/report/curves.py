@@ -78,7 +78,7 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
 
 def _highlights(about: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and label of the candidates that a learning curve is labelled for."""
-    ranked = about[about["on_budget"] & (about["seeds"] > 0)].sort_values("val_loss")
+    ranked = about[about["may_win"]].sort_values("val_loss")
     chosen = ranked[ranked["chosen"]]
     marked = pd.concat([chosen, ranked.head(3)]).drop_duplicates("candidate")
     looks = list(zip(marked.itertuples(), _LOOKS, strict=False))

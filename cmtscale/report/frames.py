@@ -64,6 +64,7 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
                     | {
                         "seeds": len(score.seeds),
                         "failed": score.failed + score.diverged,
+                        "may_win": score.may_win,
                         "val_loss": score.loss,
                         "val_loss_sd": score.loss_sd,
                         "val_accuracy": score.accuracy,

@@ -13,6 +13,11 @@ The truths follow a law of unknown shape, and 14 of them do not show it. Three s
 side: normal, uniform, and crowded at the low end, as near an optimum. Each has a wide component,
 so that an outlier does not set the spread of the rest. Centre, spread and shape are integrated
 over, by many Gibbs chains at once.
+
+In simulated searches of 14 candidates, normal, uniform, tied or with an outlier, with and without
+noise of the images, of two to five seeds, what is stated is right as often within a few points
+(tests/search/test_confidence.py). It says too much, .38 where .20 is right, if five candidates are
+equally good and better than all others, and by 10 points if losses crowd at an optimum.
 """
 
 from collections.abc import Sequence

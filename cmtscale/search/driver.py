@@ -13,9 +13,9 @@ import torch
 from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
 from cmtscale.record.folder import ENVIRONMENT, REQUEST, RUNS
-from cmtscale.record.losses import gather_losses
+from cmtscale.record.losses import gather_losses, read_losses
 from cmtscale.record.metrics import export_curves, read_metrics
-from cmtscale.record.reads import Reading, readings
+from cmtscale.record.reads import readings
 from cmtscale.record.result import RunResult
 from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current
@@ -23,7 +23,7 @@ from cmtscale.record.table import Table
 from cmtscale.search.choose import Guess, choose, leader, rank
 from cmtscale.search.environment import save_environment
 from cmtscale.search.executor import Executor, Job, LocalExecutor
-from cmtscale.search.open import OpenFolder, looked_at, opened
+from cmtscale.search.open import OpenFolder, inspected, opened
 from cmtscale.search.outcome import Outcome, make_row, save_choice
 from cmtscale.search.plan import Plan, ended_rows, make_plan, run_id
 from cmtscale.search.prepare import prepare
@@ -105,12 +105,12 @@ def search(
     folder = request.out or Path("results") / settings.folder_name
     opening: AbstractContextManager[OpenFolder]
     if dry_run:
-        opening = nullcontext(looked_at(folder, settings))
+        opening = nullcontext(inspected(folder, settings))
     else:
         opening = opened(folder, settings, watcher.noted)
-    with opening as held:
-        settings = held.settings
-        plan = make_plan(settings, folder, dataset, devices, held.table.rows, watcher.noted)
+    with opening as run_folder:
+        settings, table = run_folder.settings, run_folder.table
+        plan = make_plan(settings, folder, dataset, devices, table.rows, watcher.noted)
         watcher.planned(plan)
         if dry_run:
             return None
@@ -122,13 +122,14 @@ def search(
             split_seed=settings.split_seed,
             devices=devices,
         )
-        driver = _Driver(settings, data, folder, held.table, plan, watcher)
+        driver = _Driver(settings, data, folder, table, plan, watcher)
         executor = LocalExecutor(devices)
         try:
-            for asked in generations(settings, lambda: held.table.rows, watcher.noted):
+            for asked in generations(settings, lambda: table.rows, watcher.noted):
                 driver.train(asked, executor)
         finally:
             executor.close()
+            gather_losses(folder, [row.run_id for row in table.rows])  # runs/ may be removed
         return driver.conclude(torch.device(devices[0]))
 
 
@@ -188,20 +189,22 @@ class _Driver:
         """Choose, evaluate the winner on the test split, and write what people read."""
         rows = self.table.rows
         comparable = current(rows, self.settings.horizon)
-        image_losses = gather_losses(self.folder, [row.run_id for row in rows])
+        self.index.update(rows)  # of a run that was repeated only the last trial stays
         export_curves(self.folder, rows)
         outcome = Outcome(
             folder=self.folder,
             settings=self.settings,
             candidates=tuple(entry.candidate for entry in self.asked.values()),
             rows=tuple(rows),
-            choice=choose(comparable, image_losses, _guess(self.plan.dataset)),
+            choice=choose(comparable, read_losses(self.folder), _guess(self.plan.dataset)),
             readings=(),
             paper=self.plan.paper,
         )
         if outcome.choice is None:
             return outcome
-        outcome = replace(outcome, readings=self._test(outcome.choice.best, device))
+        if outcome.choice.verdict == "choice":
+            self._test(outcome.choice.best, device)
+        outcome = replace(outcome, readings=tuple(readings(self.folder)))
         save_choice(outcome)
         return outcome
 
@@ -225,8 +228,8 @@ class _Driver:
             self.seconds_taken += result.seconds
         self.watcher.ended(row)
 
-    def _test(self, best: Score, device: torch.device) -> tuple[Reading, ...]:
-        """The readings of the test split by the winner's runs; each run's network reads it once."""
+    def _test(self, best: Score, device: torch.device) -> None:
+        """Let the winner's runs read the test split; each run's network reads it once."""
         read = {reading.run_id for reading in readings(self.folder)}
         jobs = [self._job(self.asked[best.candidate], seed) for seed in best.seeds]
         for job in jobs:
@@ -239,8 +242,6 @@ class _Driver:
                 self.watcher.noted(
                     f"the test split is not read by {job.run.run_id}: its checkpoint is gone"
                 )
-        names = {job.run.run_id for job in jobs}
-        return tuple(reading for reading in readings(self.folder) if reading.run_id in names)
 
     def _estimate(self, candidate: str) -> float:
         for planned, seconds in zip(self.plan.candidates, self.plan.run_seconds, strict=False):

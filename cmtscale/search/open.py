@@ -1,17 +1,19 @@
 """Opening a run folder: whose it is, and what it has fixed, in one place and under its lock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.record.folder import REQUEST, TRIALS, held, holds_anything, require_folder
 from cmtscale.record.identity import difference
-from cmtscale.record.row import read_rows
+from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
+from cmtscale.search.candidates import recorded_candidate
 from cmtscale.search.request import Settings, read_settings
 from cmtscale.search.store import database_errors
 from cmtscale.spec.errors import ResultsError
+from cmtscale.train.recipe import DataRef, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +48,13 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
         return settings
     if stored.identity != settings.identity:
         before, now = stored.identity_fields(), settings.identity_fields()
-        if before | {"images": settings.data_hash} == now:
+        only_images = before | {"images": settings.data_hash} == now
+        if only_images and stored.split_seed == settings.split_seed:
             raise ResultsError(
                 f"the images have changed since the runs in {folder}; use another --out"
             )
-        if before["split_seed"] != now["split_seed"]:
+        if stored.split_seed != settings.split_seed:
+            before["split_seed"], now["split_seed"] = stored.split_seed, settings.split_seed
             del before["images"], now["images"]
         raise ResultsError(
             f"{folder} holds another search{difference(before, now)}; "
@@ -59,13 +63,14 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
     return replace(settings, precision=stored.precision, pack_px=stored.pack_px)
 
 
-def looked_at(folder: Path, settings: Settings) -> OpenFolder:
+def inspected(folder: Path, settings: Settings) -> OpenFolder:
     """The folder as it is, without holding it or mending anything in it."""
     settings = settings_in(folder, settings)
     try:
         rows = read_rows(folder / TRIALS)
     except FileNotFoundError:
         rows = []
+    _require_own_rows(folder, settings, rows)
     table = Table(folder, {row.run_id: row for row in rows})
     return OpenFolder(path=folder, settings=settings, table=table)
 
@@ -79,5 +84,22 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
     settings_in(folder, settings)  # before a lock is put into somebody else's folder
     with held(folder):
         settings = settings_in(folder, settings)
+        table = open_table(folder, note)
+        _require_own_rows(folder, settings, table.rows)
         with database_errors(folder):
-            yield OpenFolder(path=folder, settings=settings, table=open_table(folder, note))
+            yield OpenFolder(path=folder, settings=settings, table=table)
+
+
+def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> None:
+    """Raise `ResultsError` for a run of another search, which a merge may have brought."""
+    data = DataRef(source=settings.data, resolution_px=0, content_hash=settings.data_hash)
+    for row in rows:
+        epochs, train_images = row.horizon
+        recipe = replace(settings.run_recipe, epochs=epochs, train_images=train_images)
+        trained = recorded_candidate(settings, row).trained
+        run = Run(run_id=row.run_id, variant=trained, recipe=recipe, seed=row.seed, data=data)
+        if row.identity != run.identity:
+            raise ResultsError(
+                f"{folder / TRIALS}: {row.run_id} (identity {row.identity}) is a run of another "
+                f"search; this one's would be {run.identity}; remove its line"
+            )

@@ -23,9 +23,9 @@ from cmtscale.train.recipe import Run
 class Outcome:
     """A finished search: its folder, candidates, all rows of its record, and the choice.
 
-    `choice` is None where no run on the budget is complete. `readings` are those of the test split
-    by the winner's runs, as far as their checkpoints are there; `paper` is the paper's constants
-    solved to the same budget (None: they cannot be).
+    `choice` is None where no run on the budget is complete. `readings` are all that this folder's
+    log has of the test split; `paper` is the paper's constants solved to the same budget (None:
+    they cannot be).
     """
 
     folder: Path

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmtscale.data.pack import Dataset
-from cmtscale.record.row import Row
+from cmtscale.record.row import Row, horizon_name
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
 from cmtscale.search.request import Settings
@@ -67,12 +67,12 @@ def make_plan(
         for seed in range(settings.seeds)
         if run_id(settings, candidate.name, seed) not in ended
     ]
-    if is_grid and not missing:
+    if len(ended) == runs:
         seconds = {row.candidate: row.seconds for row in ended.values()}
         run_seconds = tuple(seconds[candidate.name] for candidate in candidates)
         left = 0.0
     else:
-        note("planning: a training step of each candidate is timed")
+        note("planning: training steps are timed")
         networks = [candidate.trained for candidate in candidates]
         run_seconds = time_runs(
             networks or list(extreme_networks(settings)), settings.run_recipe, dataset, devices[0]
@@ -100,8 +100,7 @@ def make_plan(
 
 def run_id(settings: Settings, candidate: str, seed: int) -> str:
     """`d1.1.4.1-w22-r64-2x12800-s0`: candidate, epochs x training images, seed."""
-    epochs, train_images = settings.horizon
-    return f"{candidate}-{epochs}x{train_images}-s{seed}"
+    return f"{candidate}-{horizon_name(settings.horizon)}-s{seed}"
 
 
 def ended_rows(settings: Settings, rows: Sequence[Row]) -> dict[str, Row]:

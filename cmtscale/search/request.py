@@ -12,7 +12,7 @@ from cmtscale.record.files import read_toml, write_text_atomically
 from cmtscale.record.identity import identity, network_fields
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import CmtscaleError, RequestError
+from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
 from cmtscale.spec.variant import variant as read_variant
 from cmtscale.train.recipe import AUGMENTED_EPOCHS, LARGEST_SEED, Recipe
@@ -135,6 +135,18 @@ class Settings:
     seed: int
     tour: bool = field(default=False)
 
+    def __post_init__(self) -> None:
+        whole = ("budget_macs", "split_seed", "trained_macs", "pack_px", "trials", "seeds", "seed")
+        for name in whole:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
+        if self.sampler not in SAMPLERS or self.precision not in ("fp32", "bf16"):
+            raise RequestError(
+                f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
+                f"{', '.join(SAMPLERS)}, and fp32 or bf16"
+            )
+
     @property
     def identity(self) -> str:
         """A hash of what is searched; two searches that share it share their runs."""
@@ -148,7 +160,6 @@ class Settings:
         return {
             "budget": self.budget_macs,
             "images": self.data_hash,
-            "split_seed": self.split_seed,
             "base": network_fields(self.base),
             "twins": self.proxy,
             "twin_base": network_fields(self.trained_base),
@@ -324,14 +335,22 @@ def fit_to_data(variant: Variant, num_classes: int, channels: int) -> Variant:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read a `request.toml`; raises `FileNotFoundError`, or `RequestError` if it is not one."""
+    """Read a `request.toml`; raises `FileNotFoundError`, or a `CmtscaleError` if it is not one."""
+    table = read_toml(path)
+    schema = table.pop("schema", None)
+    if schema is None:
+        raise RequestError(f"{path} is of cmtscale 0.1.0; search again with another --out")
+    if schema != SCHEMA:
+        raise RequestError(
+            f"{path} has schema {schema}, of another version of cmtscale; this one reads "
+            f"schema {SCHEMA}: use that version, or another --out"
+        )
     try:
-        table = read_toml(path)
-        if table.pop("schema", None) != SCHEMA:
-            raise RequestError("it is of cmtscale 0.1.0; search again with another --out")
         for name in ("base", "trained_base"):
             table[name] = variant_from_table(table[name], source=name)
         table["recipe"] = Recipe(**table["recipe"])
         return Settings(**table)
-    except (ValueError, TypeError, KeyError, CmtscaleError) as error:
-        raise RequestError(f"{path} is not a request of this version: {error}") from error
+    except KeyError as error:
+        raise RequestError(f"{path} lacks {error}; restore it") from error
+    except (ValueError, TypeError) as error:  # all CmtscaleErrors of a variant or recipe are ones
+        raise RequestError(f"{path} is no request: {error}; restore it") from error

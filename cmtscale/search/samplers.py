@@ -6,6 +6,7 @@ was not asked for yet, until there is none left.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
@@ -26,8 +27,8 @@ GENERATION = 8  # fixed, so that a search does not depend on the number of worke
 class Asked:
     """A candidate and how it came into the search.
 
-    `number` counts the candidates in the order in which they were asked for, `after` those that
-    were known when its generation was asked, `by` is the sampler, or `grid`.
+    `number` counts the candidates in the order in which they were asked for, `after` is the first
+    number of its generation, `by` the sampler, or `grid`.
     """
 
     candidate: Candidate
@@ -38,7 +39,9 @@ class Asked:
 
 def asked_before(settings: Settings, rows: Sequence[Row]) -> list[Asked]:
     """The candidates that the record has a run of, in the order in which they were asked for."""
-    first_rows = {row.asked: row for row in reversed(rows)}
+    first_rows: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row.sort_key):
+        first_rows.setdefault(row.candidate, row)
     return [
         Asked(
             candidate=recorded_candidate(settings, row),
@@ -46,7 +49,7 @@ def asked_before(settings: Settings, rows: Sequence[Row]) -> list[Asked]:
             after=row.asked_after,
             by=row.asked_by,
         )
-        for _, row in sorted(first_rows.items())
+        for row in first_rows.values()
     ]
 
 
@@ -55,29 +58,31 @@ def generations(
 ) -> Iterator[list[Asked]]:
     """What to train, a generation at a time; the next one is asked when the caller comes back.
 
-    First comes all that `rows` knows already, for what of it may be missing. The grid is one
+    First comes all that `rows` holds already, for what of it may be missing. The grid is one
     generation. A sampler goes on until there are `settings.trials` candidates or no network is
-    left. Its generation depends on the results of earlier ones alone, so that one that was
-    interrupted is asked again as it was.
+    left. A generation depends on the results of earlier ones alone, and the last one is filled up
+    first, so that one that was interrupted is asked again as it was.
     """
     asked = asked_before(settings, rows())
+    last = _last_generation(asked, settings.sampler)
+    asked = [entry for entry in asked if entry not in last]
     if settings.sampler == "grid":
-        yield [*asked, *_unknown(grid(settings), asked, by="grid")]
+        yield [*asked, *_filled(grid(settings), asked, last, by="grid")]
         return
-    interrupted = max((entry.after for entry in asked if entry.by == settings.sampler), default=-1)
-    if interrupted != max((entry.after for entry in asked), default=-1):
-        interrupted = -1  # somebody else has asked since
-    later = [entry for entry in asked if entry.after == interrupted]
-    asked = [entry for entry in asked if entry not in later]
     if asked:
         yield asked
     lattice = lattice_candidates(settings)
-    while later or len(asked) < settings.trials:
-        start = later[0].after if later else 1 + max((a.number for a in asked), default=-1)
-        generation = _ask(settings, lattice, asked, rows(), start)
-        names = {entry.candidate.name for entry in generation}
-        generation += [entry for entry in later if entry.candidate.name not in names]
-        later = []
+    while last or len(asked) < settings.trials:
+        names = {entry.candidate.name for entry in asked}
+        left = [candidate for candidate in lattice if candidate.name not in names]
+        size = min(GENERATION, settings.trials - len(asked), len(left))
+        proposals: list[Candidate] = []
+        if len(last) < size:
+            start = _next_number(asked)
+            proposals = _propose(settings, left, asked, rows(), size, settings.seed + start)
+        known = {entry.candidate.name for entry in last}
+        new = [candidate for candidate in proposals if candidate.name not in known]
+        generation = _filled(new[: size - len(last)], asked, last, by=settings.sampler)
         if not generation:
             note(
                 f"all {len(lattice)} networks that integers express at this budget are in the "
@@ -85,40 +90,62 @@ def generations(
             )
             return
         yield generation
-        asked = [*asked, *generation]
+        asked, last = [*asked, *generation], []
 
 
 def most_candidates(settings: Settings, rows: Sequence[Row]) -> int:
     """How many candidates the search can come to have."""
-    names = {entry.candidate.name for entry in asked_before(settings, rows)}
+    names = {row.candidate for row in rows}
     if settings.sampler == "grid":
         return len(names | {candidate.name for candidate in grid(settings)})
     lattice = {candidate.name for candidate in lattice_candidates(settings)}
     return max(len(names), min(settings.trials, len(names | lattice)))
 
 
-def _unknown(candidates: Sequence[Candidate], asked: Sequence[Asked], *, by: str) -> list[Asked]:
-    """Those of `candidates` that were not asked for yet, numbered on."""
-    names = {entry.candidate.name for entry in asked}
-    start = 1 + max((entry.number for entry in asked), default=-1)
-    new = [candidate for candidate in candidates if candidate.name not in names]
-    return [
-        Asked(candidate=candidate, number=start + position, after=start, by=by)
-        for position, candidate in enumerate(new)
+def _last_generation(asked: Sequence[Asked], by: str) -> list[Asked]:
+    """What was asked for last, if `by` did so; nobody else has asked since."""
+    start = max((entry.after for entry in asked), default=0)
+    last = [entry for entry in asked if entry.after == start]
+    return last if all(entry.by == by for entry in last) else []
+
+
+def _next_number(asked: Sequence[Asked]) -> int:
+    return 1 + max((entry.number for entry in asked), default=-1)
+
+
+def _filled(
+    candidates: Sequence[Candidate], asked: Sequence[Asked], last: Sequence[Asked], *, by: str
+) -> list[Asked]:
+    """The generation `last` with those of `candidates` that nobody asked for yet.
+
+    They take the numbers that are free, so that a generation has the same ones however often and
+    wherever it was interrupted.
+    """
+    start = last[0].after if last else _next_number(asked)
+    names = {entry.candidate.name for entry in [*asked, *last]}
+    taken = {entry.number for entry in last}
+    free = (number for number in count(start) if number not in taken)
+    new = [
+        Asked(candidate=candidate, number=next(free), after=start, by=by)
+        for candidate in candidates
+        if candidate.name not in names
     ]
+    return sorted([*last, *new], key=lambda entry: entry.number)
 
 
-def _ask(
+def _propose(
     settings: Settings,
-    lattice: Sequence[Candidate],
+    left: Sequence[Candidate],
     asked: Sequence[Asked],
     rows: Sequence[Row],
-    start: int,
-) -> list[Asked]:
-    """A generation from a fresh sampler that is told the results of `asked`, in their order."""
-    study = optuna.create_study(
-        direction="minimize", sampler=_sampler(settings.sampler, settings.seed + start)
-    )
+    size: int,
+    seed: int,
+) -> list[Candidate]:
+    """`size` of the candidates `left`, each the nearest to what a fresh sampler proposes.
+
+    It is told the results of `asked` at this horizon, in their order.
+    """
+    study = optuna.create_study(direction="minimize", sampler=_sampler(settings.sampler, seed))
     comparable = current(rows, settings.horizon)
     for entry in asked:
         point = point_of(entry.candidate.shares)
@@ -127,18 +154,13 @@ def _ask(
                 study.add_trial(
                     create_trial(params=point, distributions=dict(SPACE), value=row.val_loss)
                 )
-    names = {entry.candidate.name for entry in asked}
-    left = [candidate for candidate in lattice if candidate.name not in names]
-    generation: list[Asked] = []
-    for position in range(min(GENERATION, settings.trials - len(asked), len(left))):
+    proposals: list[Candidate] = []
+    for _ in range(size):
         point = study.ask(dict(SPACE)).params
-        candidate = nearest(left, shares_of(point["u"], point["v"]))
+        candidate = nearest(left, shares_of(point["u"], point["v"]), excluded=proposals)
         assert candidate is not None
-        left.remove(candidate)
-        generation.append(
-            Asked(candidate=candidate, number=start + position, after=start, by=settings.sampler)
-        )
-    return generation
+        proposals.append(candidate)
+    return proposals
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

@@ -6,6 +6,7 @@ and is made again from the table.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from cmtscale.record.row import Row, row_object
+from cmtscale.record.row import Row, horizon_name, row_object
 from cmtscale.search.points import point_of
 from cmtscale.spec.errors import ResultsError
 
@@ -62,17 +63,28 @@ class Index:
         self._studies: dict[tuple[int, int], Study] = {}
 
     def update(self, rows: Iterable[Row]) -> int:
-        """Add every row that no trial holds as it is; returns how many were added."""
-        stored = {
-            _attribute(trial.user_attrs["run"])
-            for study in self._storage.get_all_studies()
-            for trial in self._storage.get_all_trials(study._study_id, deepcopy=False)
-            if "run" in trial.user_attrs
-        }
-        missing = [row for row in rows if _attribute(row_object(row)) not in stored]
-        for row in missing:
-            self.add(row)
-        return len(missing)
+        """Bring the studies to one trial per row, as it is; returns how many were added.
+
+        A study with a trial that no row stands behind (of a run that was repeated) is made anew.
+        """
+        wanted: dict[tuple[int, int], list[Row]] = {}
+        for row in rows:
+            wanted.setdefault(row.horizon, []).append(row)
+        added = 0
+        for horizon, own in wanted.items():
+            stored = [
+                _attribute(trial.user_attrs.get("run", {}))
+                for trial in self._study(horizon).get_trials(deepcopy=False)
+            ]
+            if Counter(stored) - Counter(_attribute(row_object(row)) for row in own):
+                optuna.delete_study(study_name=horizon_name(horizon), storage=self._storage)
+                del self._studies[horizon]
+                stored = []
+            for row in own:
+                if _attribute(row_object(row)) not in stored:
+                    self.add(row)
+                    added += 1
+        return added
 
     def add(self, row: Row) -> None:
         """Add a run as a finished trial, at the point of its shares (the base has none)."""
@@ -90,9 +102,8 @@ class Index:
 
     def _study(self, horizon: tuple[int, int]) -> Study:
         if horizon not in self._studies:
-            epochs, train_images = horizon
             self._studies[horizon] = optuna.create_study(
-                study_name=f"{epochs}x{train_images}",
+                study_name=horizon_name(horizon),
                 storage=self._storage,
                 direction="minimize",
                 sampler=RandomSampler(seed=0),  # asks nothing: this study only records

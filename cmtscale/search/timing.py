@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from pebble import ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
@@ -57,6 +57,11 @@ def _time_networks_elsewhere(
         future = pool.schedule(_time_networks, args=[networks, recipe, batch, device])
         per_image: list[float] = future.result()
         return per_image
+    except ProcessExpired as error:
+        raise RequestError(
+            f"timing a training step ended with exit code {error.exitcode}; out of memory is the "
+            f"usual reason, use a smaller batch size"
+        ) from error
     finally:
         pool.stop()
         pool.join()

@@ -114,7 +114,7 @@ def train(
         progress.train_seconds += time.perf_counter() - started
         progress.train_loss = float(torch.stack(losses).cpu().double().mean())
         evaluation = score()
-        if not math.isfinite(evaluation.loss_raw):
+        if not (math.isfinite(evaluation.loss_raw) and math.isfinite(evaluation.loss)):
             return progress.diverged(f"validation loss not finite after step {step}")
         progress.log(
             step=step,

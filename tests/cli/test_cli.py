@@ -78,6 +78,7 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("scale --phi 1 --save /proc/no/x.toml", ""),
         ("search", "a search needs a budget; use --budget 4.0G, or --from a run folder"),
         ("search --from /nowhere", "/nowhere holds no search; give --from a folder"),
+        ("search --from /nowhere --out x", "leave --out away, or leave --from away"),
         ("search --budget lots", "write 4.0G, 600M or 4e9"),
         ("search --budget 4G --data mnist", "is not one of digits"),
         ("search --budget 4G --data /tmp/images", "use folder:/tmp/images"),
@@ -168,6 +169,9 @@ def test_a_search_is_repeated_and_extended_from_its_folder(
     assert same.out == finished.folder
     assert same.recipe == finished.settings.recipe
     assert (same.budget_macs, same.seeds) == (tiny_request.budget_macs, tiny_request.seeds)
+    assert run(["search", "--from", folder, "--no-proxy"]) == 0
+    no_proxy = requests.pop()
+    assert (no_proxy.proxy, no_proxy.proxy_base, no_proxy.proxy_macs) == (False, None, 0)
     assert requests[1:] == [
         replace(same, seeds=3),
         replace(same, sampler="tpe", trials=30),
@@ -390,7 +394,7 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     assert re.search(r"noise between seeds 0\.\d{4} \(4 degrees of freedom\)", text)
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text
-    assert "test split read 2 times, last on 20" in text
+    assert "this search has read the test split 2 times, last on 20" in text
 
 
 @pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])

@@ -164,7 +164,7 @@ def test_there_is_no_choice_where_nothing_on_the_budget_is_complete(runs: Runs) 
 def test_the_choice_does_not_depend_on_the_order_of_rows(runs: Runs) -> None:
     rows = [row for number in range(6) for row in runs(f"c{number}", number / 50, 0.1)]
     shuffled = random.Random(1).sample(rows, len(rows))
-    assert chosen(sorted(shuffled, key=lambda row: row.place)) == chosen(rows)
+    assert chosen(sorted(shuffled, key=lambda row: row.sort_key)) == chosen(rows)
 
 
 def test_a_winner_no_better_than_guessing_has_learned_nothing(runs: Runs) -> None:

@@ -28,12 +28,6 @@ def true_losses(kind: str, random: np.random.Generator) -> FloatArray:
         losses = random.uniform(-(3**0.5), 3**0.5, CANDIDATES)
     elif kind == "ties":  # six within a twentieth of the spread, good or bad as it falls
         losses[:6] = losses[0] + 0.05 * random.standard_normal(6)
-    elif kind == "ties at the best":
-        losses[:5] = losses.min() + 0.05 * random.standard_normal(5)
-    elif kind == "quadratic":  # a loss over one share, the optimum inside
-        losses = random.uniform(-1, 1, CANDIDATES) ** 2 * 11.25**0.5
-    elif kind == "heavy tails":
-        losses = random.standard_t(3, CANDIDATES) / 3**0.5
     return losses
 
 

@@ -313,6 +313,7 @@ def test_a_search_that_is_asked_for_more_keeps_every_row_to_the_bit(
 ) -> None:
     before = {row["run_id"]: row for row in table(copy)}
     outcome = run(replace(tiny_request, **EXTENSIONS[change]), copy)
+    assert len(study_rows(copy)) == len(table(copy))
     after = {row["run_id"]: row for row in table(copy)}
     assert before.items() <= after.items()
     assert set(pretence.started) == after.keys() - before.keys()
@@ -353,6 +354,61 @@ def test_a_larger_grid_and_another_sampler_go_on_in_the_same_search(
     pretence.started.clear()
     third = run(replace(wide, seeds=2), tmp_path / "out")  # a seed more of all that are there
     assert len(pretence.started) == len(second.candidates) == len(third.candidates)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_sampler_search_that_is_asked_for_more_asks_nobody_twice(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, sampler: Any
+) -> None:
+    request = replace(tiny_request, sampler=sampler, trials=20, seeds=1)
+    request = replace(request, proxy_base=None, proxy_macs=40_000_000)
+    first = run(request, tmp_path / "out")
+    assert len(first.candidates) == 20
+    numbers = {row["candidate"]: row["asked"] for row in table(tmp_path / "out")}
+    for more in ({"seeds": 2}, {"seed": 1}, {"epochs": 4}, {"trials": 5}):
+        outcome = run(replace(request, **more), tmp_path / "out")
+        assert {row["candidate"]: row["asked"] for row in table(tmp_path / "out")} == numbers
+        assert [c.name for c in outcome.candidates] == [c.name for c in first.candidates]
+        pretence.started.clear()
+    run(replace(request, trials=26), tmp_path / "out")
+    assert len(set(pretence.started)) == 6
+    rows = table(tmp_path / "out")
+    assert sorted({int(row["asked"]) for row in rows}) == list(range(26))
+    # the third generation was filled up: nobody can tell that it was asked in two parts
+    run(replace(request, trials=26), tmp_path / "at once")
+    orders = [
+        {row["candidate"]: row["asked"] for row in table(tmp_path / name)}
+        for name in ("out", "at once")
+    ]
+    assert orders[0].keys() == orders[1].keys() or sampler == "tpe"  # it was told more seeds
+    if sampler == "random":
+        assert orders[0] == orders[1]
+
+
+@pytest.mark.usefixtures("pretence")
+def test_an_interrupted_grid_has_the_same_table_whoever_was_faster(
+    tmp_path: Path, tiny_request: SearchRequest
+) -> None:
+    run(tiny_request, tmp_path / "whole")
+    run(tiny_request, tmp_path / "parts")
+    header, *lines = (tmp_path / "parts" / "trials.csv").read_text().splitlines(keepends=True)
+    slower = [line for line in lines if not line.startswith(BASE)]  # the others were faster
+    shutil.rmtree(tmp_path / "parts" / "runs")
+    (tmp_path / "parts" / "trials.csv").write_text("".join([header, *slower]))
+    run(tiny_request, tmp_path / "parts")
+    assert contents(tmp_path / "parts")["trials.csv"] == contents(tmp_path / "whole")["trials.csv"]
+
+
+def test_a_run_of_another_search_in_the_table_is_named(
+    copy: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    text = (copy / "trials.csv").read_text()
+    identity = table(copy)[5]["identity"]
+    (copy / "trials.csv").write_text(text.replace(identity, "0123456789abcdef"))
+    for dry_run in (True, False):
+        with pytest.raises(ResultsError, match=r"identity 0123456789abcdef\) is a run of another"):
+            search(replace(tiny_request, out=copy), dry_run=dry_run)
+    assert pretence.started == []
 
 
 @pytest.mark.parametrize(

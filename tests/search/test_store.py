@@ -62,13 +62,18 @@ def test_each_horizon_is_a_study(tmp_path: Path, make_row: MakeRow) -> None:
     }
 
 
-def test_only_what_is_missing_or_has_changed_is_entered_again(
+def test_only_what_is_missing_is_entered_and_a_study_with_a_repeated_run_is_made_anew(
     tmp_path: Path, make_row: MakeRow
 ) -> None:
     rows = [make_row(seed=seed, epochs=1 + seed % 2) for seed in range(4)]
     assert Index(tmp_path).update(rows) == 4
     assert Index(tmp_path).update(rows) == 0
-    assert Index(tmp_path).update([*rows[:3], make_row(seed=3, epochs=2, val_loss=0.7)]) == 1
+    repeated = [*rows[:3], make_row(seed=3, epochs=2, val_loss=0.7)]
+    index = Index(tmp_path)
+    index.add(repeated[3])  # beside the trial of its first try
+    assert Index(tmp_path).update(repeated) == 2  # both of its study
+    stored = [trial for found in trials(tmp_path).values() for trial in found]
+    assert sorted(trial.value for trial in stored) == [0.5, 0.5, 0.5, 0.7]
     (tmp_path / DATABASE).unlink()
     assert Index(tmp_path).update(rows) == 4
 
