@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ CacheDir = Annotated[
     typer.Option(help="Where packed images are kept ($CMTSCALE_CACHE; see `cmtscale cache`)."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
+Attention = Annotated[
+    Literal["auto", "explicit", "sdpa"] | None,
+    typer.Option(help="Attention kernel; auto (default): torch's fused one where CUDA has it."),
+]
 SplitSeed = Annotated[
     int | None,
     typer.Option(help="Draws validation and test images where the data set gives none; 0."),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device, SplitSeed
+from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, SplitSeed
 
 if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
@@ -66,6 +66,7 @@ def search(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each candidate; 1.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampler; 0.")] = None,
+    attention: Attention = None,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Runs at a time; 0: one per core or per GPU.")] = 0,
     out: Annotated[
@@ -100,6 +101,7 @@ def search(
         "augment": augment,
         "seeds": seeds,
         "seed": seed,
+        "attention": attention,
         "device": device,
         "workers": workers,
         "out": out,

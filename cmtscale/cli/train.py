@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, CacheDir, Device, SplitSeed
+from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, SplitSeed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ def train(
     test: Annotated[
         bool, typer.Option("--test", help="Read the test split, once, when training has ended.")
     ] = False,
+    attention: Attention = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
 ) -> None:
@@ -57,6 +58,7 @@ def train(
         lr=lr,
         train_images=train_images,
         drop_path=drop_path,
+        attention=attention or "auto",
     ).augmented(augment)
     reference = DataRef(
         source=data,

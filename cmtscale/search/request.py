@@ -15,7 +15,7 @@ from cmtscale.spec.cost import cost
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
 from cmtscale.spec.variant import variant as read_variant
-from cmtscale.train.recipe import AUGMENTED_EPOCHS, LARGEST_SEED, Recipe
+from cmtscale.train.recipe import AUGMENTED_EPOCHS, LARGEST_SEED, Attention, Recipe
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
 Precision = Literal["fp32", "bf16"]
@@ -49,9 +49,9 @@ class SearchRequest:
     """A search: the budget, the images, how candidates are found, trained and where.
 
     None and 0 stand for defaults, which `resolve` fills in. MACs may be written 4e9. `epochs`,
-    `train_images`, `batch_size`, `lr` and `augment` override the `recipe`. `split_seed` draws the
-    splits of the data set, `seed` is the sampler's. `device`, `workers`, `out` and `cache_dir` say
-    where it runs; the results do not depend on them (on the CPU).
+    `train_images`, `batch_size`, `lr`, `augment` and `attention` override the `recipe`.
+    `split_seed` draws the splits of the data set, `seed` is the sampler's. `device`, `workers`,
+    `out` and `cache_dir` say where it runs; the results do not depend on them (on the CPU).
     """
 
     budget_macs: int
@@ -69,6 +69,7 @@ class SearchRequest:
     batch_size: int | None = None
     lr: float | None = None
     augment: bool | None = None
+    attention: Attention | None = None
     seeds: int = 0
     seed: int = 0
     device: str = "auto"
@@ -284,7 +285,8 @@ def _fitted(recipe: Recipe, train_images: int) -> Recipe:
 
 
 def _overridden(recipe: Recipe, request: SearchRequest) -> Recipe:
-    wanted = {name: getattr(request, name) for name in ("train_images", "batch_size", "lr")}
+    names = ("train_images", "batch_size", "lr", "attention")
+    wanted = {name: getattr(request, name) for name in names}
     return replace(recipe, **{name: value for name, value in wanted.items() if value is not None})
 
 

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cmtscale.record.identity import identity, network_fields
 from cmtscale.spec.errors import RequestError
 from cmtscale.spec.variant import Variant
 
+Attention = Literal["auto", "explicit", "sdpa"]
 LARGEST_SEED = 2**31 - 1  # what every generator in use takes
 
 # Flip and shift slow learning down where an image is seen a few times, and pay where it is seen
@@ -40,7 +41,7 @@ class Recipe:
     drop_path: float = 0.0
     dropout: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, else fp32
-    attention: Literal["auto", "explicit", "sdpa"] = "auto"  # auto: by device; see model/blocks.py
+    attention: Attention = "auto"  # auto: by device; see model/blocks.py
 
     def augmented(self, augment: bool | None = None) -> "Recipe":
         """With flip and shift, or without; None: with, if an image is seen often enough."""
@@ -73,7 +74,7 @@ class Recipe:
         _require("shift_fraction", self.shift_fraction, 0, 0.5, "use a fraction up to 0.5")
         if not isinstance(self.flip, bool):
             raise RequestError(f"flip {self.flip!r} is neither true nor false; use one of them")
-        if self.attention not in ("auto", "explicit", "sdpa"):
+        if self.attention not in get_args(Attention):
             raise RequestError(
                 f"attention {self.attention!r} is not one of auto, explicit, sdpa; use auto"
             )

@@ -142,6 +142,7 @@ def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
         lambda request, **_: requests.append(request),
     )
     options = ["--epochs", "9", "--train-images", "0", "--batch-size", "8", "--lr", "0.1"]
+    options += ["--attention", "explicit"]
     for more in ([], ["--augment"], ["--no-augment"], options):
         assert run(["search", "--budget", "4G", *more]) == 0
     plain = SearchRequest(budget_macs=4_000_000_000)
@@ -149,7 +150,7 @@ def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
         plain,
         replace(plain, augment=True),
         replace(plain, augment=False),
-        replace(plain, epochs=9, train_images=0, batch_size=8, lr=0.1),
+        replace(plain, epochs=9, train_images=0, batch_size=8, lr=0.1, attention="explicit"),
     ]
 
 

@@ -1,0 +1,45 @@
+"""Searches committed under results/ are found done, from their table alone."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmtscale.cli.app import run
+from cmtscale.data.sources import DEBIAN_FASHION_MNIST
+from cmtscale.search.executor import Job
+
+RESULTS = Path(__file__).parents[2] / "results"
+KEPT = ("trials.csv", "val_losses.npz", "choice.json", "best.toml", "curves.csv", "request.toml")
+COMMAND = ["search", "--budget", "4.0G", "--data", "fashion-mnist", "--train-images", "12800"]
+COMMAND += ["--epochs", "1", "--seeds", "2", "--device", "cpu"]
+
+
+@pytest.fixture
+def nothing_trains(in_process_class: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(in_process_class):  # type: ignore[misc]
+        def submit(self, job: Job) -> None:
+            pytest.fail(f"{job.run.run_id} was trained again")
+
+    monkeypatch.setattr("cmtscale.search.driver.LocalExecutor", lambda _: Refusing())
+
+
+@pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="no local Fashion-MNIST")
+@pytest.mark.usefixtures("nothing_trains")
+def test_the_committed_search_is_found_done_by_its_own_command(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (committed,) = [path.parent for path in RESULTS.glob("fashion-mnist-*/request.toml")]
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "results" / committed.name  # where the command looks by itself
+    shutil.copytree(committed, copy)
+    shutil.rmtree(copy / "runs", ignore_errors=True)
+    before = {name: (copy / name).read_bytes() for name in KEPT}
+    for _ in range(2):  # without study.db, then with it
+        assert run([*COMMAND, "--cache-dir", str(cache_dir)]) == 0
+        assert {name: (copy / name).read_bytes() for name in KEPT} == before
+        assert (copy / "study.db").exists()
+    assert [path.name for path in copy.parent.iterdir()] == [committed.name]
+    assert run(["search", "--from", str(copy), "--cache-dir", str(cache_dir)]) == 0
+    assert {name: (copy / name).read_bytes() for name in KEPT} == before
