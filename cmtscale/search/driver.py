@@ -115,13 +115,14 @@ def search(
         if dry_run:
             return None
         settings.save(folder / REQUEST)
-        save_environment(
-            folder / ENVIRONMENT,
-            dataset,
-            source=settings.data,
-            split_seed=settings.split_seed,
-            devices=devices,
-        )
+        if plan.runs_done < plan.runs:  # else nothing is trained here
+            save_environment(
+                folder / ENVIRONMENT,
+                dataset,
+                source=settings.data,
+                split_seed=settings.split_seed,
+                devices=devices,
+            )
         driver = _Driver(settings, data, folder, table, plan, watcher)
         executor = LocalExecutor(devices)
         try:

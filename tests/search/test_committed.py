@@ -8,6 +8,7 @@ import pytest
 
 from cmtscale.cli.app import run
 from cmtscale.data.sources import DEBIAN_FASHION_MNIST
+from cmtscale.search import driver
 from cmtscale.search.executor import Job
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -22,7 +23,7 @@ def nothing_trains(in_process_class: type[Any], monkeypatch: pytest.MonkeyPatch)
         def submit(self, job: Job) -> None:
             pytest.fail(f"{job.run.run_id} was trained again")
 
-    monkeypatch.setattr("cmtscale.search.driver.LocalExecutor", lambda _: Refusing())
+    monkeypatch.setattr(driver, "LocalExecutor", lambda _: Refusing())
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="no local Fashion-MNIST")
