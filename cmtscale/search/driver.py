@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
-from cmtscale.record.folder import ENVIRONMENT, REQUEST, RUNS
+from cmtscale.record.folder import CHECKPOINT, ENVIRONMENT, REQUEST, RUNS
 from cmtscale.record.losses import gather_losses, read_losses
 from cmtscale.record.metrics import export_curves, read_metrics
 from cmtscale.record.reads import readings
@@ -123,6 +124,7 @@ def search(
                 split_seed=settings.split_seed,
                 devices=devices,
             )
+        _note_lost_checkpoints(folder, table.rows, watcher)
         driver = _Driver(settings, data, folder, table, plan, watcher)
         executor = LocalExecutor(devices)
         try:
@@ -267,6 +269,16 @@ class _Driver:
             images_per_second=speed,
             seconds_left=correction * left / len(self.plan.devices),
             best=leader(rank(rows)),
+        )
+
+
+def _note_lost_checkpoints(folder: Path, rows: Sequence[Row], watcher: Watcher) -> None:
+    complete = [row.run_id for row in rows if row.status == "complete"]
+    lost = [name for name in complete if not (folder / RUNS / name / CHECKPOINT).exists()]
+    if lost:
+        watcher.noted(
+            f"{len(lost)} of {len(complete)} checkpoints are gone from {folder / RUNS}: their "
+            f"scores stay, but these networks can no longer be tested, or scored in another way"
         )
 
 
