@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from cmtscale.record.table import Table
 from cmtscale.search.choose import Guess, choose, leader, rank
 from cmtscale.search.environment import save_environment
 from cmtscale.search.executor import Executor, Job, LocalExecutor
+from cmtscale.search.interrupt import lasting_interrupt
 from cmtscale.search.open import OpenFolder, inspected, opened
 from cmtscale.search.outcome import Outcome, make_row, save_choice
 from cmtscale.search.plan import Plan, ended_rows, make_plan, run_id
@@ -128,8 +129,9 @@ def search(
         driver = _Driver(settings, data, folder, table, plan, watcher)
         executor = LocalExecutor(devices)
         try:
-            for asked in generations(settings, lambda: table.rows, watcher.noted):
-                driver.train(asked, executor)
+            with lasting_interrupt() as check_interrupt:
+                for asked in generations(settings, lambda: table.rows, watcher.noted):
+                    driver.train(asked, executor, check_interrupt)
         finally:
             executor.close()
             gather_losses(folder, [row.run_id for row in table.rows])  # runs/ may be removed
@@ -160,7 +162,9 @@ class _Driver:
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
 
-    def train(self, asked: list[Asked], executor: Executor) -> None:
+    def train(
+        self, asked: list[Asked], executor: Executor, check_interrupt: Callable[[], None]
+    ) -> None:
         """Run what is not recorded yet, all candidates with one seed before the next seed.
 
         A run that fails is tried once more, after the others.
@@ -187,6 +191,7 @@ class _Driver:
                 elif result.status == "failed":
                     self.failed_for_good += 1
             self.watcher.progressed(self._progress(waiting, executor))
+            check_interrupt()
 
     def conclude(self, device: torch.device) -> Outcome:
         """Choose, evaluate the winner on the test split, and write what people read."""

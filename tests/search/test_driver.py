@@ -4,6 +4,9 @@ import csv
 import hashlib
 import json
 import shutil
+import signal
+import sys
+import weakref
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +20,13 @@ from filelock import FileLock
 
 from cmtscale.record.folder import holds_anything
 from cmtscale.record.losses import read_losses
+from cmtscale.record.result import RunResult
 from cmtscale.record.row import COLUMNS, Row
 from cmtscale.search import driver
 from cmtscale.search import plan as plan_module
 from cmtscale.search.candidates import lattice_candidates
 from cmtscale.search.driver import NullWatcher, search
+from cmtscale.search.executor import Job
 from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import START_SECONDS, Plan
 from cmtscale.search.request import SearchRequest, read_settings, resolve
@@ -712,6 +717,38 @@ def test_the_executor_is_closed_however_a_search_ends(
     pretence.stop_after = None
     run(tiny_request, tmp_path / "out")
     assert pretence.closed == 2
+
+
+def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Referred:
+        pass
+
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    outcome = pretence.outcome
+
+    def interrupted(job: Job) -> RunResult:
+        referred = Referred()
+        reference = weakref.ref(referred, lambda _: signal.raise_signal(signal.SIGINT))
+        del referred
+        assert reference() is None
+        result: RunResult = outcome(job)
+        return result
+
+    monkeypatch.setattr(pretence, "outcome", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_request, tmp_path / "out")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert dropped
+    assert len(pretence.started) == len(table(tmp_path / "out")) == 1
+    assert pretence.closed == 1
 
 
 # --- samplers
