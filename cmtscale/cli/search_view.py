@@ -20,6 +20,7 @@ from cmtscale.search.candidates import Candidate
 from cmtscale.search.driver import Progress
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
+from cmtscale.search.request import Settings
 from cmtscale.spec.budget import format_macs
 from cmtscale.spec.cost import cost
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
@@ -120,18 +121,23 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; {left}"
     )
-    steps = recipe.epochs * batches_per_epoch(recipe.train_images, recipe.batch_size)
-    if steps < FEW_STEPS:
-        console.print(
-            f"[bold]warning[/bold]: a training of {steps} steps has hardly begun, and its ranking "
-            f"says little; use --epochs or a smaller --batch-size for {FEW_STEPS} steps or more"
-        )
+    _warn_of_few_steps(settings, console)
     if recipe.epochs >= AUGMENTED_EPOCHS and not augmented:
         console.print(
             f"each image is seen {recipe.epochs} times without augmentation; --augment usually "
             f"pays from {AUGMENTED_EPOCHS} times on"
         )
     console.print(f"results in {plan.folder}", markup=False)
+
+
+def _warn_of_few_steps(settings: Settings, console: Console) -> None:
+    recipe = settings.recipe
+    steps = recipe.epochs * batches_per_epoch(recipe.train_images, recipe.batch_size)
+    if steps < FEW_STEPS:
+        console.print(
+            f"[bold]warning[/bold]: a training of {steps} steps has hardly begun, and its ranking "
+            f"says little; use --epochs or a smaller --batch-size for {FEW_STEPS} steps or more"
+        )
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -147,6 +153,7 @@ def print_outcome(outcome: Outcome) -> None:
         out.print("no run on the budget is complete: there is nothing to choose from")
     else:
         _print_choice(outcome, out)
+        _warn_of_few_steps(settings, out)
         out.print(f"written to {escape(str(outcome.folder))}: best.toml, choice.json, trials.csv")
     if settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
@@ -253,7 +260,9 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
         sure = f"not known, {VAL_LOSSES} lacks some of the runs"
         if choice.probability is not None:
             sure = f"best at this training length with probability {choice.probability:.2f}"
-        ties = f"; within two standard errors: {', '.join(choice.ties)}" if choice.ties else ""
+        ties = (
+            f"; within two standard errors of it: {', '.join(choice.ties)}" if choice.ties else ""
+        )
         out.print(
             f"how sure: {sure}; noise between seeds {choice.sigma:.4f} "
             f"({choice.degrees} degrees of freedom){ties}"

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ import torch
 
 from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
-from cmtscale.record.folder import CHECKPOINT, ENVIRONMENT, REQUEST, RUNS
-from cmtscale.record.losses import gather_losses, read_losses
+from cmtscale.record.folder import CHECKPOINT, ENVIRONMENT, REQUEST, RUNS, TRIALS, VAL_LOSSES
+from cmtscale.record.losses import Losses, gather_losses, read_losses
 from cmtscale.record.metrics import export_curves, read_metrics
 from cmtscale.record.reads import readings
 from cmtscale.record.result import RunResult
@@ -32,7 +32,7 @@ from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest, Settings
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.store import Index
-from cmtscale.spec.errors import RequestError
+from cmtscale.spec.errors import RequestError, ResultsError
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import test_accuracy
 from cmtscale.train.recipe import DataRef, Run
@@ -197,6 +197,8 @@ class _Driver:
         """Choose, evaluate the winner on the test split, and write what people read."""
         rows = self.table.rows
         comparable = current(rows, self.settings.horizon)
+        image_losses = read_losses(self.folder)
+        _require_means(self.folder, comparable, image_losses)
         self.index.update(rows)  # of a run that was repeated only the last trial stays
         export_curves(self.folder, rows)
         outcome = Outcome(
@@ -204,7 +206,7 @@ class _Driver:
             settings=self.settings,
             candidates=tuple(entry.candidate for entry in self.asked.values()),
             rows=tuple(rows),
-            choice=choose(comparable, read_losses(self.folder), _guess(self.plan.dataset)),
+            choice=choose(comparable, image_losses, _guess(self.plan.dataset)),
             readings=(),
             paper=self.plan.paper,
         )
@@ -255,7 +257,7 @@ class _Driver:
         for planned, seconds in zip(self.plan.candidates, self.plan.run_seconds, strict=False):
             if planned.name == candidate:
                 return seconds
-        return sum(self.plan.run_seconds) / len(self.plan.run_seconds)
+        return sum(self.plan.run_seconds) / max(1, len(self.plan.run_seconds))
 
     def _progress(self, waiting: list[Job], executor: Executor) -> Progress:
         rows = current(self.table.rows, self.settings.horizon)
@@ -277,6 +279,19 @@ class _Driver:
         )
 
 
+def _require_means(folder: Path, rows: Sequence[Row], image_losses: Mapping[str, Losses]) -> None:
+    """Raise `ResultsError` where a loss is not the mean of the losses of its images."""
+    for row in rows:
+        if row.val_loss is None or row.run_id not in image_losses:
+            continue
+        mean = float(image_losses[row.run_id].mean(dtype=float))
+        if abs(mean - row.val_loss) > 0.01 * row.val_loss + 1e-3:  # far beyond half precision
+            raise ResultsError(
+                f"{folder / TRIALS} has the loss {row.val_loss:.4f} for {row.run_id}, "
+                f"{VAL_LOSSES} has {mean:.4f}: one of them was changed; restore it"
+            )
+
+
 def _note_lost_checkpoints(folder: Path, rows: Sequence[Row], watcher: Watcher) -> None:
     complete = [row.run_id for row in rows if row.status == "complete"]
     lost = [name for name in complete if not (folder / RUNS / name / CHECKPOINT).exists()]
@@ -295,7 +310,7 @@ def _open_index(folder: Path, table: Table, watcher: Watcher) -> Index:
     added = index.update(rows)
     if added:
         watcher.noted(
-            f"study.db lacked {added} of the {len(rows)} runs in trials.csv; they are entered again"
+            f"{added} of the {len(rows)} runs are entered into study.db, as trials.csv has them"
         )
     return index
 

@@ -133,10 +133,14 @@ def _outcome(future: Future[RunResult]) -> RunResult:
 def _start_worker() -> None:
     """One thread per worker, Ctrl-C left to the driver, and no life without the driver."""
     import torch
+    from tqdm import tqdm
 
     from cmtscale.train.devices import keep_freed_memory
 
     keep_freed_memory()
+    # fvcore counts batches with tqdm, whose own lock is a semaphore: a worker that is ended would
+    # leave it behind, and Python warns of that after the search
+    tqdm.set_lock(threading.RLock())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_driver, daemon=True).start()

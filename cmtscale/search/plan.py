@@ -67,20 +67,25 @@ def make_plan(
         for seed in range(settings.seeds)
         if run_id(settings, candidate.name, seed) not in ended
     ]
-    if len(ended) == runs:
-        seconds = {row.candidate: row.seconds for row in ended.values()}
-        run_seconds = tuple(seconds[candidate.name] for candidate in candidates)
-        left = 0.0
-    else:
+    recorded = {row.candidate: row.seconds for row in ended.values()}  # better than any estimate
+    run_seconds = tuple(recorded.get(candidate.name, 0.0) for candidate in candidates)
+    left = 0.0
+    if len(ended) < runs and not (is_grid and recorded.keys() >= {c.name for c in candidates}):
         note("planning: training steps are timed")
         networks = [candidate.trained for candidate in candidates]
-        run_seconds = time_runs(
+        timed = time_runs(
             networks or list(extreme_networks(settings)), settings.run_recipe, dataset, devices[0]
         )
+        run_seconds = timed
         if is_grid:
-            left = sum(run_seconds[position] for position in missing)
-        else:
-            left = max(0, runs - len(ended)) * sum(run_seconds) / len(run_seconds)
+            run_seconds = tuple(
+                recorded.get(candidate.name, seconds)
+                for candidate, seconds in zip(candidates, timed, strict=True)
+            )
+    if is_grid:
+        left = sum(run_seconds[position] for position in missing)
+    elif len(ended) < runs:
+        left = (runs - len(ended)) * sum(run_seconds) / len(run_seconds)
     slots = min(len(devices), max(1, runs - len(ended)))
     if devices[0] == "cpu":
         slots = min(slots, available_cores())  # more workers than cores take turns

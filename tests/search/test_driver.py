@@ -271,7 +271,9 @@ def test_without_its_database_or_its_runs_a_search_is_found_done(
     after = contents(copy)
     for name in KEPT:
         assert after[name] == before[name], name
-    assert any("study.db lacked 8 of the 8 runs" in text for text in noted) == (lost != "runs")
+    assert any("8 of the 8 runs are entered into study.db" in text for text in noted) == (
+        lost != "runs"
+    )
     assert any("8 of 8 checkpoints are gone" in text for text in noted) == (lost != "study.db*")
     assert len(study_rows(copy)) == 8
 
@@ -403,6 +405,17 @@ def test_an_interrupted_grid_has_the_same_table_whoever_was_faster(
     (tmp_path / "parts" / "trials.csv").write_text("".join([header, *slower]))
     run(tiny_request, tmp_path / "parts")
     assert contents(tmp_path / "parts")["trials.csv"] == contents(tmp_path / "whole")["trials.csv"]
+
+
+def test_a_loss_that_was_edited_is_named(
+    copy: Path, tiny_request: SearchRequest, pretence: Any
+) -> None:
+    text = (copy / "trials.csv").read_text()
+    row = table(copy)[5]
+    (copy / "trials.csv").write_text(text.replace(row["val_loss"], "0.001"))
+    with pytest.raises(ResultsError, match=rf"the loss 0\.0010 for {row['run_id']}, val_losses"):
+        run(tiny_request, copy)
+    assert pretence.started == []
 
 
 def test_a_run_of_another_search_in_the_table_is_named(
