@@ -62,10 +62,10 @@ class Pretence(InProcess):
         if self.failing.get(job.run.run_id, 0):
             self.failing[job.run.run_id] -= 1
             return RunResult(status="failed", cause="made up", seconds=1.0)
-        counted = cost(job.run.variant)
-        loss = counted.params / counted.macs + 1e-3 * job.run.seed
-        noise = np.random.default_rng([counted.macs, job.run.seed]).standard_normal(270)
-        write_image_losses(job.folder, loss + 0.1 * noise)
+        loss = self.loss(job)
+        macs = cost(job.run.variant).macs
+        noise = np.random.default_rng([macs, job.run.seed]).standard_normal(270)
+        write_image_losses(job.folder, loss + 0.1 * (noise - noise.mean()))
         return RunResult(
             status="complete",
             val_loss=loss,
@@ -76,6 +76,10 @@ class Pretence(InProcess):
             images_per_second=100.0,
             seconds=1.0,
         )
+
+    def loss(self, job: Job) -> float:
+        counted = cost(job.run.variant)
+        return float(counted.params / counted.macs + 1e-3 * job.run.seed)
 
 
 @pytest.fixture(scope="session")

@@ -795,12 +795,7 @@ def test_an_adaptive_sampler_looks_at_the_results(
     request = replace(tiny_request, sampler="tpe", trials=24, seeds=1)
     request = replace(request, proxy_base=None, proxy_macs=40_000_000)
     one = run(request, tmp_path / "one").candidates
-    outcome = pretence.outcome
-    monkeypatch.setattr(
-        pretence,
-        "outcome",
-        lambda job: replace(outcome(job), val_loss=job.run.variant.resolution_px / 100),
-    )
+    monkeypatch.setattr(pretence, "loss", lambda job: job.run.variant.resolution_px / 100)
     other = run(request, tmp_path / "other").candidates
     assert other[:8] == one[:8]  # of the first generation, asked before there were results
     assert other != one
