@@ -189,12 +189,8 @@ def _print_ranking(outcome: Outcome, out: Console) -> None:
         )
         rows.append(cells)
     choice = outcome.choice
-    is_choice = choice is not None and choice.verdict == "choice"
-    bold = [
-        number
-        for number, score in enumerate(outcome.ranking)
-        if choice is not None and is_choice and score.candidate == choice.winner
-    ]
+    chosen = choice.winner if choice and choice.verdict == "choice" else None
+    bold = [n for n, score in enumerate(outcome.ranking) if score.candidate == chosen]
     print_table(out, columns, rows, bold=bold)
     out.print(
         "val loss: cross-entropy after fitting one temperature, lower is better; px, loss and "

@@ -68,9 +68,7 @@ def leader(ranking: Sequence[Score]) -> Score | None:
     return next((score for score in ranking if score.may_win), None)
 
 
-def choose(
-    rows: Sequence[Row], image_losses: Mapping[str, Losses], guess: Guess, *, seed: int = 0
-) -> Choice | None:
+def choose(rows: Sequence[Row], image_losses: Mapping[str, Losses], guess: Guess) -> Choice | None:
     """Rank the candidates of one horizon by mean loss; None if nothing on the budget is complete.
 
     `image_losses` are those of the validation images by run id; where some of the candidates' are
@@ -85,7 +83,7 @@ def choose(
     probability = None
     ties: tuple[str, ...] = ()
     if sigma is not None:
-        probability = _probability(rows, image_losses, eligible, seed)
+        probability = _probability(rows, image_losses, eligible)
         ties = tuple(score.candidate for score in eligible[1:] if _is_near(score, best, sigma))
     verdict, reason = _verdict(best, probability, len(eligible), guess)
     return Choice(
@@ -118,10 +116,7 @@ def _is_near(score: Score, best: Score, sigma: float) -> bool:
 
 
 def _probability(
-    rows: Sequence[Row],
-    image_losses: Mapping[str, Losses],
-    eligible: Sequence[Score],
-    seed: int,
+    rows: Sequence[Row], image_losses: Mapping[str, Losses], eligible: Sequence[Score]
 ) -> float | None:
     """That the first of `eligible` has the lowest true mean; 1 if there is no other."""
     if len(eligible) == 1:
@@ -135,7 +130,7 @@ def _probability(
         losses = np.array([[row.val_loss] for row in runs], dtype=float)
         # what half precision moved the means by is taken back
         measured.append(images + losses - images.mean(axis=1, keepdims=True))
-    probabilities = probability_of_best(measured, seed=seed)
+    probabilities = probability_of_best(measured, seed=0)
     return None if probabilities is None else float(probabilities[0])
 
 

@@ -23,7 +23,8 @@ START_SECONDS = 6.0  # a worker's imports, once per worker
 class Plan:
     """A search before it starts; `candidates` are the first ones where a sampler is to find more.
 
-    `run_seconds` estimates one run of each candidate, from training steps timed here and now;
+    `run_seconds` is the time of one run of each candidate: what a recorded one took, or an estimate
+    from training steps timed here and now;
     `total_seconds` the wall time of what is left to do.
     """
 
@@ -61,31 +62,28 @@ def make_plan(
         )
     ended = ended_rows(settings, rows)
     runs = most_candidates(settings, rows) * settings.seeds
-    missing = [
-        position
-        for position, candidate in enumerate(candidates)
-        for seed in range(settings.seeds)
-        if run_id(settings, candidate.name, seed) not in ended
-    ]
-    recorded = {row.candidate: row.seconds for row in ended.values()}  # better than any estimate
-    run_seconds = tuple(recorded.get(candidate.name, 0.0) for candidate in candidates)
-    left = 0.0
-    if len(ended) < runs and not (is_grid and recorded.keys() >= {c.name for c in candidates}):
+    recorded = {row.candidate: row.seconds for row in ended.values()}  # better than an estimate
+    new = [candidate for candidate in candidates if candidate.name not in recorded]
+    networks = [candidate.trained for candidate in new]
+    if not is_grid and len(ended) < runs:
+        networks = list(extreme_networks(settings))
+    timed: tuple[float, ...] = ()
+    if networks:
         note("planning: training steps are timed")
-        networks = [candidate.trained for candidate in candidates]
-        timed = time_runs(
-            networks or list(extreme_networks(settings)), settings.run_recipe, dataset, devices[0]
-        )
-        run_seconds = timed
-        if is_grid:
-            run_seconds = tuple(
-                recorded.get(candidate.name, seconds)
-                for candidate, seconds in zip(candidates, timed, strict=True)
-            )
+        timed = time_runs(networks, settings.run_recipe, dataset, devices[0])
     if is_grid:
-        left = sum(run_seconds[position] for position in missing)
-    elif len(ended) < runs:
-        left = (runs - len(ended)) * sum(run_seconds) / len(run_seconds)
+        names = [candidate.name for candidate in new]
+        seconds_of = recorded | dict(zip(names, timed, strict=True))
+        run_seconds = tuple(seconds_of[candidate.name] for candidate in candidates)
+        left = sum(
+            seconds_of[candidate.name]
+            for candidate in candidates
+            for seed in range(settings.seeds)
+            if run_id(settings, candidate.name, seed) not in ended
+        )
+    else:
+        run_seconds = timed
+        left = (runs - len(ended)) * sum(timed) / max(1, len(timed))
     slots = min(len(devices), max(1, runs - len(ended)))
     if devices[0] == "cpu":
         slots = min(slots, available_cores())  # more workers than cores take turns

@@ -242,7 +242,8 @@ def resolve(
     else:
         trained_base, trained_macs = base, request.budget_macs
     usual = _fitted(default_recipe(data), train_images)
-    recipe = _fitted(_overridden(request.recipe or usual, request), train_images)
+    wanted = _overridden(request.recipe or default_recipe(data), request)
+    recipe = _fitted(wanted, train_images)
     if request.epochs:
         recipe = replace(recipe, epochs=request.epochs)
     if request.augment is not None:

@@ -72,18 +72,19 @@ class Index:
             wanted.setdefault(row.horizon, []).append(row)
         added = 0
         for horizon, own in wanted.items():
-            stored = [
+            by_attribute = {_attribute(row_object(row)): row for row in own}
+            stored = Counter(
                 _attribute(trial.user_attrs.get("run", {}))
                 for trial in self._study(horizon).get_trials(deepcopy=False)
-            ]
-            if Counter(stored) - Counter(_attribute(row_object(row)) for row in own):
+            )
+            if stored - Counter(by_attribute.keys()):
                 optuna.delete_study(study_name=horizon_name(horizon), storage=self._storage)
                 del self._studies[horizon]
-                stored = []
-            for row in own:
-                if _attribute(row_object(row)) not in stored:
-                    self.add(row)
-                    added += 1
+                stored.clear()
+            missing = [row for attribute, row in by_attribute.items() if attribute not in stored]
+            for row in missing:
+                self.add(row)
+            added += len(missing)
         return added
 
     def add(self, row: Row) -> None:

@@ -205,6 +205,15 @@ def test_single_settings_override_the_recipe_and_none_leaves_it() -> None:
         resolved(batch_size=0)
 
 
+@pytest.mark.parametrize("split_images", [84, 54_000])
+def test_a_part_of_the_images_is_seen_as_often_whatever_the_data_set_holds(
+    split_images: int,
+) -> None:
+    request = SearchRequest(budget_macs=4 * G, data="folder:/a", train_images=50)
+    recipe = resolve(request, num_classes=3, channels=3, train_images=split_images).recipe
+    assert (recipe.epochs, recipe.train_images) == (2, 50)
+
+
 def test_all_images_are_so_many_images() -> None:
     everything = resolved(data="fashion-mnist", train_images=0)
     assert everything.recipe.train_images == 54_000
