@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from cmtscale.arch.cost import count_many
+from cmtscale.arch.errors import BudgetError
+from cmtscale.arch.scaling import Shares
+from cmtscale.arch.solve import solve
+from cmtscale.arch.variant import published_variants, variant
 from cmtscale.search.environment import hardware
-from cmtscale.spec.cost import count_many
-from cmtscale.spec.errors import BudgetError
-from cmtscale.spec.scaling import Shares
-from cmtscale.spec.solve import solve
-from cmtscale.spec.variant import published_variants, variant
 
 COSTS_PER_SECOND_GOAL = 1e6
 SOLVE_MS_GOAL = 10.0

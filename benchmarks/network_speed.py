@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from textbook_cmt import TextbookCMT
 from torch import Tensor, nn
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.variant import Variant, variant
 from cmtscale.model.cmt import build
 from cmtscale.search.environment import hardware
-from cmtscale.spec.cost import cost
-from cmtscale.spec.variant import Variant, variant
 from cmtscale.train.devices import keep_freed_memory
 
 WORKLOADS = {"cmt-ti": 8, "cmt-s": 4}  # variant → batch, at the variant's own resolution

@@ -8,7 +8,7 @@ q, k and v are separate layers. A test holds it against the parity data.
 import torch
 from torch import Tensor, nn
 
-from cmtscale.spec.variant import Stage, Variant
+from cmtscale.arch.variant import Stage, Variant
 
 
 class PatchEmbed(nn.Module):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 # Loaded first, so that the function `search` below keeps its name: importing a submodule of the
 # sub-package later does not bind `cmtscale.search` again.
 import cmtscale.search  # noqa: F401
-from cmtscale.spec.cost import Cost, cost
-from cmtscale.spec.errors import CmtscaleError
-from cmtscale.spec.scaling import Scaling, Shares, scale
-from cmtscale.spec.solve import Solution, solve
-from cmtscale.spec.variant import Stage, Variant, variant
+from cmtscale.arch.cost import Cost, cost
+from cmtscale.arch.errors import CmtscaleError
+from cmtscale.arch.scaling import Scaling, Shares, scale
+from cmtscale.arch.solve import Solution, solve
+from cmtscale.arch.variant import Stage, Variant, variant
 
 if TYPE_CHECKING:
     import pandas as pd

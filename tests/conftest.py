@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cmtscale.spec.variant import Stage, Variant
+from cmtscale.arch.variant import Stage, Variant
 
 if TYPE_CHECKING:
     from cmtscale.record.row import Row

@@ -10,16 +10,16 @@ import pytest
 import cmtscale
 
 PACKAGE = Path(cmtscale.__file__).parent
-# cli → {search, report} → train → {model, data} → spec; record → spec may be read by all above it
+# cli → {search, report} → train → {model, data} → arch; record → arch may be read by all above it
 MAY_IMPORT = {
-    "spec": set(),
-    "record": {"spec"},
-    "model": {"spec"},
-    "data": {"spec"},
-    "train": {"model", "data", "record", "spec"},
-    "search": {"train", "model", "data", "record", "spec"},
-    "report": {"record", "spec"},
-    "cli": {"search", "report", "train", "model", "data", "record", "spec"},
+    "arch": set(),
+    "record": {"arch"},
+    "model": {"arch"},
+    "data": {"arch"},
+    "train": {"model", "data", "record", "arch"},
+    "search": {"train", "model", "data", "record", "arch"},
+    "report": {"record", "arch"},
+    "cli": {"search", "report", "train", "model", "data", "record", "arch"},
 }
 PUBLIC = [
     *("CmtscaleError", "Cost", "Scaling", "SearchRequest", "Shares", "Solution", "Stage"),
@@ -69,7 +69,7 @@ def test_imports_point_one_way(folder: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "known"),
     [
-        ("spec", {"numpy", "tomli_w"}),
+        ("arch", {"numpy", "tomli_w"}),
         ("record", {"numpy", "filelock"}),
         ("model", {"torch", "fvcore", "numpy"}),
         ("data", {"torch", "torchvision", "numpy", "PIL", "sklearn", "filelock"}),
@@ -91,7 +91,7 @@ def test_commands_import_nothing_heavy_at_module_level() -> None:
         for name in imports(path, top_level=True):
             top = name.split(".")
             light = top[0] in sys.stdlib_module_names or top[0] in ("typer", "rich")
-            assert light or top[:2] in (["cmtscale", "cli"], ["cmtscale", "spec"]), (path, name)
+            assert light or top[:2] in (["cmtscale", "cli"], ["cmtscale", "arch"]), (path, name)
 
 
 def test_public_names_are_pinned_and_exist() -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cmtscale.arch.errors import CmtscaleError
 from cmtscale.cli import cache, flops, plot, scale, search, train, variants
-from cmtscale.spec.errors import CmtscaleError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -7,8 +7,8 @@ import typer
 from cmtscale.cli.options import ALPHA, BETA, GAMMA, VARIANTS_HELP, Alpha, Beta, Gamma, parse_size
 
 if TYPE_CHECKING:
+    from cmtscale.arch.cost import Cost
     from cmtscale.model.measure import Measured
-    from cmtscale.spec.cost import Cost
 
 
 def flops(
@@ -30,10 +30,10 @@ def flops(
     """Count a variant exactly, part by part, against the paper's formula and fvcore."""
     from dataclasses import replace
 
-    from cmtscale.spec.cost import cost
-    from cmtscale.spec.errors import ScalingError
-    from cmtscale.spec.scaling import Scaling, scale
-    from cmtscale.spec.variant import variant as read_variant
+    from cmtscale.arch.cost import cost
+    from cmtscale.arch.errors import ScalingError
+    from cmtscale.arch.scaling import Scaling, scale
+    from cmtscale.arch.variant import variant as read_variant
 
     chosen = read_variant(variant)
     if phi is not None:
@@ -100,8 +100,8 @@ def _as_json(counted: "Cost", measured: "Measured | None") -> dict[str, Any]:
 
 
 def _print(counted: "Cost", measured: "Measured | None") -> None:
+    from cmtscale.arch import paper
     from cmtscale.cli.console import Column, print_table, results, thousands
-    from cmtscale.spec import paper
 
     out = results()
     variant = counted.variant

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cmtscale.spec import paper
-from cmtscale.spec.errors import VariantError
+from cmtscale.arch import paper
+from cmtscale.arch.errors import VariantError
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
 

@@ -27,15 +27,15 @@ def scale(
     """Scale a variant by phi, or to a budget, along alpha, beta, gamma."""
     from dataclasses import replace
 
+    from cmtscale.arch.budget import parse_macs
+    from cmtscale.arch.cost import cost
+    from cmtscale.arch.errors import RequestError, ScalingError
+    from cmtscale.arch.scaling import Scaling, implied
+    from cmtscale.arch.scaling import scale as scale_variant
+    from cmtscale.arch.solve import solve
+    from cmtscale.arch.variant import variant
     from cmtscale.cli.console import messages, results, thousands
     from cmtscale.record.files import write_text_atomically
-    from cmtscale.spec.budget import parse_macs
-    from cmtscale.spec.cost import cost
-    from cmtscale.spec.errors import RequestError, ScalingError
-    from cmtscale.spec.scaling import Scaling, implied
-    from cmtscale.spec.scaling import scale as scale_variant
-    from cmtscale.spec.solve import solve
-    from cmtscale.spec.variant import variant
 
     if (phi is None) == (budget is None):
         raise ScalingError("give either --phi or --budget, e.g. --phi 1 or --budget 4.0G")

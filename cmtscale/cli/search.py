@@ -80,10 +80,10 @@ def search(
     The same command again goes on where it was stopped; with more seeds, trials or epochs it goes
     on in the same folder.
     """
+    from cmtscale.arch.budget import parse_macs
+    from cmtscale.arch.errors import RequestError
+    from cmtscale.arch.variant import variant
     from cmtscale.data.sources import one_spelling
-    from cmtscale.spec.budget import parse_macs
-    from cmtscale.spec.errors import RequestError
-    from cmtscale.spec.variant import variant
 
     asked: dict[str, Any] = {
         "budget_macs": None if budget is None else parse_macs(budget),
@@ -126,9 +126,9 @@ def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
     """The request of the flags, over that of the folder's search if there is a folder."""
     from dataclasses import replace
 
+    from cmtscale.arch.errors import RequestError
     from cmtscale.search.open import stored_settings
     from cmtscale.search.request import SearchRequest
-    from cmtscale.spec.errors import RequestError
 
     if folder is None:
         return SearchRequest(**asked)

@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
 from cmtscale.cli.console import Column, duration, messages, print_table, results
 from cmtscale.data.batches import batches_per_epoch
 from cmtscale.record.folder import TEST_READS, VAL_LOSSES
@@ -21,8 +23,6 @@ from cmtscale.search.driver import Progress
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
 from cmtscale.search.request import Settings
-from cmtscale.spec.budget import format_macs
-from cmtscale.spec.cost import cost
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
 
 OFF_BUDGET = "* cannot be chosen: it, or its twin, is off the budget, or it diverged with a seed"

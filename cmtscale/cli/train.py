@@ -41,8 +41,8 @@ def train(
     cache_dir: CacheDir = None,
 ) -> None:
     """Train one variant with the short recipe; the same command goes on where it was stopped."""
+    from cmtscale.arch.variant import variant as read_variant
     from cmtscale.data.sources import one_spelling
-    from cmtscale.spec.variant import variant as read_variant
 
     chosen = read_variant(variant)
     data = one_spelling(data)

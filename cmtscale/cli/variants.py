@@ -3,10 +3,10 @@
 
 def variants() -> None:
     """List the four published variants."""
+    from cmtscale.arch import paper
+    from cmtscale.arch.cost import cost
+    from cmtscale.arch.variant import published_variants
     from cmtscale.cli.console import Column, print_table, results, thousands
-    from cmtscale.spec import paper
-    from cmtscale.spec.cost import cost
-    from cmtscale.spec.variant import published_variants
 
     out = results()
     columns = [

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data.splits import (
     SPLIT_NAMES,
     IntArray,
@@ -21,7 +22,6 @@ from cmtscale.data.splits import (
     make_splits,
     stratified_draw,
 )
-from cmtscale.spec.errors import DataError
 
 FORMAT = 1  # part of every key: raise it when packing or splitting changes
 MANIFEST = "manifest.json"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data.pack import Dataset, Pool, default_cache_dir, open_or_pack, own_folder
 from cmtscale.data.splits import IntArray
-from cmtscale.spec.errors import DataError
 
 FOLDER = "folder:"
 # source → its class in torchvision.datasets; digits comes with scikit-learn

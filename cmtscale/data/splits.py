@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.spec.errors import DataError
+from cmtscale.arch.errors import DataError
 
 IntArray = npt.NDArray[np.int64]
 

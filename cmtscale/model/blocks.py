@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmtscale.arch import paper
 from cmtscale.model.absorbed import AbsorbedIRFFN, Running, aligned
-from cmtscale.spec import paper
 
 Attention = Literal["auto", "explicit", "sdpa"]
 

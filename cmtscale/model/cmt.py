@@ -5,11 +5,11 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from cmtscale.arch import paper
+from cmtscale.arch.errors import VariantError
+from cmtscale.arch.variant import Stage as StageSpec
+from cmtscale.arch.variant import Variant, nearest_multiple
 from cmtscale.model import blocks
-from cmtscale.spec import paper
-from cmtscale.spec.errors import VariantError
-from cmtscale.spec.variant import Stage as StageSpec
-from cmtscale.spec.variant import Variant, nearest_multiple
 
 CACHED_SIZES = 4  # resized position biases a stage keeps; one at 1280 px can take 256 MB
 

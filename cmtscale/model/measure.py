@@ -12,11 +12,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import CountError
+from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT, build
 from cmtscale.model.quiet_fvcore import ActivationCountAnalysis, FlopCountAnalysis
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import CountError
-from cmtscale.spec.variant import Variant
 
 LARGEST_MEASURED = 4e9  # numbers (params and activations) that a traced network may hold
 MULTIPLY_ADDS = ("conv", "linear", "matmul", "attention")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmtscale.arch.errors import WeightsError
 from cmtscale.model.cmt import CMT
-from cmtscale.spec.errors import WeightsError
 
 WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
 LISTED_KEYS = 10  # an error names this many keys of a kind and counts the rest

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from cmtscale.spec.errors import ResultsError
+from cmtscale.arch.errors import ResultsError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

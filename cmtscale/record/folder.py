@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cmtscale.spec.errors import ResultsError
+from cmtscale.arch.errors import ResultsError
 
 LOCK = ".lock"
 # of a search

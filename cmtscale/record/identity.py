@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from cmtscale.spec.variant import Variant
+from cmtscale.arch.variant import Variant
 
 # Schema 1. Names are those of `flat`, positions in lists of nested fields left out. Values never
 # change; entries are added, each together with its field.

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import write_text_atomically
 from cmtscale.record.folder import CURVES, METRICS, RUNS
 from cmtscale.record.row import Row
-from cmtscale.spec.errors import ResultsError
 
 CURVE_COLUMNS = ("run_id", "step", "images", "train_loss", "val_loss_raw", "val_accuracy")
 

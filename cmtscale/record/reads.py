@@ -6,9 +6,9 @@ from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import write_text_atomically
 from cmtscale.record.folder import TEST_READS
-from cmtscale.spec.errors import ResultsError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.scaling import Shares, shares_of_factors
 from cmtscale.record.result import Status
-from cmtscale.spec.errors import ResultsError
-from cmtscale.spec.scaling import Shares, shares_of_factors
 
 Sizes = tuple[int, ...]
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_atomically, write_json, write_text_atomically
 from cmtscale.record.folder import ROW, RUNS, TRIALS
 from cmtscale.record.row import Row, read_rows, row_object, row_of_object, to_csv, whole_rows
-from cmtscale.spec.errors import ResultsError
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.errors import ResultsError
 from cmtscale.report.frames import complete, pareto_front
 from cmtscale.report.layout import (
     ACCURACY,
@@ -27,8 +29,6 @@ from cmtscale.report.layout import (
     panels,
     styled,
 )
-from cmtscale.spec.budget import format_macs
-from cmtscale.spec.errors import ResultsError
 
 _PURE = {"depth": (ORANGE, "s"), "width": (GREEN, "^"), "resolution": (VERMILLION, "D")}
 _IMAGENET_CLASSES = 1000

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.report.layout import (
     ACCURACY,
     BLUE,
@@ -24,7 +25,6 @@ from cmtscale.report.layout import (
     panels,
     styled,
 )
-from cmtscale.spec.errors import ResultsError
 
 _LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"))
 

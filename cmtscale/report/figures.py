@@ -11,13 +11,13 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import write_atomically
 from cmtscale.report import frames
 from cmtscale.report.against_macs import ablation, accuracy_flops
 from cmtscale.report.curves import learning_curves
 from cmtscale.report.layout import STYLE
 from cmtscale.report.ternary import triangle
-from cmtscale.spec.errors import ResultsError
 
 __all__ = [
     "SavedFigures",

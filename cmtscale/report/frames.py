@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmtscale.arch import paper
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, read_toml
 from cmtscale.record.folder import CHOICE, CURVES, ENVIRONMENT, REQUEST, RUNS, TRIALS
 from cmtscale.record.metrics import CURVE_COLUMNS, read_curves, read_metrics
 from cmtscale.record.row import COLUMNS, Row, read_rows
 from cmtscale.record.scores import current, scores
-from cmtscale.spec import paper
-from cmtscale.spec.errors import ResultsError
 
 # None unless the run is complete.
 _METRICS = (

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from cmtscale.spec.budget import format_macs
+from cmtscale.arch.budget import format_macs
 
 COLUMN_IN = 3.5  # one column of a two-column page; several panels take both
 STYLE: dict[Any, Any] = {

@@ -7,6 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from cmtscale.arch import paper
+from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.scaling import Scaling
 from cmtscale.report.frames import complete
 from cmtscale.report.layout import (
     BLACK,
@@ -20,9 +23,6 @@ from cmtscale.report.layout import (
     panels,
     styled,
 )
-from cmtscale.spec import paper
-from cmtscale.spec.errors import ResultsError
-from cmtscale.spec.scaling import Scaling
 
 _HEIGHT = 3**0.5 / 2
 _AXES = ("depth", "width", "resolution")

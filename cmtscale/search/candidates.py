@@ -12,13 +12,11 @@ from typing import Literal, cast
 
 import numpy as np
 
-from cmtscale.record.row import Row
-from cmtscale.search.request import Settings
-from cmtscale.spec import paper
-from cmtscale.spec.budget import format_macs
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.lattice import (
+from cmtscale.arch import paper
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.lattice import (
     LatticePoint,
     dims_of_splits,
     lattice,
@@ -27,9 +25,11 @@ from cmtscale.spec.lattice import (
     pure_width,
     resolution_levels,
 )
-from cmtscale.spec.scaling import Scaling, Shares, implied, resize, scaling_from_shares
-from cmtscale.spec.solve import BUDGET_TOLERANCE, STRAY_CAP, Solution, find
-from cmtscale.spec.variant import Variant, network_name
+from cmtscale.arch.scaling import Scaling, Shares, implied, resize, scaling_from_shares
+from cmtscale.arch.solve import BUDGET_TOLERANCE, STRAY_CAP, Solution, find
+from cmtscale.arch.variant import Variant, network_name
+from cmtscale.record.row import Row
+from cmtscale.search.request import Settings
 
 Role = Literal["base", "depth", "width", "resolution", "paper", "compound"]
 TWIN_STRAY_CAP = 0.1  # a twin may misplace a tenth of its cost onto another axis

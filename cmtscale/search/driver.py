@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from cmtscale.arch.errors import RequestError, ResultsError
 from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
 from cmtscale.record.folder import CHECKPOINT, ENVIRONMENT, REQUEST, RUNS, TRIALS, VAL_LOSSES
@@ -32,7 +33,6 @@ from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest, Settings
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.store import Index
-from cmtscale.spec.errors import RequestError, ResultsError
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import test_accuracy
 from cmtscale.train.recipe import DataRef, Run

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from pebble import ProcessExpired, ProcessPool
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.folder import RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
-from cmtscale.spec.errors import ResultsError
 from cmtscale.train.recipe import Run
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.folder import REQUEST, TRIALS, held, holds_anything, require_folder
 from cmtscale.record.identity import difference
 from cmtscale.record.row import Row, read_rows
@@ -12,7 +13,6 @@ from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
 from cmtscale.search.request import Settings, read_settings
 from cmtscale.search.store import database_errors
-from cmtscale.spec.errors import ResultsError
 from cmtscale.train.recipe import DataRef, Run
 
 

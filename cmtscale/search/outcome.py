@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.solve import Solution
 from cmtscale.record.files import write_json, write_text_atomically
 from cmtscale.record.folder import BEST, CHOICE
 from cmtscale.record.reads import Reading
@@ -13,9 +16,6 @@ from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice, rank
 from cmtscale.search.request import Settings
 from cmtscale.search.samplers import Asked
-from cmtscale.spec.budget import format_macs
-from cmtscale.spec.cost import cost
-from cmtscale.spec.solve import Solution
 from cmtscale.train.recipe import Run
 
 

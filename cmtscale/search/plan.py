@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.solve import Solution
 from cmtscale.data.pack import Dataset
 from cmtscale.record.row import Row, horizon_name
 from cmtscale.record.scores import current
@@ -11,9 +14,6 @@ from cmtscale.search.candidates import Candidate, extreme_networks, paper_soluti
 from cmtscale.search.request import Settings
 from cmtscale.search.samplers import generations, most_candidates
 from cmtscale.search.timing import time_runs
-from cmtscale.spec.budget import format_macs
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.solve import Solution
 from cmtscale.train.devices import available_cores
 
 START_SECONDS = 6.0  # a worker's imports, once per worker

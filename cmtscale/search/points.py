@@ -6,7 +6,7 @@ satisfy the constraint exactly.
 
 import math
 
-from cmtscale.spec.scaling import Shares
+from cmtscale.arch.scaling import Shares
 
 
 def shares_of(u: float, v: float) -> Shares:

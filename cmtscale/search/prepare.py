@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from cmtscale.arch.errors import CmtscaleError
 from cmtscale.data.pack import Dataset
 from cmtscale.data.sources import parse_source
 from cmtscale.search.candidates import largest_resolution, require_trainable
 from cmtscale.search.open import stored_settings
 from cmtscale.search.request import SearchRequest, Settings, resolve
-from cmtscale.spec.errors import CmtscaleError
 from cmtscale.train.loop import open_data, training_indices
 from cmtscale.train.recipe import DataRef
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import tomli_w
 
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import Stage, Variant, published_variants, variant_from_table
+from cmtscale.arch.variant import variant as read_variant
 from cmtscale.data.sources import one_spelling
 from cmtscale.record.files import read_toml, write_text_atomically
 from cmtscale.record.identity import identity, network_fields
-from cmtscale.spec.budget import format_macs
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.variant import Stage, Variant, published_variants, variant_from_table
-from cmtscale.spec.variant import variant as read_variant
 from cmtscale.train.recipe import AUGMENTED_EPOCHS, LARGEST_SEED, Attention, Recipe
 
 Sampler = Literal["grid", "tpe", "gp", "random"]

@@ -12,13 +12,13 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
 
+from cmtscale.arch.lattice import nearest
 from cmtscale.record.row import Row
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
 from cmtscale.search.points import point_of, shares_of
 from cmtscale.search.request import Settings
 from cmtscale.search.store import SPACE
-from cmtscale.spec.lattice import nearest
 
 GENERATION = 8  # fixed, so that a search does not depend on the number of workers
 

@@ -21,9 +21,9 @@ from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.row import Row, horizon_name, row_object
 from cmtscale.search.points import point_of
-from cmtscale.spec.errors import ResultsError
 
 DATABASE = "study.db"
 SPACE: dict[str, BaseDistribution] = {

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from pebble import ProcessExpired, ProcessPool
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import Variant
 from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.pack import Dataset
 from cmtscale.model.cmt import CMT, build
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.variant import Variant
 from cmtscale.train.loop import make_autocast
 from cmtscale.train.optimizer import make_optimizer
 from cmtscale.train.recipe import Recipe

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from cmtscale.spec.errors import RequestError
+from cmtscale.arch.errors import RequestError
 
 # glibc's malloc.h, for mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

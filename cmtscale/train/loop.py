@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data.batches import batches_per_epoch, device_split, epoch_batches
 from cmtscale.data.pack import Dataset, subset
 from cmtscale.data.sources import load_data
@@ -20,7 +21,6 @@ from cmtscale.record.losses import write_image_losses
 from cmtscale.record.metrics import append_metrics, drop_metrics_after
 from cmtscale.record.reads import log_reading
 from cmtscale.record.result import RunResult
-from cmtscale.spec.errors import DataError
 from cmtscale.train.batch_norm import estimate_statistics, set_momentum
 from cmtscale.train.checkpoint import (
     load_checkpoint,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import Variant
 from cmtscale.record.identity import identity, network_fields
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.variant import Variant
 
 Attention = Literal["auto", "explicit", "sdpa"]
 LARGEST_SEED = 2**31 - 1  # what every generator in use takes

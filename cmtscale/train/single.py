@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.variant import Variant
 from cmtscale.data.pack import Dataset
 from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import (
@@ -21,8 +23,6 @@ from cmtscale.record.folder import (
 from cmtscale.record.identity import difference, flat
 from cmtscale.record.reads import readings
 from cmtscale.record.result import RunResult, read_result, write_result
-from cmtscale.spec.errors import CmtscaleError, RequestError
-from cmtscale.spec.variant import Variant
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import open_data, test_accuracy, train, training_indices
 from cmtscale.train.recipe import LARGEST_SEED, DataRef, Recipe, Run

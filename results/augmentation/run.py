@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from cmtscale.arch.scaling import resize
+from cmtscale.arch.variant import Variant
 from cmtscale.search.request import PROXY_BASE, default_recipe
-from cmtscale.spec.scaling import resize
-from cmtscale.spec.variant import Variant
 from cmtscale.train.devices import keep_freed_memory
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import DataRef, Run

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from cmtscale.arch.scaling import resize
+from cmtscale.arch.variant import Variant
 from cmtscale.data.batches import DeviceSplit, device_split
 from cmtscale.model.cmt import CMT
 from cmtscale.search.request import PROXY_BASE
-from cmtscale.spec.scaling import resize
-from cmtscale.spec.variant import Variant
 from cmtscale.train import loop
 from cmtscale.train.batch_norm import DECAY, estimate_statistics
 from cmtscale.train.devices import keep_freed_memory

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import cmtscale
+from cmtscale.arch.cost import cost
+from cmtscale.arch.variant import Variant, variant
 from cmtscale.cli.app import app, main, run
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
-from cmtscale.spec.cost import cost
-from cmtscale.spec.variant import Variant, variant
 
 COMMANDS = ("variants", "flops", "scale", "search", "plot", "train", "cache")
 Capture = pytest.CaptureFixture[str]
@@ -223,7 +223,7 @@ def test_ctrl_c_is_exit_code_130_and_one_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cmtscale.spec.variant.published_variants", interrupt)
+    monkeypatch.setattr("cmtscale.arch.variant.published_variants", interrupt)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # this process goes on
     with pytest.raises(SystemExit) as caught:
         main(["variants"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data import pack
 from cmtscale.data.pack import (
     Dataset,
@@ -19,7 +20,6 @@ from cmtscale.data.pack import (
     own_folder,
 )
 from cmtscale.data.sources import load_data
-from cmtscale.spec.errors import DataError
 
 
 def load(folder: Path, cache_dir: Path, **more: int) -> Dataset:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data.pack import Dataset
 from cmtscale.data.sources import load_data
-from cmtscale.spec.errors import DataError
 
 
 def load(folder: Path, *, resolution_px: int = 32) -> Dataset:

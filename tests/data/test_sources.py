@@ -13,10 +13,10 @@ import pytest
 import torchvision
 from sklearn.datasets import load_digits
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data import sources
 from cmtscale.data.pack import Dataset, cache_report
 from cmtscale.data.sources import Source, load_data, parse_source
-from cmtscale.spec.errors import DataError
 
 IDX_NAMES = tuple(sources.FASHION_MNIST_FILES)
 

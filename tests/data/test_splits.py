@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data.pack import Dataset, subset
 from cmtscale.data.splits import make_splits, stratified_draw
-from cmtscale.spec.errors import DataError
 
 DIGITS_HASH = "9be28da5c24dafead32c880f1a1302892377cf661a742fd46c81311a48ced060"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmtscale.spec.variant import Stage, Variant
+from cmtscale.arch.variant import Stage, Variant
 
 RECORDS = {"cmt-ti": "cmt_ti-160.json", "cmt-s": "cmt_s-224.json"}
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from cmtscale.arch.variant import variant
 from cmtscale.model.blocks import Block, InvertedResidualFFN, LightAttention, is_fused
 from cmtscale.model.cmt import build
-from cmtscale.spec.variant import variant
 
 
 def require_same_pass(plain, fast, plain_results, fast_results):

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cmtscale.arch.errors import VariantError
 from cmtscale.model import blocks
 from cmtscale.model.cmt import build
-from cmtscale.spec.errors import VariantError
 
 
 def channels_last(maps):

@@ -12,13 +12,13 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_coun
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import CountError, VariantError
+from cmtscale.arch.scaling import Scaling, scale
+from cmtscale.arch.variant import Stage, Variant, published_variants, variant
 from cmtscale.model import measure as measuring
 from cmtscale.model.cmt import build
 from cmtscale.model.measure import count_with_torch, measure, measure_network
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import CountError, VariantError
-from cmtscale.spec.scaling import Scaling, scale
-from cmtscale.spec.variant import Stage, Variant, published_variants, variant
 
 SIDES = range(96, 289, 32)
 QUICK = [("cmt-ti", 96), ("cmt-ti", 160), ("cmt-xs", 192), ("cmt-s", 224), ("cmt-b", 96)]
@@ -295,7 +295,7 @@ def test_measuring_leaves_the_network_as_it_was(tiny):
 def test_nothing_is_printed_and_no_warning_escapes_when_warnings_are_errors(tiny):
     code = (
         "import sys\n"
-        "from cmtscale.spec.variant import variant_from_toml\n"
+        "from cmtscale.arch.variant import variant_from_toml\n"
         "from cmtscale.model.measure import measure\n"
         "print(measure(variant_from_toml(sys.stdin.read()), width=96).params)\n"
     )

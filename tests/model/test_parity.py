@@ -7,10 +7,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from cmtscale.arch import paper
+from cmtscale.arch.variant import published_variants, variant
 from cmtscale.model.cmt import build
 from cmtscale.model.weights import load_published, published_state_dict
-from cmtscale.spec import paper
-from cmtscale.spec.variant import published_variants, variant
 
 
 @pytest.mark.parametrize("attention", ["explicit", "sdpa"])

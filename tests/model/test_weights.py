@@ -6,9 +6,9 @@ import re
 import pytest
 import torch
 
+from cmtscale.arch.errors import WeightsError
 from cmtscale.model.cmt import build
 from cmtscale.model.weights import load_published, published_state_dict
-from cmtscale.spec.errors import WeightsError
 
 
 @pytest.fixture

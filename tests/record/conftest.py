@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from cmtscale.spec.errors import ResultsError
+from cmtscale.arch.errors import ResultsError
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cmtscale.arch.variant import variant
 from cmtscale.record import identity as module
 from cmtscale.record.identity import FROZEN, difference, flat, identity, network_fields
-from cmtscale.spec.variant import variant
 
 RECIPE = {
     "epochs": 11,

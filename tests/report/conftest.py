@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from cmtscale.arch.scaling import Shares
 from cmtscale.record.files import write_json
 from cmtscale.record.folder import CHOICE, ENVIRONMENT, REQUEST, RUNS, TRIALS
 from cmtscale.record.metrics import append_metrics
 from cmtscale.record.result import SCORING
 from cmtscale.record.row import Row, read_rows, to_csv
-from cmtscale.spec.scaling import Shares
 
 BASE_MACS, BUDGET_MACS, TWIN_MACS = 2_310_000, 4_000_000_000, 14_400_000
 # name, role, twin MACs, twin resolution, shares of depth, width and resolution, mean loss

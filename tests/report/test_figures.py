@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation, Text
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.report import figures
 from cmtscale.report.frames import load_candidates, load_curves, load_literature, run_folders
 from cmtscale.report.layout import BLUE, PALE, spread
 from cmtscale.report.ternary import corner_coordinates, paper_point
-from cmtscale.spec.errors import ResultsError
 
 
 def curves_of(path):

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchvision.models import get_weight
 
+from cmtscale.arch import paper
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.metrics import CURVE_COLUMNS, export_curves
 from cmtscale.record.row import COLUMNS
 from cmtscale.report.frames import (
@@ -20,8 +22,6 @@ from cmtscale.report.frames import (
     load_results,
     pareto_front,
 )
-from cmtscale.spec import paper
-from cmtscale.spec.errors import ResultsError
 
 
 def refusal(path):

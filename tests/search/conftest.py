@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from cmtscale.arch.cost import cost
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.search import driver, plan
 from cmtscale.search.executor import Job, work
-from cmtscale.spec.cost import cost
 
 
 @dataclass

@@ -10,6 +10,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.lattice import nearest, resolution_levels
+from cmtscale.arch.scaling import Shares, implied
+from cmtscale.arch.solve import solve
+from cmtscale.arch.variant import network_name, variant
 from cmtscale.search.candidates import (
     Candidate,
     extreme_networks,
@@ -20,12 +26,6 @@ from cmtscale.search.candidates import (
 )
 from cmtscale.search.points import point_of, shares_of
 from cmtscale.search.request import SearchRequest, Settings, resolve
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.lattice import nearest, resolution_levels
-from cmtscale.spec.scaling import Shares, implied
-from cmtscale.spec.solve import solve
-from cmtscale.spec.variant import network_name, variant
 
 G = 1_000_000_000
 BUDGETS = st.floats(math.log(0.65 * G), math.log(40 * G)).map(lambda log: round(math.exp(log)))

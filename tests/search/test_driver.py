@@ -18,6 +18,9 @@ import pytest
 import torch
 from filelock import FileLock
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
+from cmtscale.arch.variant import Variant, variant
 from cmtscale.record.folder import holds_anything
 from cmtscale.record.losses import read_losses
 from cmtscale.record.result import RunResult
@@ -30,9 +33,6 @@ from cmtscale.search.executor import Job
 from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import START_SECONDS, Plan
 from cmtscale.search.request import SearchRequest, read_settings, resolve
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
-from cmtscale.spec.variant import Variant, variant
 from cmtscale.train.recipe import Recipe
 
 NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "val_losses.npz")

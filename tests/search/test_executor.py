@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.variant import Variant
 from cmtscale.record.folder import METRICS, RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.search.executor import Job, LocalExecutor, _outcome, work
 from cmtscale.search.request import SearchRequest
-from cmtscale.spec.errors import ResultsError
-from cmtscale.spec.variant import Variant
 from cmtscale.train import loop
 from cmtscale.train.recipe import DataRef, Recipe, Run
 

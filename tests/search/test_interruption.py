@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 import torch
 
+from cmtscale.arch.variant import Variant
 from cmtscale.cli.app import run as cli
 from cmtscale.record.folder import REQUEST
 from cmtscale.record.result import RunResult
@@ -25,7 +26,6 @@ from cmtscale.search import driver
 from cmtscale.search.candidates import grid
 from cmtscale.search.executor import Executor
 from cmtscale.search.request import Settings, read_settings
-from cmtscale.spec.variant import Variant
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import DataRef, Run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.folder import held
 from cmtscale.search import open as open_module
 from cmtscale.search.open import opened, settings_in
 from cmtscale.search.outcome import Outcome
-from cmtscale.spec.errors import ResultsError
 
 
 def ignore(_: str) -> None: ...

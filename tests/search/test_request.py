@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from cmtscale.arch.budget import parse_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.variant import variant
 from cmtscale.search.request import (
     PROXY_BASE,
     SearchRequest,
@@ -18,10 +22,6 @@ from cmtscale.search.request import (
     require_distance,
     resolve,
 )
-from cmtscale.spec.budget import parse_macs
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import CmtscaleError, RequestError
-from cmtscale.spec.variant import variant
 from cmtscale.train.recipe import Recipe
 
 G = 1_000_000_000

@@ -8,9 +8,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.row import Row, row_object
 from cmtscale.search.store import DATABASE, Index, database_errors
-from cmtscale.spec.errors import ResultsError
 
 MakeRow = Callable[..., Row]
 

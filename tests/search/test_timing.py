@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError, VariantError
+from cmtscale.arch.variant import Variant
 from cmtscale.data.pack import Dataset
 from cmtscale.data.sources import load_data
 from cmtscale.model.cmt import CMT
 from cmtscale.search import timing
 from cmtscale.search.timing import EVALUATION_SHARE, time_runs
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import RequestError, VariantError
-from cmtscale.spec.variant import Variant
 from cmtscale.train.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmtscale.spec.variant import Stage, Variant
+from cmtscale.arch.variant import Stage, Variant
 from cmtscale.train.recipe import DataRef, Recipe, Run
 
 MakeVariant = Callable[..., Variant]

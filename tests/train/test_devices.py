@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 
-from cmtscale.spec.errors import RequestError
+from cmtscale.arch.errors import RequestError
 from cmtscale.train.devices import available_cores, best_device, device_slots
 
 

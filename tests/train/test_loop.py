@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cmtscale.arch.errors import DataError
 from cmtscale.data.batches import device_split
 from cmtscale.model.cmt import build
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.reads import readings
-from cmtscale.spec.errors import DataError
 from cmtscale.train import loop
 from cmtscale.train.checkpoint import random_states, set_random_states
 from cmtscale.train.evaluate import evaluate

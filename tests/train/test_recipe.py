@@ -5,9 +5,9 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import variant
 from cmtscale.record.identity import identity
-from cmtscale.spec.errors import RequestError
-from cmtscale.spec.variant import variant
 from cmtscale.train.recipe import DataRef, Recipe, Run
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
+from cmtscale.arch.variant import variant
 from cmtscale.record.reads import readings
 from cmtscale.record.result import RunResult, read_result
-from cmtscale.spec.errors import CmtscaleError, RequestError, ResultsError
-from cmtscale.spec.variant import variant
 from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.single import train_single

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cmtscale.spec import paper
-from cmtscale.spec.budget import format_macs, parse_macs
-from cmtscale.spec.cost import Number, cost, fixed_and_block_macs, smooth_macs
-from cmtscale.spec.errors import BudgetError
-from cmtscale.spec.scaling import PHI_LIMIT, Scaling, Shares, dim_step, implied, resize
-from cmtscale.spec.variant import Variant
+from cmtscale.arch import paper
+from cmtscale.arch.budget import format_macs, parse_macs
+from cmtscale.arch.cost import Number, cost, fixed_and_block_macs, smooth_macs
+from cmtscale.arch.errors import BudgetError
+from cmtscale.arch.scaling import PHI_LIMIT, Scaling, Shares, dim_step, implied, resize
+from cmtscale.arch.variant import Variant
 
 BUDGET_TOLERANCE = 0.02
 STRAY_CAP = 0.3

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from cmtscale.spec import paper
-from cmtscale.spec.cost import (
+from cmtscale.arch import paper
+from cmtscale.arch.cost import (
     cost,
     count_many,
     paper_block_macs,
     smooth_macs,
     transformer_block_macs,
 )
-from cmtscale.spec.errors import VariantError
-from cmtscale.spec.scaling import Scaling, scale
-from cmtscale.spec.variant import published_variants, variant
+from cmtscale.arch.errors import VariantError
+from cmtscale.arch.scaling import Scaling, scale
+from cmtscale.arch.variant import published_variants, variant
 
 # Measured on the authors' code: params, of which position bias, MACs, fvcore total.
 PUBLISHED = {

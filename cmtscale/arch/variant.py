@@ -8,8 +8,8 @@ from typing import Any
 
 import tomli_w
 
-from cmtscale.spec import paper
-from cmtscale.spec.errors import VariantError
+from cmtscale.arch import paper
+from cmtscale.arch.errors import VariantError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmtscale.spec.errors import VariantError
-from cmtscale.spec.variant import (
+from cmtscale.arch.errors import VariantError
+from cmtscale.arch.variant import (
     Stage,
     Variant,
     network_name,

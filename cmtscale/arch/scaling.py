@@ -7,9 +7,9 @@ depth α^φ, dimension β^φ, resolution γ^φ with α·β^1.5·γ² ≈ 2.5 and
 import math
 from dataclasses import astuple, dataclass, replace
 
-from cmtscale.spec import paper
-from cmtscale.spec.errors import ScalingError
-from cmtscale.spec.variant import Variant, nearest_multiple
+from cmtscale.arch import paper
+from cmtscale.arch.errors import ScalingError
+from cmtscale.arch.variant import Variant, nearest_multiple
 
 # Relative tolerance on the product. The paper's own constants give 2.352, 5.9 % under 2.5.
 TOLERANCE = 0.06

@@ -3,7 +3,7 @@
 import math
 import re
 
-from cmtscale.spec.errors import BudgetError
+from cmtscale.arch.errors import BudgetError
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 

@@ -12,17 +12,17 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cmtscale.spec import paper
-from cmtscale.spec.cost import cost, smooth_macs
-from cmtscale.spec.scaling import Shares, dim_step, resize, scaling_from_shares
-from cmtscale.spec.solve import (
+from cmtscale.arch import paper
+from cmtscale.arch.cost import cost, smooth_macs
+from cmtscale.arch.scaling import Shares, dim_step, resize, scaling_from_shares
+from cmtscale.arch.solve import (
     BUDGET_TOLERANCE,
     RESOLUTION_WEIGHT,
     STRAY_CAP,
     WIDTH_WEIGHT,
     find,
 )
-from cmtscale.spec.variant import Variant, nearest_multiple, network_name
+from cmtscale.arch.variant import Variant, nearest_multiple, network_name
 
 _TIE_DIGITS = 9  # distances that differ by less are the same: the order decides, on any machine
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmtscale.spec.budget import format_macs, parse_macs
-from cmtscale.spec.cost import cost, smooth_macs
-from cmtscale.spec.errors import BudgetError, ScalingError
-from cmtscale.spec.scaling import Scaling, Shares, resize, scaling_from_shares
-from cmtscale.spec.solve import STRAY_CAP, solve, solve_phi
-from cmtscale.spec.variant import Stage, Variant, published_variants
+from cmtscale.arch.budget import format_macs, parse_macs
+from cmtscale.arch.cost import cost, smooth_macs
+from cmtscale.arch.errors import BudgetError, ScalingError
+from cmtscale.arch.scaling import Scaling, Shares, resize, scaling_from_shares
+from cmtscale.arch.solve import STRAY_CAP, solve, solve_phi
+from cmtscale.arch.variant import Stage, Variant, published_variants
 
 BASES = {v.name: v for v in published_variants()}
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmtscale.spec.cost import cost
-from cmtscale.spec.errors import ScalingError
-from cmtscale.spec.scaling import Scaling, Shares, implied, scale, scaling_from_shares
-from cmtscale.spec.variant import published_variants, variant
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import ScalingError
+from cmtscale.arch.scaling import Scaling, Shares, implied, scale, scaling_from_shares
+from cmtscale.arch.variant import published_variants, variant
 
 
 @st.composite

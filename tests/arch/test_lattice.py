@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmtscale.spec.cost import cost, fixed_and_block_macs, smooth_macs
-from cmtscale.spec.lattice import (
+from cmtscale.arch.cost import cost, fixed_and_block_macs, smooth_macs
+from cmtscale.arch.lattice import (
     LatticePoint,
     dims_of_splits,
     first_dims,
@@ -22,8 +22,8 @@ from cmtscale.spec.lattice import (
     pure_width,
     resolution_levels,
 )
-from cmtscale.spec.scaling import Shares, implied, resize
-from cmtscale.spec.variant import Stage, Variant, network_name, variant
+from cmtscale.arch.scaling import Shares, implied, resize
+from cmtscale.arch.variant import Stage, Variant, network_name, variant
 
 SMALL = Variant(
     name="small",

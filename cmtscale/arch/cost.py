@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmtscale.spec import paper
-from cmtscale.spec.errors import VariantError
-from cmtscale.spec.variant import Variant, require_resolution
+from cmtscale.arch import paper
+from cmtscale.arch.errors import VariantError
+from cmtscale.arch.variant import Variant, require_resolution
 
 Number = Any  # int, float, or an array of either with one element per variant
 
