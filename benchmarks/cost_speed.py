@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from cmtscale.arch.cost import count_many
 from cmtscale.arch.errors import BudgetError
+from cmtscale.arch.growth import count_many
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.solve import solve
 from cmtscale.arch.variant import published_variants, variant

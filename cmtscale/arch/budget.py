@@ -5,6 +5,7 @@ import re
 
 from cmtscale.arch.errors import BudgetError
 
+UNIT_FORGOTTEN = 1e3  # a number below that has no unit: no network costs so little
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -14,6 +15,10 @@ def parse_macs(text: str) -> int:
         r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([KMGT]?)\s*", text, flags=re.IGNORECASE
     )
     value = float(match[1]) * _UNITS[match[2].upper()] if match else math.nan
+    if match and not match[2] and 0 < value < UNIT_FORGOTTEN:
+        raise BudgetError(
+            f"budget {text!r} is a number of single multiply-adds; did you mean {match[1]}G?"
+        )
     if not 1 <= value < 1e15:
         raise BudgetError(f"budget {text!r} is not a number of MACs; write 4.0G, 600M or 4e9")
     return round(value)

@@ -2,24 +2,19 @@
 
 One multiply-add counts 1, as in the paper and in fvcore. Norms follow fvcore: 5 per element for
 LayerNorm, 2 for BatchNorm (eval), 1 for the pool. The arithmetic is written once and works on
-Python integers (one variant), on int64 arrays (many at a time, `count_many`) and on floats (the
-smooth cost that `solve` inverts).
+Python integers (one variant) as well as on arrays and floats (`growth.py`).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
 from cmtscale.arch.variant import Variant, require_resolution
 
 Number = Any  # int, float, or an array of either with one element per variant
-
-_CHUNK = 8192  # variants counted at a time: the arrays of one chunk stay in the L2 cache
+PartKind = Literal["stem", "patch_embedding", "lpu", "lmhsa", "irffn", "head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +32,10 @@ class Counts:
     activations: Number = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{name: _plus(getattr(self, name), getattr(other, name)) for name in _KINDS})
+        return Counts(**{name: _plus(getattr(self, name), getattr(other, name)) for name in KINDS})
 
     def __mul__(self, times: Number) -> "Counts":
-        kept = {name: value for name in _KINDS if not _is_zero(value := getattr(self, name))}
+        kept = {name: value for name in KINDS if not is_zero(value := getattr(self, name))}
         return Counts(**{name: value * times for name, value in kept.items()})
 
     @property
@@ -54,15 +49,29 @@ class Counts:
         return self.macs + self.layer_norm + self.batch_norm + self.pool
 
 
-_KINDS = tuple(field.name for field in fields(Counts))
+KINDS = tuple(field.name for field in fields(Counts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part of the network (`stem`, `stage1.lmhsa`, …, `head`) and what all its blocks cost."""
+    """One part of the network and what all its blocks cost.
 
-    name: str
+    `stage` is 1 to 4; None for the stem and the head.
+    """
+
+    kind: PartKind
+    stage: int | None
     counts: Counts
+
+    @property
+    def name(self) -> str:
+        """`stem`, `stage1.lmhsa`, …, `head`."""
+        return self.kind if self.stage is None else f"stage{self.stage}.{self.kind}"
+
+    @property
+    def is_in_blocks(self) -> bool:
+        """Whether the blocks of a stage have it, so that its cost grows with their number."""
+        return self.kind in ("lpu", "lmhsa", "irffn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +136,9 @@ def cost(variant: Variant, *, height: int | None = None, width: int | None = Non
                 f"use {variant.least_resolution_px} or more"
             )
     built = variant.resolution_px
-    parts = _named_parts(
-        grids=_integer_grids(height, width, _reductions(variant)),
-        bias_grids=_integer_grids(built, built, _reductions(variant)),
+    parts = count_parts(
+        grids=integer_grids(variant, height, width),
+        bias_grids=integer_grids(variant, built, built),
         stem_channels=variant.stem_channels,
         dims=variant.dims,
         hiddens=[stage.hidden for stage in variant.stages],
@@ -145,7 +154,7 @@ def cost(variant: Variant, *, height: int | None = None, width: int | None = Non
         variant=variant,
         height=height,
         width=width,
-        parts=tuple(Part(name=name, counts=counts) for name, counts in parts),
+        parts=tuple(parts),
         paper_formula_macs=round(
             sum(
                 stage.depth * paper_block_macs(n, stage.dim, stage.reduction, stage.expansion)
@@ -159,45 +168,6 @@ def cost(variant: Variant, *, height: int | None = None, width: int | None = Non
             )
         ),
     )
-
-
-def count_many(
-    like: Variant,
-    *,
-    dims: NDArray[np.int64],
-    depths: NDArray[np.int64],
-    stem_channels: NDArray[np.int64],
-    resolution_px: NDArray[np.int64],
-) -> Counts:
-    """Exact total counts of N variants at once, each field an int64 array (N,).
-
-    `dims` and `depths` are (N, 4), `stem_channels` and `resolution_px` (N,); heads, reductions,
-    expansions, classes and input channels are those of `like`. Nothing is validated.
-    """
-    totals = np.empty((len(_KINDS), len(dims)), dtype=np.int64)
-    expansions = [stage.expansion for stage in like.stages]
-    for start in range(0, len(dims), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        columns = list(np.ascontiguousarray(dims[some].T))
-        side = resolution_px[some]
-        grids = _integer_grids(side, side, _reductions(like))
-        parts = _named_parts(
-            grids=grids,
-            bias_grids=grids,
-            stem_channels=stem_channels[some],
-            dims=columns,
-            hiddens=[(d * r).astype(np.int64) for d, r in zip(columns, expansions, strict=True)],
-            depths=list(np.ascontiguousarray(depths[some].T)),
-            like=like,
-        )
-        counts = [counts for _, counts in parts]
-        for row, kind in enumerate(_KINDS):
-            column = totals[row, some]
-            column[:] = 0
-            for part in counts:
-                if not _is_zero(value := getattr(part, kind)):
-                    column += value
-    return Counts(**dict(zip(_KINDS, totals, strict=True)))
 
 
 def paper_block_macs(n: float, d: float, k: float, expansion: float) -> float:
@@ -221,31 +191,27 @@ def transformer_block_macs(n: float, d: float, expansion: float) -> float:
 Grids = Sequence[tuple[Number, Number]]  # (n, m) of each stage
 
 
-def _is_zero(value: Number) -> bool:
+def is_zero(value: Number) -> bool:
     return isinstance(value, int) and value == 0
 
 
 def _plus(left: Number, right: Number) -> Number:
     """The sum, without an array operation where one side is a plain 0."""
-    if _is_zero(left):
+    if is_zero(left):
         return right
-    return left if _is_zero(right) else left + right
+    return left if is_zero(right) else left + right
 
 
-def _integer_grids(height: Number, width: Number, reductions: Sequence[int]) -> Grids:
+def integer_grids(like: Variant, height: Number, width: Number) -> Grids:
+    """Tokens and keys of each stage of a `height` x `width` image."""
     grids = []
-    for stride, k in zip(paper.STAGE_STRIDES, reductions, strict=True):
+    for stage, stride in zip(like.stages, paper.STAGE_STRIDES, strict=True):
         rows, columns = height // stride, width // stride
-        grids.append((rows * columns, (rows // k) * (columns // k)))
+        grids.append((rows * columns, (rows // stage.reduction) * (columns // stage.reduction)))
     return grids
 
 
-def _smooth_grids(side: Number, reductions: Sequence[int]) -> Grids:
-    tokens = [(side / stride) ** 2 for stride in paper.STAGE_STRIDES]
-    return [(n, n / k**2) for n, k in zip(tokens, reductions, strict=True)]
-
-
-def _named_parts(
+def count_parts(
     *,
     grids: Grids,
     bias_grids: Grids,
@@ -254,23 +220,25 @@ def _named_parts(
     hiddens: Sequence[Number],
     depths: Sequence[Number],
     like: Variant,
-) -> Iterator[tuple[str, Counts]]:
+) -> Iterator[Part]:
     """Every part with its blocks together; heads, reductions and the ends are those of `like`."""
     # The stem works at stride 2: four times the tokens of stage 1.
-    yield "stem", _stem(4 * grids[0][0], stem_channels, like.in_channels)
+    stem = _stem(4 * grids[0][0], stem_channels, like.in_channels)
+    yield Part(kind="stem", stage=None, counts=stem)
     before = stem_channels
-    for index, stage in enumerate(like.stages):
+    for index, spec in enumerate(like.stages):
         (n, m), (n_bias, m_bias) = grids[index], bias_grids[index]
         d, h, depth = dims[index], hiddens[index], depths[index]
-        name = f"stage{index + 1}"
-        bias = stage.heads * n_bias * m_bias
-        yield f"{name}.patch_embedding", _patch_embedding(n, before, d)
-        yield f"{name}.lpu", _lpu(n, d) * depth
-        attention = _lmhsa(n, m, d, stage.heads, stage.reduction) * depth
-        yield f"{name}.lmhsa", attention + Counts(params=bias, position_bias=bias)
-        yield f"{name}.irffn", _irffn(n, d, h) * depth
+        bias = spec.heads * n_bias * m_bias
+        attention = _lmhsa(n, m, d, spec.heads, spec.reduction) * depth
+        attention += Counts(params=bias, position_bias=bias)
+        stage = index + 1
+        yield Part(kind="patch_embedding", stage=stage, counts=_patch_embedding(n, before, d))
+        yield Part(kind="lpu", stage=stage, counts=_lpu(n, d) * depth)
+        yield Part(kind="lmhsa", stage=stage, counts=attention)
+        yield Part(kind="irffn", stage=stage, counts=_irffn(n, d, h) * depth)
         before = d
-    yield "head", _head(grids[-1][0], dims[-1], like.num_classes)
+    yield Part(kind="head", stage=None, counts=_head(grids[-1][0], dims[-1], like.num_classes))
 
 
 def _stem(n: Number, c: Number, in_channels: int) -> Counts:
@@ -328,62 +296,3 @@ def _head(n: Number, d: Number, classes: int) -> Counts:
         params=c * d + 3 * c + c * classes + classes,
         activations=n * c + classes,
     )
-
-
-def _reductions(variant: Variant) -> tuple[int, ...]:
-    return tuple(stage.reduction for stage in variant.stages)
-
-
-# ---------------------------------------------------------------------------- for the solver
-
-
-def smooth_macs(base: Variant, depth: Number, width: Number, resolution: Number) -> Number:
-    """MACs of `base` grown by real-valued factors, nothing rounded; factors may be arrays."""
-    dims = [d * width for d in base.dims]
-    grids = _smooth_grids(base.resolution_px * resolution, _reductions(base))
-    parts = _named_parts(
-        grids=grids,
-        bias_grids=grids,
-        stem_channels=base.stem_channels * width,
-        dims=dims,
-        hiddens=[d * s.expansion for d, s in zip(dims, base.stages, strict=True)],
-        depths=[d * depth for d in base.depths],
-        like=base,
-    )
-    return sum(counts.macs for _, counts in parts)
-
-
-def fixed_and_block_macs(
-    like: Variant,
-    *,
-    dims: NDArray[np.int64],
-    stem_channels: NDArray[np.int64],
-    resolution_px: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """MACs outside the blocks (N,), and of one block of each stage (N, 4).
-
-    The total is linear in the depths: fixed + blocks @ depths.
-    """
-    columns = list(dims.T)
-    grids = _integer_grids(resolution_px, resolution_px, _reductions(like))
-    parts = _named_parts(
-        grids=grids,
-        bias_grids=grids,
-        stem_channels=stem_channels,
-        dims=columns,
-        hiddens=[
-            (d * stage.expansion).astype(np.int64)
-            for d, stage in zip(columns, like.stages, strict=True)
-        ],
-        depths=[1] * len(like.stages),
-        like=like,
-    )
-    fixed = np.zeros(len(dims), dtype=np.int64)
-    blocks = np.zeros(dims.shape, dtype=np.int64)
-    for name, counts in parts:
-        stage, _, part = name.partition(".")
-        if part in ("lpu", "lmhsa", "irffn"):
-            blocks[:, int(stage.removeprefix("stage")) - 1] += counts.macs
-        else:
-            fixed += counts.macs
-    return fixed, blocks

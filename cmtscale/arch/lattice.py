@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmtscale.arch import paper
-from cmtscale.arch.cost import cost, smooth_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.growth import smooth_macs
 from cmtscale.arch.scaling import Shares, dim_step, resize, scaling_from_shares
 from cmtscale.arch.solve import (
     BUDGET_TOLERANCE,

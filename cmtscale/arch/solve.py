@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from cmtscale.arch import paper
 from cmtscale.arch.budget import format_macs, parse_macs
-from cmtscale.arch.cost import Number, cost, fixed_and_block_macs, smooth_macs
+from cmtscale.arch.cost import Number, cost
 from cmtscale.arch.errors import BudgetError
+from cmtscale.arch.growth import fixed_and_block_macs, smooth_macs
 from cmtscale.arch.scaling import PHI_LIMIT, Scaling, Shares, dim_step, implied, resize
 from cmtscale.arch.variant import Variant
 

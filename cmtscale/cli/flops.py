@@ -134,11 +134,7 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         columns.append(Column("fvcore MACs"))
     print_table(out, columns, rows, bold=[len(lines)])
     out.print()
-    blocks = sum(
-        part.counts.macs
-        for part in counted.parts
-        if part.name.endswith((".lpu", ".lmhsa", ".irffn"))
-    )
+    blocks = sum(part.counts.macs for part in counted.parts if part.is_in_blocks)
     others = {
         "blocks, counted exactly": blocks,
         "  the paper's block formula": counted.paper_formula_macs,

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import tomli_w
 
+from cmtscale.arch.base import BASE_DISTANCE, default_base, require_distance, require_reach
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
-from cmtscale.arch.variant import Stage, Variant, published_variants, variant_from_table
+from cmtscale.arch.variant import Stage, Variant, fit_to_data, variant_from_table
 from cmtscale.arch.variant import variant as read_variant
 from cmtscale.data.sources import one_spelling
 from cmtscale.record.files import read_toml, write_text_atomically
@@ -22,7 +23,6 @@ Precision = Literal["fp32", "bf16"]
 SAMPLERS: tuple[Sampler, ...] = ("grid", "tpe", "gp", "random")
 TOUR_DATA = "digits"
 LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
-BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
 PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
 TRIALS = 20
 IMAGES_SEEN = 25_600  # in a run, whatever the size of the data set
@@ -232,10 +232,12 @@ def resolve(
     tour = data == TOUR_DATA
     default = default_base(request.budget_macs, num_classes, channels)
     base = fit_to_data(request.base or default, num_classes, channels)
-    ratio = require_distance(base, request.budget_macs, better=default)
+    require_distance(base, request.budget_macs, better=default)
+    require_reach(base, request.budget_macs)
     if request.proxy:
         trained_base = fit_to_data(request.proxy_base or PROXY_BASE, num_classes, channels)
         # Shares carry over from twin to candidate, the amount of growth need not.
+        ratio = request.budget_macs / cost(base).macs
         growth = TOUR_DISTANCE if tour else max(ratio, PROXY_DISTANCE)
         trained_macs = request.proxy_macs or round(cost(trained_base).macs * growth)
         require_proxy(trained_base, trained_macs)
@@ -291,32 +293,6 @@ def _overridden(recipe: Recipe, request: SearchRequest) -> Recipe:
     return replace(recipe, **{name: value for name, value in wanted.items() if value is not None})
 
 
-def default_base(budget_macs: int, num_classes: int = 1000, channels: int = 3) -> Variant:
-    """The largest published variant at most half the budget, else the smallest at least twice it.
-
-    They are counted with the data set's classes and channels.
-    """
-    fitted = [fit_to_data(v, num_classes, channels) for v in published_variants()]
-    costs = [(cost(variant).macs, variant) for variant in fitted]
-    below = [variant for macs, variant in costs if budget_macs >= BASE_DISTANCE * macs]
-    above = [variant for macs, variant in costs if BASE_DISTANCE * budget_macs <= macs]
-    assert below or above, "the published variants span more than a factor of four"
-    return below[-1] if below else above[0]
-
-
-def require_distance(base: Variant, budget_macs: int, *, better: Variant) -> float:
-    """budget / base, refused between 1/2 and 2: too near, candidates round to the same networks."""
-    macs = cost(base).macs
-    ratio = budget_macs / macs
-    if 1 / BASE_DISTANCE < ratio < BASE_DISTANCE:
-        raise RequestError(
-            f"base {base.name} ({format_macs(macs)}) is too near to the budget "
-            f"{format_macs(budget_macs)}: a base must be at most half or at least twice the "
-            f"budget; use {better.name} ({format_macs(cost(better).macs)})"
-        )
-    return ratio
-
-
 def require_proxy(trained_base: Variant, trained_macs: int) -> None:
     """Refuse twins whose attention degenerates or that leave no room to scale."""
     if trained_base.resolution_px < LEAST_PROXY_PX:
@@ -330,11 +306,6 @@ def require_proxy(trained_base: Variant, trained_macs: int) -> None:
             f"proxy MACs {format_macs(trained_macs)} leave no room to scale the twin base "
             f"({format_macs(cost(trained_base).macs)}); use {format_macs(least * 1.01)} or more"
         )
-
-
-def fit_to_data(variant: Variant, num_classes: int, channels: int) -> Variant:
-    """The variant with the data set's classes and channels."""
-    return replace(variant, num_classes=num_classes, in_channels=channels)
 
 
 def read_settings(path: Path) -> Settings:

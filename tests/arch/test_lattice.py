@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmtscale.arch.cost import cost, fixed_and_block_macs, smooth_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.growth import fixed_and_block_macs, smooth_macs
 from cmtscale.arch.lattice import (
     LatticePoint,
     dims_of_splits,

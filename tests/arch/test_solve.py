@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmtscale.arch.budget import format_macs, parse_macs
-from cmtscale.arch.cost import cost, smooth_macs
+from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import BudgetError, ScalingError
+from cmtscale.arch.growth import smooth_macs
 from cmtscale.arch.scaling import Scaling, Shares, resize, scaling_from_shares
 from cmtscale.arch.solve import STRAY_CAP, solve, solve_phi
 from cmtscale.arch.variant import Stage, Variant, published_variants
@@ -225,6 +226,12 @@ def test_what_is_no_budget_says_how_to_write_one(text):
         parse_macs(text)
 
 
-@given(st.floats(1, 1e13))
+@pytest.mark.parametrize("text", ["1.5", "4", "0.65"])
+def test_a_budget_without_its_unit_is_asked_back(text):
+    with pytest.raises(BudgetError, match=f"did you mean {text}G"):
+        parse_macs(text)
+
+
+@given(st.floats(1e3, 1e13))
 def test_formatted_macs_read_back_to_three_digits(macs):
     assert parse_macs(format_macs(macs)) == pytest.approx(macs, rel=0.006, abs=0.5)

@@ -17,9 +17,7 @@ from cmtscale.search.request import (
     PROXY_BASE,
     SearchRequest,
     Settings,
-    default_base,
     read_settings,
-    require_distance,
     resolve,
 )
 from cmtscale.train.recipe import Recipe
@@ -71,31 +69,6 @@ def explicit() -> Settings:
         seed=1,
         tour=True,
     )
-
-
-@pytest.mark.parametrize(
-    ("budget", "name"),
-    [
-        (0.65 * G, "cmt-xs"),  # nothing is half as large: shrink the smallest of twice the size
-        (1.0 * G, "cmt-s"),
-        (1.3 * G, "cmt-ti"),
-        (3.0 * G, "cmt-ti"),
-        (4.0 * G, "cmt-xs"),
-        (8.0 * G, "cmt-xs"),
-        (8.1 * G, "cmt-s"),
-        (10.0 * G, "cmt-s"),
-        (40.0 * G, "cmt-b"),
-    ],
-)
-def test_the_default_base_is_the_largest_at_most_half_the_budget(budget: float, name: str) -> None:
-    assert default_base(round(budget)).name == name
-
-
-@given(st.integers(10**6, 10**13))
-def test_every_budget_has_a_default_base_with_distance(budget: int) -> None:
-    base = default_base(budget)
-    ratio = require_distance(base, budget, better=base)
-    assert ratio >= 2 or ratio <= 0.5
 
 
 @pytest.mark.parametrize(("budget", "better"), [(4 * G, "cmt-xs"), (3 * G, "cmt-ti")])

@@ -1,0 +1,51 @@
+"""Which variant a budget is reached from: neither too near to it nor too far from it."""
+
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import Variant, fit_to_data, published_variants
+
+BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
+BASE_REACH = 32.0  # farther, stages grow to hundreds of blocks or shrink to a handful of channels
+
+
+def default_base(budget_macs: float, num_classes: int = 1000, channels: int = 3) -> Variant:
+    """The largest published variant at most half the budget, else the smallest at least twice it.
+
+    They are counted with the data set's classes and channels.
+    """
+    fitted = [fit_to_data(v, num_classes, channels) for v in published_variants()]
+    costs = [(cost(variant).macs, variant) for variant in fitted]
+    smaller = [variant for macs, variant in costs if budget_macs >= BASE_DISTANCE * macs]
+    larger = [variant for macs, variant in costs if BASE_DISTANCE * budget_macs <= macs]
+    assert smaller or larger, "the published variants span more than a factor of four"
+    return smaller[-1] if smaller else larger[0]
+
+
+def require_distance(base: Variant, budget_macs: float, *, better: Variant) -> None:
+    """Raise `RequestError` for a budget within a factor of two of the base's MACs."""
+    macs = cost(base).macs
+    if 1 / BASE_DISTANCE < budget_macs / macs < BASE_DISTANCE:
+        raise RequestError(
+            f"base {base.name} ({format_macs(macs)}) is too near to the budget "
+            f"{format_macs(budget_macs)}: a base must be at most half or at least twice the "
+            f"budget; use {better.name} ({format_macs(cost(better).macs)})"
+        )
+
+
+def require_reach(base: Variant, budget_macs: float) -> None:
+    """Raise `RequestError` for a budget more than 32 times, or less than 1/32, the base's MACs."""
+    macs = cost(base).macs
+    if budget_macs > BASE_REACH * macs:
+        limit, base_advice = f"{format_macs(BASE_REACH * macs)} or less", "larger"
+        ratio = f"{budget_macs / macs:.0f} times"
+    elif budget_macs < macs / BASE_REACH:
+        limit, base_advice = f"{format_macs(macs / BASE_REACH)} or more", "smaller"
+        ratio = f"1/{macs / budget_macs:.0f} of"
+    else:
+        return
+    raise RequestError(
+        f"budget {format_macs(budget_macs)} is {ratio} the base {base.name} "
+        f"({format_macs(macs)}), and scaling reaches a factor of {BASE_REACH:.0f}; "
+        f"use {limit}, or a {base_advice} --base"
+    )
