@@ -84,6 +84,26 @@ def nearest(points: Iterable[P], shares: Shares, *, excluded: Collection[P] = ()
     return min(left, key=lambda point: _distance(point.shares, shares), default=None)
 
 
+def farthest_first(points: Iterable[P], *, taken: Iterable[Shares], first: Shares) -> list[P]:
+    """The points in an order that spreads well however soon it is cut off.
+
+    The one nearest to `first` leads; after it comes, each time, the point that is farthest from all
+    before it and from those `taken`, of equally far ones the first.
+    """
+    left = list(points)
+    order: list[P] = []
+    before = list(taken)
+    while left:
+        if order:
+            following = max(left, key=lambda p: min(_distance(p.shares, s) for s in before))
+        else:
+            following = min(left, key=lambda p: _distance(p.shares, first))
+        left.remove(following)
+        order.append(following)
+        before.append(following.shares)
+    return order
+
+
 def point_at(
     base: Variant, target_macs: float, side: int, dim1: int, *, stray_cap: float = STRAY_CAP
 ) -> LatticePoint | None:

@@ -235,7 +235,7 @@ def _impossible(base: Variant, scaling: Scaling, budget: float, step: int, stray
     # tried is what is printed, three digits.
     for count in range(1, 400):
         for factor in ((1 + BUDGET_TOLERANCE) ** -count, (1 + BUDGET_TOLERANCE) ** count):
-            near = format_macs(max(1.0, budget * factor))
+            near = format_macs(max(1e3, budget * factor))
             if _search(base, scaling, parse_macs(near), step, stray_cap) is not None:
                 return f"{given}; the nearest budget that works is {near}"
     return f"{given}; use other constants or another base"

@@ -13,7 +13,7 @@ def cache(
 ) -> None:
     """Show where packed images are kept and what they take; --clear removes them."""
     from cmtscale.cli.console import Column, print_table, results
-    from cmtscale.data.pack import cache_report, clear_cache, default_cache_dir
+    from cmtscale.data.cache import cache_report, clear_cache, default_cache_dir
 
     folder = cache_dir or default_cache_dir()
     if clear:

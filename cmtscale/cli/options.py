@@ -23,6 +23,7 @@ Attention = Annotated[
     Literal["auto", "explicit", "sdpa"] | None,
     typer.Option(help="Attention kernel; auto (default): torch's fused one where CUDA has it."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 SplitSeed = Annotated[
     int | None,
     typer.Option(help="Draws validation and test images where the data set gives none; 0."),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, SplitSeed
+from cmtscale.cli.options import VARIANTS_HELP, AsJson, Attention, CacheDir, Device, SplitSeed
 
 if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
@@ -40,8 +40,8 @@ def search(
     trials: Annotated[
         int | None,
         typer.Option(
-            help="A grid of at most so many candidates, or how many a sampler asks for in all; by "
-            "default 20 (digits: 9)."
+            help="At most so many candidates, in a grid beside the base and the three pure ones; "
+            "by default 20 (digits: 5)."
         ),
     ] = None,
     proxy: Annotated[
@@ -56,7 +56,7 @@ def search(
         typer.Option(help="Epochs of each run; by default 25,600 images are seen (digits: 3)."),
     ] = None,
     train_images: Annotated[
-        int | None, typer.Option(help="Train on a fixed part of the training split; 0: all.")
+        str | None, typer.Option(help="Train on so many images of the training split, or on `all`.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -64,16 +64,19 @@ def search(
         bool | None,
         typer.Option(help="Flip and shift the images; by default on small data sets."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each candidate; 1.", min=1)] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each candidate; 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampler; 0.")] = None,
     attention: Attention = None,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(help="Runs at a time; 0: one per core or per GPU.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at a time; by default one per core or per GPU.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default results/<what is searched>.")
     ] = None,
     cache_dir: CacheDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search for the CMT to train at a budget with short proxy trainings.
 
@@ -83,11 +86,12 @@ def search(
     from cmtscale.arch.budget import parse_macs
     from cmtscale.arch.errors import RequestError
     from cmtscale.arch.variant import variant
-    from cmtscale.data.sources import one_spelling
 
+    if dry_run and as_json:
+        raise RequestError("--json prints the choice, and a dry run makes none; drop one of them")
     asked: dict[str, Any] = {
         "budget_macs": None if budget is None else parse_macs(budget),
-        "data": None if data is None else one_spelling(data),
+        "data": data,
         "split_seed": split_seed,
         "base": None if base is None else variant(base),
         "sampler": sampler,
@@ -95,7 +99,7 @@ def search(
         "proxy": proxy,
         "proxy_macs": None if proxy_macs is None else parse_macs(proxy_macs),
         "epochs": epochs,
-        "train_images": train_images,
+        "train_images": None if train_images is None else _images(train_images),
         "batch_size": batch_size,
         "lr": lr,
         "augment": augment,
@@ -111,15 +115,25 @@ def search(
     if from_ is None and budget is None:
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)
-    from cmtscale.cli.search_view import make_view, print_outcome
+    from cmtscale.cli.bars import make_bars
+    from cmtscale.cli.search_progress_view import SearchView
+    from cmtscale.cli.search_view import print_json, print_outcome
     from cmtscale.search.driver import search as run_search
 
-    with make_view() as view:
-        outcome = run_search(request, watcher=view, dry_run=dry_run)
+    with make_bars() as bars:
+        outcome = run_search(request, watcher=SearchView(bars), dry_run=dry_run)
     if outcome is not None:
-        print_outcome(outcome)
+        if as_json:
+            print_json(outcome)
+        else:
+            print_outcome(outcome)
         if outcome.choice is None:
             raise typer.Exit(1)
+
+
+def _images(text: str) -> Any:
+    """A number of images, or `all`; what is neither is left for the request to refuse."""
+    return int(text) if text.isdecimal() else text
 
 
 def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
@@ -127,8 +141,8 @@ def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
     from dataclasses import replace
 
     from cmtscale.arch.errors import RequestError
-    from cmtscale.search.open import stored_settings
     from cmtscale.search.request import SearchRequest
+    from cmtscale.search.settings import stored_settings
 
     if folder is None:
         return SearchRequest(**asked)
@@ -139,5 +153,5 @@ def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
         raise RequestError(f"{folder} holds no search; give --from a folder with a request.toml")
     request = replace(stored.as_request(), out=folder)
     if asked.get("proxy") is False:
-        request = replace(request, proxy_base=None, proxy_macs=0)
+        request = replace(request, proxy_base=None, proxy_macs=None)
     return replace(request, **asked)

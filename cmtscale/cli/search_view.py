@@ -1,76 +1,26 @@
-"""How a search looks: the plan, its progress, and the ranking at the end."""
+"""How a search looks: the plan before it, and the ranking at its end."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
-from cmtscale.cli.console import Column, duration, messages, print_table, results
+from cmtscale.cli.console import Column, counted, duration, messages, print_table, results
+from cmtscale.cli.next_steps import after_search
 from cmtscale.data.batches import batches_per_epoch
-from cmtscale.record.folder import TEST_READS, VAL_LOSSES
-from cmtscale.record.row import Row
+from cmtscale.record.files import read_json
+from cmtscale.record.folder import CHOICE, TEST_READS, VAL_LOSSES
 from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.driver import Progress
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
-from cmtscale.search.request import Settings
+from cmtscale.search.settings import Settings
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
 
 OFF_BUDGET = "* cannot be chosen: it, or its twin, is off the budget, or it diverged with a seed"
-PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 FEW_STEPS = 100  # below, a training has hardly begun
-
-
-class View:
-    """Prints the plan and each ended run; on a terminal keeps bars below, else a line at times."""
-
-    def __init__(self, console: Console, live: Live | None) -> None:
-        self.console = console
-        self.live = live
-        self.last_line = time.monotonic()
-
-    def planned(self, plan: Plan) -> None:
-        print_plan(plan, self.console)
-
-    def noted(self, text: str) -> None:
-        self.console.print(text, markup=False)
-
-    def ended(self, row: Row) -> None:
-        if row.val_loss is None or row.val_accuracy is None or row.images_per_second is None:
-            result = f"{row.status}: {row.cause}"
-        else:
-            result = (
-                f"loss {row.val_loss:.4f}  accuracy {100 * row.val_accuracy:.2f} %  "
-                f"{row.images_per_second:.0f} img/s  {duration(row.seconds)}"
-            )
-        self.console.print(f"{row.run_id}  {row.role:<10}  {result}", markup=False)
-
-    def progressed(self, progress: Progress) -> None:
-        if self.live is not None:
-            self.live.update(_bars(progress))
-        elif time.monotonic() - self.last_line >= PLAIN_SECONDS:
-            self.last_line = time.monotonic()
-            self.console.print(_headline(progress))
-
-
-@contextmanager
-def make_view() -> Iterator[View]:
-    """A view on stderr; the bars vanish when the search ends, however it does."""
-    console = messages()
-    if not console.is_terminal:
-        yield View(console, None)
-        return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield View(console, live)
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -116,9 +66,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         left = "nothing is left to train"
     augmented = ", augmented" if recipe.flip or recipe.shift_fraction else ""
     console.print(
-        f"{plan.runs} runs{done}: {_counted(recipe.epochs, 'epoch')} of "
+        f"{plan.runs} runs{done}: {counted(recipe.epochs, 'epoch')} of "
         f"{recipe.train_images:,} images in batches of {recipe.batch_size}{augmented}, "
-        f"{_counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
+        f"{counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; {left}"
     )
     _warn_of_few_steps(settings, console)
@@ -132,7 +82,8 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 def _warn_of_few_steps(settings: Settings, console: Console) -> None:
     recipe = settings.recipe
-    steps = recipe.epochs * batches_per_epoch(recipe.train_images, recipe.batch_size)
+    epochs, train_images = settings.horizon
+    steps = epochs * batches_per_epoch(train_images, recipe.batch_size)
     if steps < FEW_STEPS:
         console.print(
             f"[bold]warning[/bold]: a training of {steps} steps has hardly begun, and its ranking "
@@ -157,6 +108,14 @@ def print_outcome(outcome: Outcome) -> None:
         out.print(f"written to {escape(str(outcome.folder))}: best.toml, choice.json, trials.csv")
     if settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
+    for name, command in after_search(outcome):
+        out.print(f"{name}: {command}", markup=False, soft_wrap=True)
+
+
+def print_json(outcome: Outcome) -> None:
+    """The choice as `choice.json` has it, with the folder; null where nothing could be chosen."""
+    choice = None if outcome.choice is None else read_json(outcome.folder / CHOICE)
+    print(json.dumps({"folder": str(outcome.folder), "choice": choice}, indent=1))
 
 
 def _print_ranking(outcome: Outcome, out: Console) -> None:
@@ -276,7 +235,7 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
     if accuracies:
         out.print(
             f"test accuracy of what was trained: {100 * sum(accuracies) / len(accuracies):.2f} % "
-            f"(this search has read the test split {_counted(len(outcome.readings), 'time')}, last "
+            f"(this search has read the test split {counted(len(outcome.readings), 'time')}, last "
             f"on {outcome.readings[-1].when}; see {TEST_READS})"
         )
 
@@ -331,30 +290,3 @@ def _score_cells(score: Score) -> list[str]:
         f"{100 * score.accuracy:.2f} %",
         f"{score.images_per_second:.0f}",
     ]
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _headline(progress: Progress) -> str:
-    parts = [f"{progress.done}/{progress.runs} runs"]
-    best = progress.best
-    if best is not None and best.loss is not None and best.accuracy is not None:
-        parts.append(
-            f"best on the budget {best.candidate} loss {best.loss:.4f} "
-            f"accuracy {100 * best.accuracy:.2f} %"
-        )
-    if progress.images_per_second:
-        parts.append(f"{progress.images_per_second:.0f} img/s")
-    if progress.seconds_left is not None:
-        parts.append(f"about {duration(progress.seconds_left)} left")
-    return ", ".join(parts)
-
-
-def _bars(progress: Progress) -> Group:
-    rows = Table.grid(padding=(0, 1))
-    done = progress.done + sum(part for _, part in progress.running)
-    for name, part in [("all", done / max(1, progress.runs)), *progress.running]:
-        rows.add_row(name, ProgressBar(total=1.0, completed=part, width=30), f"{100 * part:.0f} %")
-    return Group(rows, Text(_headline(progress)))

@@ -1,17 +1,11 @@
 """`cmtscale train`: one variant on one data set with the proxy recipe."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, SplitSeed
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from cmtscale.data.pack import Dataset
-    from cmtscale.train.recipe import Recipe
+from cmtscale.cli.options import VARIANTS_HELP, AsJson, Attention, CacheDir, Device, SplitSeed
 
 
 def train(
@@ -24,8 +18,9 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     train_images: Annotated[
-        int, typer.Option(help="Train on a fixed part of the training split; 0: all.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Train on a fixed part of the training split; by default on all of it."),
+    ] = None,
     augment: Annotated[
         bool | None,
         typer.Option(help="Flip and shift the images; by default from 5 epochs on."),
@@ -39,19 +34,16 @@ def train(
     attention: Attention = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train one variant with the short recipe; the same command goes on where it was stopped."""
     from cmtscale.arch.variant import variant as read_variant
-    from cmtscale.data.sources import one_spelling
+    from cmtscale.data.sources import open_source, parse_spec
+    from cmtscale.train.recipe import Recipe, require_seed
 
     chosen = read_variant(variant)
-    data = one_spelling(data)
-
-    from cmtscale.cli.console import messages
-    from cmtscale.train.devices import keep_freed_memory
-    from cmtscale.train.recipe import DataRef, Recipe
-    from cmtscale.train.single import train_single
-
+    data = parse_spec(data).text
+    require_seed("split_seed", split_seed or 0)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -60,68 +52,35 @@ def train(
         drop_path=drop_path,
         attention=attention or "auto",
     ).augmented(augment)
-    reference = DataRef(
-        source=data,
-        resolution_px=chosen.resolution_px,
-        split_seed=split_seed or 0,
-        cache_dir=cache_dir,
-    )
-    view = _View(messages(), recipe)
+
+    from cmtscale.cli.bars import make_bars
+    from cmtscale.cli.train_view import TrainView, print_result
+    from cmtscale.record.folder import require_free
+    from cmtscale.train.devices import device_slots
+    from cmtscale.train.memory import keep_freed_memory
+    from cmtscale.train.single import train_single
+
+    device_slots(device)  # before images are packed
+    require_free(out)
+    source = open_source(data, split_seed=split_seed or 0, cache_dir=cache_dir)
+    dataset = source.pack(chosen.resolution_px)
     keep_freed_memory()
-    result, test_accuracy = train_single(
-        chosen,
-        recipe,
-        reference,
-        seed=seed,
-        device=device,
-        folder=out,
-        test=test,
-        begun=view.begun,
-        watch=view.logged,
-    )
+    with make_bars() as bars:
+        view = TrainView(bars)
+        result, test_accuracy = train_single(
+            chosen,
+            recipe,
+            dataset,
+            seed=seed,
+            device=device,
+            folder=out,
+            source={"data": data, "split_seed": split_seed or 0},
+            test=test,
+            planned=view.planned,
+            watch=view.logged,
+        )
+    print_result(result, test_accuracy, folder=out, data=data, recipe=recipe, as_json=as_json)
     if result.status != "complete":
-        print(f"{result.status}: {result.cause}")
         raise typer.Exit(1)
-    assert result.val_accuracy is not None
-    assert result.val_loss is not None
-    tested = "" if test_accuracy is None else f"test accuracy {100 * test_accuracy:.2f} %; "
-    print(
-        f"validation accuracy {100 * result.val_accuracy:.2f} %, loss {result.val_loss:.4f} "
-        f"(temperature {result.temperature:.3f}); {tested}"
-        f"{result.images_per_second:.0f} img/s, {result.seconds:.0f} s; in {out}"
-    )
     if test and test_accuracy is None:
-        messages().print("the test split was not read: the checkpoint is gone")
-
-
-class _View:
-    """Tells on a console what is trained on, then each line of the log with the time left."""
-
-    def __init__(self, console: "Console", recipe: "Recipe") -> None:
-        self.console = console
-        self.recipe = recipe
-        self.images = 0  # of the whole training
-
-    def begun(self, dataset: "Dataset", images: int) -> None:
-        from cmtscale.data.batches import images_per_epoch
-
-        splits = dataset.splits
-        self.images = self.recipe.epochs * images_per_epoch(images, self.recipe.batch_size)
-        augmented = " (augmented)" if self.recipe.shift_fraction else ""
-        self.console.print(
-            f"{images:,} of {len(splits.train):,} training images{augmented}, "
-            f"{len(splits.val):,} val, {len(splits.test):,} test",
-            markup=False,
-        )
-
-    def logged(self, line: dict[str, Any]) -> None:
-        from cmtscale.cli.console import duration
-
-        told = "  ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in line.items()
-        )
-        if "train_loss" in line:
-            left = line["seconds"] * max(0, self.images / line["images"] - 1)
-            told += f"  about {duration(left)} left"
-        self.console.print(told, markup=False)
+        bars.print("the test split was not read: the checkpoint is gone")

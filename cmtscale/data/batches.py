@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmtscale.data.pack import Dataset
+from cmtscale.data.dataset import Dataset
 from cmtscale.data.splits import IntArray
 
 HELD_FRACTION = 0.25  # of the free device memory: train, val and test still leave room to train

@@ -40,6 +40,17 @@ class ImageTree:
     fingerprint: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Headers:
+    """What the headers of all images say: 1 channel if every file is greyscale, else 3.
+
+    `native_px` is the median short side.
+    """
+
+    channels: int
+    native_px: int
+
+
 @dataclass(frozen=True)
 class _Unreadable:
     path: Path
@@ -66,17 +77,22 @@ def scan_folder(root: Path) -> ImageTree:
         ) from error
 
 
-def read_folder(tree: ImageTree, *, resolution_px: int) -> Pool:
+def read_headers(tree: ImageTree) -> Headers:
+    """Sides and colours of all images, without decoding one; errors as in `read_folder`."""
+    headers = [header for chunk in _read_each(_header, tree) for header in chunk]
+    return Headers(
+        channels=1 if all(is_grey for _, is_grey in headers) else 3,
+        native_px=int(np.median([short_px for short_px, _ in headers])),
+    )
+
+
+def read_folder(tree: ImageTree, headers: Headers, *, resolution_px: int) -> Pool:
     """The images of `tree`, short side resized to the packed side, the centre cut out.
 
-    The packed side is `resolution_px`, or the median short side if that is smaller; images below
-    it are enlarged. One channel if every file is greyscale (mode L), RGB otherwise. Raises
-    `DataError` that counts the unreadable files and names the first.
+    The packed side is `resolution_px`, or the native one if that is smaller; images below it are
+    enlarged. Raises `DataError` that counts the unreadable files and names the first.
     """
-    headers = [header for chunk in _read_each(_header, tree) for header in chunk]
-    channels = 1 if all(is_grey for _, is_grey in headers) else 3
-    native_px = int(np.median([short_px for short_px, _ in headers]))
-    side_px = min(resolution_px, native_px)
+    channels, side_px = headers.channels, min(resolution_px, headers.native_px)
     decode = partial(_decode, mode="L" if channels == 1 else "RGB", side_px=side_px)
     return Pool(
         blocks=(np.stack(chunk) for chunk in _read_each(decode, tree)),
@@ -84,7 +100,7 @@ def read_folder(tree: ImageTree, *, resolution_px: int) -> Pool:
         labels=tree.labels,
         class_names=tree.class_names,
         given=tree.given,
-        native_px=native_px,
+        native_px=headers.native_px,
     )
 
 
@@ -158,8 +174,8 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 
 def _image_files(folder: Path) -> list[Path]:
     files = sorted(
-        Path(place) / name
-        for place, _, names in os.walk(folder, followlinks=True, onerror=_raise)
+        Path(parent) / name
+        for parent, _, names in os.walk(folder, followlinks=True, onerror=_raise)
         for name in names
         if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     )

@@ -1,4 +1,4 @@
-"""The cache: images packed once to one uint8 array per data set, memory-mapped afterwards."""
+"""Packing: the images of a source as one uint8 array in the cache, written once and whole."""
 
 import hashlib
 import json
@@ -14,20 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from cmtscale.arch.errors import DataError
-from cmtscale.data.splits import (
-    SPLIT_NAMES,
-    IntArray,
-    Splits,
-    make_splits,
-    stratified_draw,
-)
+from cmtscale.data.cache import LOCK, OWNED, not_writable, owned_folders
+from cmtscale.data.dataset import MANIFEST, Dataset, read_manifest, read_packed
+from cmtscale.data.splits import SPLIT_NAMES, IntArray, make_splits
 
 FORMAT = 1  # part of every key: raise it when packing or splitting changes
-MANIFEST = "manifest.json"
-OWNED = ".cmtscale"  # marks the folders that the cache made; nothing else is ever removed
 PARTIAL = ".partial-"
-LOCK = ".lock"
 CHUNK = 256  # images per histogram
 
 
@@ -48,104 +40,6 @@ class Pool:
     may_flip: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
-    """A packed data set: everything that training needs to know about the images.
-
-    `images` is uint8 (N, side, side, C), memory-mapped and read-only; `labels` int64 (N,).
-    `native_px` is the native short side (the median for folders). `may_flip` is False where
-    mirroring changes the class. `mean` and `std` are per channel over the training split, for
-    pixels in [0, 1]. `content_hash` covers images, labels and splits. Another process opens the
-    data set with `load_data` again: pickling would copy the images.
-    """
-
-    name: str
-    images: npt.NDArray[np.uint8]
-    labels: IntArray
-    class_names: tuple[str, ...]
-    splits: Splits
-    native_px: int
-    may_flip: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    content_hash: str
-
-    @property
-    def channels(self) -> int:
-        """1 (greyscale) or 3 (RGB)."""
-        return int(self.images.shape[-1])
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.class_names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheEntry:
-    """One folder of the cache: a packed data set, or the downloads."""
-
-    name: str
-    path: Path
-    size_bytes: int
-
-
-def subset(dataset: Dataset, *, train_images: int, seed: int = 0) -> IntArray:
-    """Draw `train_images` of the training split, stratified and seeded; sorted indices.
-
-    Raises `DataError` if there are not so many, or fewer than one per class are wanted.
-    """
-    train = dataset.splits.train
-    if not dataset.num_classes <= train_images <= len(train):
-        raise DataError(
-            f"{train_images} training images of {dataset.name} are not possible; "
-            f"use {dataset.num_classes} (one per class) to {len(train)}"
-        )
-    random = np.random.RandomState(seed)
-    return stratified_draw(dataset.labels, train, count=train_images, random=random)
-
-
-def default_cache_dir() -> Path:
-    """`$CMTSCALE_CACHE`, else `cmtscale` below `$XDG_CACHE_HOME` or `~/.cache`."""
-    if place := os.environ.get("CMTSCALE_CACHE"):
-        return Path(place).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmtscale"
-
-
-def cache_report(cache_dir: Path) -> list[CacheEntry]:
-    """What the cache holds: packed data sets and downloads, by name."""
-    return [
-        CacheEntry(
-            name=folder.name,
-            path=folder,
-            size_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        )
-        for folder in _owned_folders(cache_dir)
-    ]
-
-
-def clear_cache(cache_dir: Path) -> int:
-    """Remove what the cache itself wrote, downloads included; returns the bytes freed."""
-    entries = cache_report(cache_dir)
-    if not entries:
-        return 0
-    try:
-        with FileLock(cache_dir / LOCK):
-            for entry in entries:
-                shutil.rmtree(entry.path)
-    except OSError as error:
-        raise _cannot_write(cache_dir, error) from error
-    return sum(entry.size_bytes for entry in entries)
-
-
-def own_folder(folder: Path) -> Path:
-    """Make `folder` and mark it as the cache's; one that exists already stays as it is."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        (folder / OWNED).touch()
-    return folder
-
-
 def open_or_pack(
     cache_dir: Path, *, name: str, key: Mapping[str, Any], seed: int, read: Callable[[], Pool]
 ) -> Dataset:
@@ -157,47 +51,37 @@ def open_or_pack(
     """
     text = json.dumps({"format": FORMAT, "seed": seed, **key}, sort_keys=True)
     entry = cache_dir / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if (dataset := _open(entry)) is not None:
+    if (dataset := read_packed(entry)) is not None:
         return dataset
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir / LOCK):
-            if (dataset := _open(entry)) is not None:
+            if (dataset := read_packed(entry)) is not None:
                 return dataset
-            for leftover in _owned_folders(cache_dir):  # of a killed process: we hold the lock
+            for leftover in owned_folders(cache_dir):  # of a killed process: we hold the lock
                 if leftover.name.startswith(PARTIAL):
                     shutil.rmtree(leftover)
-            _pack(entry, read(), name=name, seed=seed)
+            _pack(entry, read(), name=name, seed=seed, files=key.get("files"))
     except OSError as error:
-        raise _cannot_write(cache_dir, error) from error
-    dataset = _open(entry)
+        raise not_writable(cache_dir, error) from error
+    dataset = read_packed(entry)
     assert dataset is not None, f"{entry} was packed but does not open"
     return dataset
 
 
-def _open(entry: Path) -> Dataset | None:
-    """The data set in `entry`, or None if it is missing or damaged."""
-    try:
-        manifest = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
-        images = np.load(entry / "images.npy", mmap_mode="r")
-        labels = np.load(entry / "labels.npy")
-        splits = Splits(**{name: np.load(entry / f"{name}.npy") for name in SPLIT_NAMES})
-        if (
-            list(images.shape) != manifest.pop("shape")
-            or labels.shape != images.shape[:1]
-            or splits.hash != manifest.pop("splits")
-        ):
-            return None
-        details: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in manifest.items()
-        }
-        return Dataset(images=images, labels=labels, splits=splits, **details)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
-        return None
+def packed_channels(cache_dir: Path, files: str) -> int | None:
+    """The channels of a folder's images, from any packed copy of these `files`; None without."""
+    for entry in owned_folders(cache_dir):
+        try:
+            manifest = read_manifest(entry)
+            if manifest.get("files") == files:
+                return int(manifest["shape"][-1])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue  # the downloads, or a damaged entry, which is packed anew
+    return None
 
 
-def _pack(entry: Path, pool: Pool, *, name: str, seed: int) -> None:
+def _pack(entry: Path, pool: Pool, *, name: str, seed: int, files: str | None) -> None:
     splits = make_splits(pool.labels, pool.class_names, pool.given, seed=seed)
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=entry.parent))
     try:
@@ -212,6 +96,7 @@ def _pack(entry: Path, pool: Pool, *, name: str, seed: int) -> None:
         digest.update(pool.labels.astype("<i8").tobytes() + splits.hash.encode())
         manifest = {
             "name": name,
+            "files": files,
             "shape": pool.shape,
             "splits": splits.hash,
             "class_names": pool.class_names,
@@ -273,16 +158,3 @@ def _moments(
     mean = share @ levels
     variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
     return tuple(mean.tolist()), tuple(np.maximum(np.sqrt(variance), 1 / 255).tolist())
-
-
-def _owned_folders(cache_dir: Path) -> list[Path]:
-    if not cache_dir.is_dir():
-        return []
-    return sorted(folder for folder in cache_dir.iterdir() if (folder / OWNED).is_file())
-
-
-def _cannot_write(cache_dir: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cache {cache_dir} cannot be written: {error.strerror or error}; "
-        "choose another place with --cache-dir"
-    )

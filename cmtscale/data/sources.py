@@ -1,226 +1,178 @@
-"""Where images come from: the data spec a user types, and how each source is read."""
+"""Where images come from: the data spec a user types, and the source that it names."""
 
-import contextlib
 import difflib
-import gzip
 import os
-import sys
-import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol
 
 from cmtscale.arch.errors import DataError
-from cmtscale.data.pack import Dataset, Pool, default_cache_dir, open_or_pack, own_folder
-from cmtscale.data.splits import IntArray
+from cmtscale.data.cache import default_cache_dir
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.named import NAMES, read_named
+from cmtscale.data.pack import open_or_pack, packed_channels
+from cmtscale.data.splits import make_splits
+
+if TYPE_CHECKING:
+    from cmtscale.data.folders import Headers, ImageTree
 
 FOLDER = "folder:"
-# source → its class in torchvision.datasets; digits comes with scikit-learn
-TORCHVISION = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-NAMES = ("digits", *TORCHVISION)
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
-FASHION_MNIST_FILES = {  # images and labels, training before test, gzipped (.gz) or not
-    "train-images-idx3-ubyte": (60_000, 28, 28),
-    "train-labels-idx1-ubyte": (60_000,),
-    "t10k-images-idx3-ubyte": (10_000, 28, 28),
-    "t10k-labels-idx1-ubyte": (10_000,),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set by name; `path` is set for image folders only."""
+class DataSpec:
+    """A data set as users name it: `text` in its one spelling, `path` for image folders only.
 
+    `name` is that of the data set, or of the folder.
+    """
+
+    text: str
     name: str
     path: Path | None = None
 
 
-def parse_source(spec: str) -> Source:
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What decides which networks can be trained, before any image is packed."""
+
+    num_classes: int
+    channels: int
+    train_images: int
+
+
+class Source(Protocol):
+    """Images that can be described, and packed at a side that the description has decided."""
+
+    def describe(self) -> Description:
+        """Classes, channels and the size of the training split."""
+        ...
+
+    def pack(self, resolution_px: int) -> Dataset:
+        """The packed images; `resolution_px` is the largest side that anyone will train at.
+
+        Images are packed at that side but never above their native one: enlarging adds no
+        information and is done per batch on the device.
+        """
+        ...
+
+
+def parse_spec(text: str) -> DataSpec:
     """Read `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `folder:PATH`.
 
-    A folder's source is named after the folder. Raises `DataError` for anything else; whether a
-    folder exists is not looked at.
+    Raises `DataError` for anything else; whether a folder exists is not looked at.
     """
-    if spec.startswith(FOLDER):
-        place = spec.removeprefix(FOLDER)
-        if not place:
+    if text.startswith(FOLDER):
+        folder = text.removeprefix(FOLDER)
+        if not folder:
             raise DataError("data 'folder:' names no folder; use folder:PATH")
-        path = Path(place).expanduser().resolve()
-        return Source(name=path.name or "root", path=path)
-    name = spec.lower().replace("_", "-")
+        path = Path(folder).expanduser().resolve()
+        return DataSpec(text=FOLDER + os.path.normpath(folder), name=path.name or "root", path=path)
+    name = text.lower().replace("_", "-")
     if name in NAMES:
-        return Source(name=name)
-    message = f"data {spec!r} is not one of {', '.join(NAMES)}, folder:PATH"
-    if ":" in spec:
-        raise DataError(f"{message}; use {FOLDER}{spec.partition(':')[2]}")
-    if "/" in spec or Path(spec).is_dir():
-        raise DataError(f"{message}; use {FOLDER}{spec}")
+        return DataSpec(text=name, name=name)
+    message = f"data {text!r} is not one of {', '.join(NAMES)}, folder:PATH"
+    if ":" in text:
+        raise DataError(f"{message}; use {FOLDER}{text.partition(':')[2]}")
+    if "/" in text or Path(text).is_dir():
+        raise DataError(f"{message}; use {FOLDER}{text}")
     raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMES, n=1, cutoff=0)[0]}")
 
 
-def one_spelling(spec: str) -> str:
-    """`spec` as `NAMES` has it, a folder without `./` and a slash at its end.
-
-    Raises `DataError` as `parse_source` does.
-    """
-    source = parse_source(spec)
-    if source.path is None:
-        return source.name
-    return FOLDER + os.path.normpath(spec.removeprefix(FOLDER))
-
-
-def load_data(
-    spec: str,
+def open_source(
+    text: str,
     *,
-    resolution_px: int,
+    split_seed: int = 0,
     cache_dir: Path | None = None,
     data_dir: Path | None = None,
     download: bool = True,
-    seed: int = 0,
-) -> Dataset:
-    """Open the data set that `spec` names, packing it first if the cache lacks it.
+) -> Source:
+    """The source that a data spec names; `split_seed` draws the splits that it does not give.
 
-    `resolution_px` is the largest side that anyone will train at. Images are packed at that side
-    but never above their native one: enlarging adds no information and is done per batch on the
-    device. `data_dir` (default `$CMTSCALE_DATA`, then the cache's downloads) is laid out as
-    torchvision's root; `download` allows a checked download into it. `seed` draws the splits.
-    Raises `DataError`, before anything is trained, for whatever is wrong with the data.
+    For `data_dir` and `download` see `read_named`. Raises `DataError` for whatever is wrong with
+    the data, here or when they are described or packed.
     """
-    assert resolution_px > 0
-    source = parse_source(spec)
+    spec = parse_spec(text)
     cache_dir = (cache_dir or default_cache_dir()).expanduser()
-    if source.path is not None:
-        from cmtscale.data.folders import read_folder, scan_folder
+    if spec.path is None:
+        return _NamedSource(spec.name, split_seed, cache_dir, data_dir, download)
+    return _FolderSource(spec.name, spec.path, split_seed, cache_dir)
 
-        tree = scan_folder(source.path)
+
+@dataclass(frozen=True)
+class _NamedSource:
+    """Small sets: their native side is never above one that a network can have."""
+
+    name: str
+    split_seed: int
+    cache_dir: Path
+    data_dir: Path | None
+    download: bool
+
+    def describe(self) -> Description:
+        dataset = self._dataset
+        return Description(
+            num_classes=dataset.num_classes,
+            channels=dataset.channels,
+            train_images=len(dataset.splits.train),
+        )
+
+    def pack(self, resolution_px: int) -> Dataset:
+        assert resolution_px >= self._dataset.native_px
+        return self._dataset
+
+    @cached_property
+    def _dataset(self) -> Dataset:
         return open_or_pack(
-            cache_dir,
-            name=source.name,
+            self.cache_dir,
+            name=self.name,
+            key={"name": self.name},
+            seed=self.split_seed,
+            read=lambda: read_named(
+                self.name, self.cache_dir, data_dir=self.data_dir, download=self.download
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _FolderSource:
+    """An image folder: listed once, its headers read once, decoded once for each packed side."""
+
+    name: str
+    path: Path
+    split_seed: int
+    cache_dir: Path
+
+    def describe(self) -> Description:
+        tree = self._tree
+        splits = make_splits(tree.labels, tree.class_names, tree.given, seed=self.split_seed)
+        channels = packed_channels(self.cache_dir, tree.fingerprint)
+        return Description(
+            num_classes=len(tree.class_names),
+            channels=channels or self._headers.channels,
+            train_images=len(splits.train),
+        )
+
+    def pack(self, resolution_px: int) -> Dataset:
+        from cmtscale.data.folders import read_folder
+
+        tree = self._tree
+        return open_or_pack(
+            self.cache_dir,
+            name=self.name,
             key={"files": tree.fingerprint, "resolution_px": resolution_px},
-            seed=seed,
-            read=lambda: read_folder(tree, resolution_px=resolution_px),
+            seed=self.split_seed,
+            read=lambda: read_folder(tree, self._headers, resolution_px=resolution_px),
         )
 
-    def read() -> Pool:
-        if source.name == "digits":
-            return _read_digits()
-        environment = os.environ.get("CMTSCALE_DATA")
-        given = data_dir or (Path(environment) if environment else None)
-        root = given.expanduser() if given else cache_dir / "downloads"
-        if source.name == "fashion-mnist" and (local := _find_fashion_mnist(root)):
-            return _read_fashion_mnist(local)
-        if download and given is None:
-            own_folder(root)
-        return _read_torchvision(source.name, root, download=download)
+    @cached_property
+    def _tree(self) -> "ImageTree":
+        from cmtscale.data.folders import scan_folder
 
-    # the native sides, 8 to 32 px, are never above a resolution that a network can have
-    return open_or_pack(
-        cache_dir, name=source.name, key={"name": source.name}, seed=seed, read=read
-    )
+        return scan_folder(self.path)
 
+    @cached_property
+    def _headers(self) -> "Headers":
+        from cmtscale.data.folders import read_headers
 
-def _read_digits() -> Pool:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 levels of ink
-    return Pool(
-        blocks=[images[..., None]],
-        shape=(*images.shape, 1),
-        labels=digits.target.astype(np.int64),
-        class_names=tuple(str(digit) for digit in range(10)),
-        given={},
-        native_px=images.shape[1],
-        may_flip=False,  # a mirrored 2 is no 2
-    )
-
-
-def _read_torchvision(name: str, root: Path, *, download: bool) -> Pool:
-    from torchvision import datasets
-
-    dataset = getattr(datasets, TORCHVISION[name])
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
-            train, test = (dataset(root, train=part, download=download) for part in (True, False))
-    except (OSError, RuntimeError) as error:
-        reason = str(getattr(error, "reason", error)).splitlines()[0].rstrip(".")
-        hint = ", or install Debian's dataset-fashion-mnist" if name == "fashion-mnist" else ""
-        raise DataError(
-            f"{name} is neither in {root} nor can it be downloaded ({reason}); set CMTSCALE_DATA "
-            f"to a folder that holds torchvision's copy of it{hint}"
-        ) from error
-    if name == "fashion-mnist":
-        return _read_fashion_mnist(root / "FashionMNIST" / "raw")
-    return _pool_with_test(
-        images=[train.data, test.data],
-        labels=[np.array(part.targets, dtype=np.int64) for part in (train, test)],
-        class_names=tuple(train.classes),
-    )
-
-
-def _find_fashion_mnist(root: Path) -> Path | None:
-    """The first local folder that has all four IDX files, gzipped or not."""
-    for folder in (root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST):
-        if all(_plain_or_gz(folder / name) for name in FASHION_MNIST_FILES):
-            return folder
-    return None
-
-
-def _read_fashion_mnist(folder: Path) -> Pool:
-    # not through torchvision: it will not unpack gzipped files other than its own download
-    from torchvision.datasets import FashionMNIST
-
-    images, labels, test_images, test_labels = (
-        _read_idx(folder / name, shape) for name, shape in FASHION_MNIST_FILES.items()
-    )
-    if (label := max(labels.max(), test_labels.max())) > 9:
-        raise DataError(f"label {label} in {folder}; Fashion-MNIST's are 0 to 9, replace the files")
-    return _pool_with_test(
-        images=[images[..., None], test_images[..., None]],
-        labels=[labels.astype(np.int64), test_labels.astype(np.int64)],
-        class_names=tuple(FashionMNIST.classes),
-    )
-
-
-def _plain_or_gz(path: Path) -> Path | None:
-    packed = path.with_name(f"{path.name}.gz")
-    return next((place for place in (path, packed) if place.is_file()), None)
-
-
-def _read_idx(name: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """One IDX file: two zero bytes, type 8 (uint8), number of axes, big-endian sides, data."""
-    path = _plain_or_gz(name)
-    assert path is not None
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}; replace it or remove it") from error
-    header = bytes((0, 0, 8, len(shape))) + np.array(shape, dtype=">i4").tobytes()
-    if not data.startswith(header) or len(data) != len(header) + int(np.prod(shape)):
-        raise DataError(
-            f"{path} is not Fashion-MNIST's file of {'x'.join(map(str, shape))} bytes; "
-            "replace it or remove it"
-        )
-    return np.frombuffer(data, dtype=np.uint8, offset=len(header)).reshape(shape)
-
-
-def _pool_with_test(
-    *,
-    images: list[npt.NDArray[np.uint8]],
-    labels: list[IntArray],
-    class_names: tuple[str, ...],
-) -> Pool:
-    """A pool of official training and test images, in this order."""
-    count, side, _, channels = images[0].shape
-    total = count + len(images[1])
-    return Pool(
-        blocks=images,
-        shape=(total, side, side, channels),
-        labels=np.concatenate(labels),
-        class_names=class_names,
-        given={"train": np.arange(count), "test": np.arange(count, total)},
-        native_px=side,
-    )
+        return read_headers(self._tree)

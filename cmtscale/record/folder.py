@@ -58,6 +58,13 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def require_free(folder: Path) -> None:
+    """Raise `ResultsError` if another process holds the folder; nothing is made there."""
+    if (folder / LOCK).exists():
+        with held(folder):
+            pass
+
+
 def require_folder(folder: Path) -> None:
     """Raise `ResultsError` if there is a file in the folder's place."""
     if folder.exists() and not folder.is_dir():

@@ -4,21 +4,15 @@ What is trained grows from `trained_base` (the twin base, or the base itself wit
 real variant is solved at the budget from the shares that the trained integers stand for.
 """
 
-import bisect
-import functools
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-import numpy as np
-
-from cmtscale.arch import paper
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.lattice import (
     LatticePoint,
-    dims_of_splits,
+    farthest_first,
     lattice,
     point_at,
     pure_resolution,
@@ -29,12 +23,12 @@ from cmtscale.arch.scaling import Scaling, Shares, implied, resize, scaling_from
 from cmtscale.arch.solve import BUDGET_TOLERANCE, STRAY_CAP, Solution, find
 from cmtscale.arch.variant import Variant, network_name
 from cmtscale.record.row import Row
-from cmtscale.search.request import Settings
+from cmtscale.search.settings import Settings
 
 Role = Literal["base", "depth", "width", "resolution", "paper", "compound"]
 TWIN_STRAY_CAP = 0.1  # a twin may misplace a tenth of its cost onto another axis
 LARGEST_TRAINED = 1e9  # numbers, parameters and one image's activations, of a trained network
-FINEST_GRID = 64  # splits between depth and width
+CENTRE = Shares(depth=1 / 3, width=1 / 3, resolution=1 / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,40 +53,18 @@ class Candidate:
 
 
 def grid(settings: Settings) -> list[Candidate]:
-    """The base, the pure one-dimensional variants, the paper's constants, and a grid between them.
+    """The base, each axis alone, and at most `settings.trials` candidates that mix the axes.
 
-    Each reachable resolution is a level; at each the rest of the growth is split between depth and
-    width in equal steps, ends included, as fine as gives at most `settings.trials` candidates;
-    with many levels only every second, third, … is taken. Candidates that round to one trained
-    network are one. Raises `RequestError` where even the coarsest grid has more.
+    The mixed ones begin with the paper's constants, where integers can express them, and go on
+    from the centre of the triangle to whatever is farthest from all before: a few are spread well,
+    and a higher number adds to them.
     """
-    anchors = _anchors(settings)
-    points_of = functools.cache(functools.partial(_grid_points, settings))
-    finest = bisect.bisect_right(
-        range(1, FINEST_GRID + 1), settings.trials, key=lambda steps: len(points_of(steps, 1))
-    )
-    levels = resolution_levels(settings.trained_base, settings.trained_macs)
-    coarser = [(steps, 1) for steps in range(max(1, finest), 0, -1)]
-    coarser += [(1, stride) for stride in range(2, len(levels) + 1)]
-    candidates: list[Candidate] = []
-    seen = None
-    for steps, stride in coarser:
-        points = points_of(steps, stride)
-        if points == seen:  # finer steps had rounded to the same
-            continue
-        seen = points
-        networks = list(anchors)
-        for side, dim1 in points:
-            point = _point_at(settings, side, dim1)
-            if point is not None:
-                networks.append(("compound", point.variant))
-        candidates = _make_candidates(settings, networks)
-        if len(candidates) <= settings.trials:
-            return candidates
-    raise RequestError(
-        f"trials {settings.trials} are too few: the coarsest grid has {len(candidates)} "
-        f"candidates; use {len(candidates)} or more"
-    )
+    anchors, others = _anchors_and_others(settings)
+    alone = [candidate for candidate in anchors if candidate.role != "paper"]
+    mixed = [candidate for candidate in anchors if candidate.role == "paper"]
+    taken = [candidate.shares for candidate in anchors if candidate.role != "base"]
+    mixed += farthest_first(others, taken=taken, first=CENTRE)
+    return [*alone, *mixed[: settings.trials]]
 
 
 def lattice_candidates(settings: Settings) -> list[Candidate]:
@@ -100,10 +72,8 @@ def lattice_candidates(settings: Settings) -> list[Candidate]:
 
     What samplers choose among, each network once, always in the same order.
     """
-    base, target = settings.trained_base, settings.trained_macs
-    points = lattice(base, target, stray_cap=_stray_cap(settings))
-    networks = [*_anchors(settings), *(("compound", point.variant) for point in points)]
-    return [candidate for candidate in _make_candidates(settings, networks) if candidate.on_budget]
+    anchors, others = _anchors_and_others(settings)
+    return [*(candidate for candidate in anchors if candidate.on_budget), *others]
 
 
 def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidate | None:
@@ -239,20 +209,17 @@ def _make_candidates(settings: Settings, networks: list[tuple[Role, Variant]]) -
     return list(candidates.values())
 
 
-def _grid_points(settings: Settings, steps: int, stride: int = 1) -> list[tuple[int, int]]:
-    """(resolution, dim 1) of the grid with `steps` equal splits at the base's resolution.
-
-    Of the resolutions every `stride`-th is a level.
-    """
+def _anchors_and_others(settings: Settings) -> tuple[list[Candidate], list[Candidate]]:
+    """The anchors, and a candidate on budget for each other network of the lattice."""
+    anchors = _anchors(settings)
     base, target = settings.trained_base, settings.trained_macs
-    growth = math.log(target / cost(base).macs)
-    points: dict[tuple[int, int], None] = {}  # in order, each once
-    for side in resolution_levels(base, target)[::stride]:
-        share = paper.RESOLUTION_EXPONENT * math.log(side / base.resolution_px) / growth
-        count = max(1, round(steps * (1 - min(1.0, share))))
-        for dim1 in dims_of_splits(base, target, side, np.linspace(0.0, 1.0, count + 1)):
-            points[side, int(dim1)] = None
-    return list(points)
+    points = lattice(base, target, stray_cap=_stray_cap(settings))
+    others: list[tuple[Role, Variant]] = [("compound", point.variant) for point in points]
+    candidates = _make_candidates(settings, [*anchors, *others])
+    return (
+        [candidate for candidate in candidates if candidate.role != "compound"],
+        [c for c in candidates if c.role == "compound" and c.on_budget],
+    )
 
 
 def _point_at(settings: Settings, side: int, dim1: int) -> LatticePoint | None:

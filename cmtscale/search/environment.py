@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cmtscale.data.pack import Dataset
+from cmtscale.data.dataset import Dataset
 from cmtscale.record.files import read_json, write_json
 
 PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.record.folder import REQUEST, TRIALS, held, holds_anything, require_folder
+from cmtscale.data.dataset import DataRef
+from cmtscale.record.folder import TRIALS, held, holds_anything, require_folder
 from cmtscale.record.identity import difference
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
-from cmtscale.search.request import Settings, read_settings
+from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.store import database_errors
-from cmtscale.train.recipe import DataRef, Run
+from cmtscale.train.recipe import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,6 @@ class OpenFolder:
     path: Path
     settings: Settings
     table: Table
-
-
-def stored_settings(folder: Path) -> Settings | None:
-    """What the folder's search was last asked; None where there is none."""
-    try:
-        return read_settings(folder / REQUEST)
-    except FileNotFoundError:
-        return None
 
 
 def settings_in(folder: Path, settings: Settings) -> Settings:
@@ -92,7 +85,7 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
 
 def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> None:
     """Raise `ResultsError` for a run of another search, which a merge may have brought."""
-    data = DataRef(source=settings.data, resolution_px=0, content_hash=settings.data_hash)
+    data = DataRef(path=folder, content_hash=settings.data_hash)  # only the hash is compared
     for row in rows:
         epochs, train_images = row.horizon
         recipe = replace(settings.run_recipe, epochs=epochs, train_images=train_images)

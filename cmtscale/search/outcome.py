@@ -4,19 +4,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch.budget import format_macs
-from cmtscale.arch.cost import cost
 from cmtscale.arch.solve import Solution
 from cmtscale.record.files import write_json, write_text_atomically
 from cmtscale.record.folder import BEST, CHOICE
 from cmtscale.record.reads import Reading
-from cmtscale.record.result import RunResult
 from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice, rank
-from cmtscale.search.request import Settings
-from cmtscale.search.samplers import Asked
-from cmtscale.train.recipe import Run
+from cmtscale.search.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,51 +45,6 @@ class Outcome:
         if self.choice is None:
             return None
         return next(c for c in self.candidates if c.name == self.choice.winner)
-
-
-def make_row(asked: Asked, run: Run, result: RunResult) -> Row:
-    """The row of `trials.csv` of one run."""
-    candidate = asked.candidate
-    real, trained = cost(candidate.real), cost(candidate.trained)
-    return Row(
-        run_id=run.run_id,
-        candidate=candidate.name,
-        alpha=candidate.shares.alpha,
-        beta=candidate.shares.beta,
-        gamma=candidate.shares.gamma,
-        phi=candidate.phi,
-        macs=real.macs,
-        params=real.params,
-        proxy_macs=trained.macs,
-        resolution_px=candidate.real.resolution_px,
-        dims=candidate.real.dims,
-        depths=candidate.real.depths,
-        seed=run.seed,
-        epochs=run.recipe.epochs,
-        train_images=run.recipe.train_images,
-        val_loss=result.val_loss,
-        val_loss_raw=result.val_loss_raw,
-        val_accuracy=result.val_accuracy,
-        train_loss=result.train_loss,
-        images_per_second=result.images_per_second,
-        seconds=round(result.seconds, 3),
-        status=result.status,
-        cause=result.cause,
-        role=candidate.role,
-        on_budget=candidate.on_budget,
-        stray=candidate.stray,
-        activations=real.activations,
-        proxy_params=trained.params,
-        proxy_resolution_px=candidate.trained.resolution_px,
-        proxy_dims=candidate.trained.dims,
-        proxy_depths=candidate.trained.depths,
-        temperature=result.temperature,
-        asked=asked.number,
-        asked_after=asked.after,
-        asked_by=asked.by,
-        scoring=result.scoring,
-        identity=run.identity,
-    )
 
 
 def save_choice(outcome: Outcome) -> None:

@@ -1,31 +1,34 @@
 """What a search is going to do, and how long that takes, before it does it."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.solve import Solution
-from cmtscale.data.pack import Dataset
+from cmtscale.arch.variant import Variant
+from cmtscale.data.dataset import Dataset
 from cmtscale.record.row import Row, horizon_name
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
-from cmtscale.search.request import Settings
+from cmtscale.search.executors.base import Executor, Failure, Job, carry_out_all
+from cmtscale.search.jobs import TimeSteps
 from cmtscale.search.samplers import generations, most_candidates
-from cmtscale.search.timing import time_runs
-from cmtscale.train.devices import available_cores
+from cmtscale.search.settings import Settings
+from cmtscale.train.timing import run_seconds
 
-START_SECONDS = 6.0  # a worker's imports, once per worker
+TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A search before it starts; `candidates` are the first ones where a sampler is to find more.
+    """A search before it starts; `candidates` are the first ones where a sampler asks for more.
 
     `run_seconds` is the time of one run of each candidate: what a recorded one took, or an estimate
-    from training steps timed here and now;
-    `total_seconds` the wall time of what is left to do.
+    from training steps timed here and now; `total_seconds` the wall time of what is left to do.
     """
 
     settings: Settings
@@ -44,11 +47,11 @@ def make_plan(
     settings: Settings,
     folder: Path,
     dataset: Dataset,
-    devices: tuple[str, ...],
     rows: Sequence[Row],
+    executor: Executor,
     note: Callable[[str], None],
 ) -> Plan:
-    """Candidates, runs, and an estimate of the time from training steps timed here.
+    """Candidates, runs, and an estimate of the time from training steps timed by the executor.
 
     Raises `RequestError` where no candidate of the grid lies on the budget.
     """
@@ -63,18 +66,14 @@ def make_plan(
     ended = ended_rows(settings, rows)
     runs = most_candidates(settings, rows) * settings.seeds
     recorded = {row.candidate: row.seconds for row in ended.values()}  # better than an estimate
-    new = [candidate for candidate in candidates if candidate.name not in recorded]
-    networks = [candidate.trained for candidate in new]
+    untimed = {c.name: c.trained for c in candidates if c.name not in recorded}
     if not is_grid and len(ended) < runs:
-        networks = list(extreme_networks(settings))
-    timed: tuple[float, ...] = ()
-    if networks:
+        untimed = {network.name: network for network in extreme_networks(settings)}
+    if untimed:
         note("planning: training steps are timed")
-        timed = time_runs(networks, settings.run_recipe, dataset, devices[0])
+    seconds_of = recorded | time_runs(untimed, settings, dataset, executor)
     if is_grid:
-        names = [candidate.name for candidate in new]
-        seconds_of = recorded | dict(zip(names, timed, strict=True))
-        run_seconds = tuple(seconds_of[candidate.name] for candidate in candidates)
+        seconds = [seconds_of[candidate.name] for candidate in candidates]
         left = sum(
             seconds_of[candidate.name]
             for candidate in candidates
@@ -82,23 +81,67 @@ def make_plan(
             if run_id(settings, candidate.name, seed) not in ended
         )
     else:
-        run_seconds = timed
-        left = (runs - len(ended)) * sum(timed) / max(1, len(timed))
-    slots = min(len(devices), max(1, runs - len(ended)))
-    if devices[0] == "cpu":
-        slots = min(slots, available_cores())  # more workers than cores take turns
+        seconds = [seconds_of[name] for name in untimed]
+        left = (runs - len(ended)) * sum(seconds) / max(1, len(seconds))
     return Plan(
         settings=settings,
         folder=folder,
         dataset=dataset,
-        devices=devices,
+        devices=executor.devices,
         candidates=candidates,
-        run_seconds=run_seconds,
+        run_seconds=tuple(seconds),
         runs=runs,
         runs_done=len(ended),
-        total_seconds=left / slots + (START_SECONDS if left else 0.0),
+        total_seconds=left / min(len(executor.devices), max(1, runs - len(ended))),
         paper=paper_solution(settings),
     )
+
+
+def time_runs(
+    networks: dict[str, Variant], settings: Settings, dataset: Dataset, executor: Executor
+) -> dict[str, float]:
+    """Estimated seconds of one run of each network, all slots busy, by the names of the networks.
+
+    Steps are timed at the batch size of the runs. After 20 s no more are begun: networks that have
+    no time by then, or that do not fit into memory, are estimated by their MACs. Raises
+    `RequestError` if none could be timed.
+    """
+    if not networks:
+        return {}
+    recipe = settings.run_recipe
+    train_images = settings.horizon[1]
+    batch = min(recipe.batch_size, train_images)
+    began = time.monotonic()
+
+    def jobs() -> Iterator[Job]:
+        for network in networks.values():
+            if time.monotonic() - began < TIMING_SECONDS:
+                yield TimeSteps(network=network, recipe=recipe, batch=batch)
+
+    timed: dict[str, float] = {}
+    failure = Failure(cause="")
+    for job, result in carry_out_all(executor, jobs()):
+        assert isinstance(job, TimeSteps)
+        if isinstance(result, Failure):
+            failure = result
+        else:
+            timed[job.network.name] = result
+    if not timed:
+        raise RequestError(
+            f"a training step of {batch} images could not be timed ({failure.cause}); "
+            f"if memory is short, use a smaller --batch-size"
+        )
+    macs = {name: cost(network).macs for name, network in networks.items()}
+    per_mac = sum(timed.values()) / sum(macs[name] for name in timed)
+    return {
+        name: run_seconds(
+            timed.get(name, per_mac * macs[name]),
+            recipe,
+            train_images=train_images,
+            val_images=len(dataset.splits.val),
+        )
+        for name in networks
+    }
 
 
 def run_id(settings: Settings, candidate: str, seed: int) -> str:

@@ -1,22 +1,20 @@
-"""From a request to packed images and settings without defaults, before anything is written."""
+"""From a request to settings without defaults and packed images, before anything is trained."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from cmtscale.arch.errors import CmtscaleError
-from cmtscale.data.pack import Dataset
-from cmtscale.data.sources import parse_source
+from cmtscale.data.dataset import Dataset, training_part
+from cmtscale.data.sources import open_source, parse_spec
 from cmtscale.search.candidates import largest_resolution, require_trainable
-from cmtscale.search.open import stored_settings
-from cmtscale.search.request import SearchRequest, Settings, resolve
-from cmtscale.train.loop import open_data, training_indices
-from cmtscale.train.recipe import DataRef
+from cmtscale.search.request import SearchRequest
+from cmtscale.search.resolve import resolve
+from cmtscale.search.settings import Settings, stored_settings
 
 
 def prepare(
     request: SearchRequest, device: str, note: Callable[[str], None]
-) -> tuple[DataRef, Dataset, Settings]:
-    """The packed images, and the settings, whose networks have their classes and channels.
+) -> tuple[Settings, Dataset]:
+    """The settings, whose networks have the images' classes and channels, and the packed images.
 
     What the folder of the request has fixed already (`request.out`: its twin, the side its images
     are packed for) is taken from there where the request leaves it open.
@@ -24,59 +22,27 @@ def prepare(
     stored = stored_settings(request.out) if request.out else None
     if stored is not None:
         request = _with_stored_twin(request, stored)
-    data = DataRef(
-        source=request.data,
-        resolution_px=stored.pack_px if stored else _largest_resolution(request),
-        split_seed=request.split_seed,
-        cache_dir=request.cache_dir,
-    )
-    path = parse_source(request.data).path
+    path = parse_spec(request.data).path
     if path is not None and path.is_dir():
         note(f"reading {path}; its images are packed once, see `cmtscale cache`")
-    while True:
-        dataset = open_data(data)
-        settings = resolve(
-            request,
-            num_classes=dataset.num_classes,
-            channels=dataset.channels,
-            train_images=len(dataset.splits.train),
-            data_hash=dataset.content_hash,
-            pack_px=data.resolution_px,
-        )
-        require_trainable(settings)
-        training_indices(dataset, settings.recipe)  # fewer images than classes are refused here
-        if stored or largest_resolution(settings) <= data.resolution_px:
-            break
-        # many classes: a dearer head
-        data = replace(data, resolution_px=largest_resolution(settings))
-    precision = settings.recipe.precision_on(device.split(":")[0])
-    data = replace(data, content_hash=dataset.content_hash)
-    return data, dataset, replace(settings, precision=precision)
+    source = open_source(request.data, split_seed=request.split_seed, cache_dir=request.cache_dir)
+    settings = resolve(request, source.describe())
+    require_trainable(settings)
+    pack_px = stored.pack_px if stored else largest_resolution(settings)
+    dataset = source.pack(pack_px)
+    training_part(dataset, settings.recipe.train_images)  # fewer than classes are refused here
+    settings = replace(
+        settings,
+        data_hash=dataset.content_hash,
+        pack_px=pack_px,
+        precision=settings.recipe.precision_on(device.split(":")[0]),
+    )
+    return settings, dataset
 
 
 def _with_stored_twin(request: SearchRequest, stored: Settings) -> SearchRequest:
     """The request with the folder's twin, where it leaves the twin open."""
-    is_open = request.proxy_base is None and not request.proxy_macs
+    is_open = request.proxy_base is None and request.proxy_macs is None
     if not (request.proxy and stored.proxy and is_open):
         return request
     return replace(request, proxy_base=stored.trained_base, proxy_macs=stored.trained_macs)
-
-
-def _largest_resolution(request: SearchRequest) -> int:
-    """The largest side in px for whatever number of classes and channels the data turn out to have.
-
-    Raises what makes the request senseless for all of them, before images are packed.
-    """
-    sides, refusals = [], []
-    for num_classes, channels in ((2, 1), (1000, 3)):  # the cheapest networks and dear ones
-        try:
-            settings = resolve(
-                request, num_classes=num_classes, channels=channels, train_images=2**31
-            )
-            require_trainable(settings)
-            sides.append(largest_resolution(settings))
-        except CmtscaleError as error:
-            refusals.append(error)
-    if not sides:
-        raise refusals[0]
-    return max(sides)

@@ -17,7 +17,7 @@ from cmtscale.record.row import Row
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
 from cmtscale.search.points import point_of, shares_of
-from cmtscale.search.request import Settings
+from cmtscale.search.settings import Settings
 from cmtscale.search.store import SPACE
 
 GENERATION = 8  # fixed, so that a search does not depend on the number of workers

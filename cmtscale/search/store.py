@@ -7,7 +7,7 @@ and is made again from the table.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,17 @@ class Index:
                 load_if_exists=True,
             )
         return self._studies[horizon]
+
+
+def open_index(folder: Path, rows: Sequence[Row], note: Callable[[str], None]) -> Index:
+    """The folder's index with all `rows` in it; what had to be done is told to `note`."""
+    index = Index(folder)
+    if index.journal_mode != "wal":
+        note(f"no write-ahead log in {folder} (a network disk?): recording is slower")
+    added = index.update(rows)
+    if added:
+        note(f"{added} of the {len(rows)} runs are entered into study.db, as trials.csv has them")
+    return index
 
 
 def _attribute(run: Mapping[str, Any]) -> str:

@@ -14,41 +14,41 @@ from cmtscale.data.batches import DeviceSplit, eval_batches
 from cmtscale.model.cmt import CMT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Cross-entropies in nats (raw, and after dividing the logits by `temperature`), accuracy.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """Logits (n, classes) in float64 and labels (n,) of a split, on the CPU."""
 
-    `image_losses` (n,) are the images' own, at `temperature`; `loss` is their mean.
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats, as it stands."""
+        return float(F.cross_entropy(self.logits, self.labels))
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction whose largest logit is that of the label."""
+        return float((self.logits.argmax(dim=1) == self.labels).double().mean())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """Cross-entropies (n,) in nats of the images, their logits divided by one `temperature`.
+
+    `loss` is their mean, by which networks are compared.
     """
 
-    loss_raw: float
-    loss: float
     temperature: float
-    accuracy: float
+    loss: float
     image_losses: npt.NDArray[np.float64]
-
-
-def evaluate(
-    model: CMT, split: DeviceSplit, *, batch_size: int, autocast: torch.autocast
-) -> Evaluation:
-    """Evaluate every image of the split; leaves `model` in eval mode."""
-    logits, labels = predict(model, split, batch_size=batch_size, autocast=autocast)
-    temperature = fit_temperature(logits, labels)
-    image_losses = F.cross_entropy(logits / temperature, labels, reduction="none")
-    return Evaluation(
-        loss_raw=float(F.cross_entropy(logits, labels)),
-        loss=float(image_losses.mean()),
-        temperature=temperature,
-        accuracy=float((logits.argmax(dim=1) == labels).double().mean()),
-        image_losses=image_losses.numpy(),
-    )
 
 
 @torch.inference_mode()
 def predict(
     model: CMT, split: DeviceSplit, *, batch_size: int, autocast: torch.autocast
-) -> tuple[Tensor, Tensor]:
-    """Logits (n, classes) in float64 and labels (n,) of a split, on the CPU."""
+) -> Predictions:
+    """Evaluate every image of the split; leaves `model` in eval mode."""
     model.eval()
     logits, labels = [], []
     for images, targets in eval_batches(
@@ -57,7 +57,14 @@ def predict(
         with autocast:
             logits.append(model(images).cpu().double())  # Apple's GPUs have no float64
         labels.append(targets.cpu())
-    return torch.cat(logits), torch.cat(labels)
+    return Predictions(logits=torch.cat(logits), labels=torch.cat(labels))
+
+
+def fit(predictions: Predictions) -> Fit:
+    """The losses of the images at the temperature that suits them best."""
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    losses = F.cross_entropy(predictions.logits / temperature, predictions.labels, reduction="none")
+    return Fit(temperature=temperature, loss=float(losses.mean()), image_losses=losses.numpy())
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -72,5 +79,5 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), labels))
 
     limit = math.log(50.0)
-    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
-    return float(np.exp(found.x))
+    best = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(best.x))

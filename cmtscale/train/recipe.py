@@ -1,12 +1,12 @@
 """What a training is: the recipe and one run, as plain data without torch."""
 
 import math
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import Variant
+from cmtscale.data.dataset import DataRef
 from cmtscale.record.identity import identity, network_fields
 
 Attention = Literal["auto", "explicit", "sdpa"]
@@ -26,7 +26,7 @@ class Recipe:
     """
 
     epochs: int = 10
-    train_images: int = 0  # a fixed stratified part of the training split; 0: all of it
+    train_images: int | None = None  # a fixed stratified part of the training split; None: all
     batch_size: int = 32  # in short trainings steps count: `results/short-trainings`
     lr: float = 2e-3  # of vectors, and of hidden matrices at `reference_dim`
     reference_dim: int = 16  # dim 1 at which hidden matrices train at `lr`; see train/optimizer.py
@@ -57,8 +57,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "reference_dim"):
-            _require_whole(name, getattr(self, name), 1, "use 1 or more")
-        _require_whole("train_images", self.train_images, 0, "use 0 for all of them")
+            require_count(name, getattr(self, name))
+        if self.train_images is not None:
+            require_count("train_images", self.train_images)
         _require("lr", self.lr, 1e-12, 100, "use e.g. 0.002")
         _require("weight_decay", self.weight_decay, 0, 100, "use e.g. 0.05")
         _require("clip_norm", self.clip_norm, 1e-12, math.inf, "use e.g. 1.0")
@@ -85,27 +86,6 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRef:
-    """Which images a run reads: enough for a worker to open the same packed arrays.
-
-    `resolution_px` is the largest side that anyone trains at, `split_seed` draws the splits;
-    `content_hash` (empty: any) is that of the images and splits that are meant.
-    """
-
-    source: str
-    resolution_px: int
-    split_seed: int = 0
-    content_hash: str = ""
-    cache_dir: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.split_seed <= LARGEST_SEED:
-            raise RequestError(
-                f"split_seed {self.split_seed} is out of range; use 0 to {LARGEST_SEED}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Run:
     """One training: a pure function's arguments. It knows no study, storage or siblings."""
 
@@ -122,9 +102,11 @@ class Run:
 
     def identity_fields(self) -> dict[str, Any]:
         """What `identity` covers; neither names nor where the images and the cache lie."""
+        recipe = asdict(self.recipe)
+        recipe["train_images"] = self.recipe.train_images or 0  # schema 1 writes all of them as 0
         return {
             "network": network_fields(self.variant),
-            "recipe": self.recipe,
+            "recipe": recipe,
             "data": self.data.content_hash,
             "seed": self.seed,
         }
@@ -135,6 +117,13 @@ def _require(name: str, value: float, low: float, high: float, advice: str) -> N
         raise RequestError(f"{name} {value!r} is out of range; {advice}")
 
 
-def _require_whole(name: str, value: int, low: int, advice: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise RequestError(f"{name} {value!r} is not a whole number from {low} on; {advice}")
+def require_count(name: str, value: object) -> None:
+    """Raise `RequestError` unless `value` is a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RequestError(f"{name} {value!r} is not a whole number from 1 on; use 1 or more")
+
+
+def require_seed(name: str, value: object) -> None:
+    """Raise `RequestError` unless `value` is a seed that every generator takes."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_SEED:
+        raise RequestError(f"{name} {value!r} is not a seed; use 0 to {LARGEST_SEED}")

@@ -1,15 +1,16 @@
 """One training on its own: a variant, a data set, a folder that remembers what it holds."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cmtscale.arch.errors import CmtscaleError, RequestError
-from cmtscale.arch.variant import Variant
-from cmtscale.data.pack import Dataset
+from cmtscale.arch.variant import Variant, fit_to_data
+from cmtscale.data.batches import images_per_epoch
+from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import (
     CHECKPOINT,
@@ -21,54 +22,81 @@ from cmtscale.record.folder import (
     require_folder,
 )
 from cmtscale.record.identity import difference, flat
-from cmtscale.record.reads import readings
+from cmtscale.record.metrics import read_metrics
+from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.devices import device_slots
-from cmtscale.train.loop import open_data, test_accuracy, train, training_indices
-from cmtscale.train.recipe import LARGEST_SEED, DataRef, Recipe, Run
+from cmtscale.train.loop import train
+from cmtscale.train.recipe import Recipe, Run, require_seed
+from cmtscale.train.test_split import read_test_split
+from cmtscale.train.timing import run_seconds, seconds_per_image
 
 VARIANT = "variant.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """A training before it starts: what it trains on, how many images it sees, and its time.
+
+    `epoch_images` are those of an epoch's whole batches; `seconds` are those left, from steps timed
+    here.
+    """
+
+    run: Run
+    dataset: Dataset
+    device: str
+    epoch_images: int
+    seconds: float
+
+    @property
+    def images(self) -> int:
+        """The images seen in the whole training."""
+        return self.run.recipe.epochs * self.epoch_images
 
 
 def train_single(
     variant: Variant,
     recipe: Recipe,
-    data: DataRef,
+    dataset: Dataset,
     *,
     seed: int,
     device: str,
     folder: Path,
+    source: dict[str, Any],
     test: bool = False,
-    begun: Callable[[Dataset, int], None] | None = None,
+    planned: Callable[[TrainingPlan], None] | None = None,
     watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[RunResult, float | None]:
     """Train in `folder`, or go on there; returns the result and the test accuracy.
 
-    The head gets the data set's classes and channels. The test split is read only with `test`, and
-    once: its accuracy is None without, or where the checkpoint is gone. `begun` is told the data
-    set and how many images an epoch has, before the first step; `watch` each line of the log.
-    Raises a `CmtscaleError` before anything is written if the folder holds another run.
+    The head gets the data set's classes and channels. `source` says for people where the images
+    come from. The test split is read only with `test`, and once: its accuracy is None without, or
+    where the checkpoint is gone. `planned` is told the plan before the first step, `watch` each
+    line of the log. Raises a `CmtscaleError` before anything is written if the folder holds another
+    run.
     """
     slots = device_slots(device)
     if "," in device:
         raise RequestError(f"device {device}: train uses one device so far; use {slots[0]}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise RequestError(f"seed {seed} is out of range; use 0 to {LARGEST_SEED}")
-    dataset = open_data(data)
-    data = replace(data, content_hash=dataset.content_hash)
-    fitted = replace(variant, num_classes=dataset.num_classes, in_channels=dataset.channels)
-    images = len(training_indices(dataset, recipe))  # too few are refused here
+    require_seed("seed", seed)
     torch_device = torch.device(slots[0])
-    recipe = replace(recipe, precision=recipe.precision_on(torch_device.type))
-    run = Run(run_id=folder.name, variant=fitted, recipe=recipe, seed=seed, data=data)
+    training_images = training_part(dataset, recipe.train_images)  # too few are refused here
+    run = Run(
+        run_id=folder.name,
+        variant=fit_to_data(variant, dataset.num_classes, dataset.channels),
+        recipe=replace(recipe, precision=recipe.precision_on(torch_device.type)),
+        seed=seed,
+        data=dataset.ref,
+    )
     _require_ours(folder, run)  # before a lock is put into somebody else's folder
     with held(folder):
-        _claim(folder, run)
+        _claim(folder, run, source)
         result = read_result(folder / RESULT, run.identity)
         if result is None:
-            if begun is not None:
-                begun(dataset, images)
             try:
+                if planned is not None:
+                    count = len(training_images)
+                    planned(_plan(run, dataset, slots[0], count, _images_done(folder)))
                 result = train(run, device=torch_device, folder=folder, watch=watch)
             except CmtscaleError:  # the network refuses the batch: another one may begin here
                 if not (folder / CHECKPOINT).exists():
@@ -78,16 +106,48 @@ def train_single(
             write_result(folder / RESULT, result, run.identity)
         accuracy = None
         if test and result.status == "complete":
-            accuracy = _read_test_split(run, torch_device, folder)
+            accuracy = _test_accuracy(run, torch_device, folder)
     return result, accuracy
 
 
-def _read_test_split(run: Run, device: torch.device, folder: Path) -> float | None:
+def _plan(
+    run: Run, dataset: Dataset, device: str, train_images: int, images_done: int
+) -> TrainingPlan:
+    recipe = run.recipe
+    batch = min(recipe.batch_size, train_images)
+    images = images_per_epoch(train_images, recipe.batch_size)
+    per_image = seconds_per_image(run.variant, recipe, batch=batch, device=device)
+    whole = run_seconds(
+        per_image, recipe, train_images=train_images, val_images=len(dataset.splits.val)
+    )
+    return TrainingPlan(
+        run=run,
+        dataset=dataset,
+        device=device,
+        epoch_images=images,
+        seconds=(1 - images_done / (recipe.epochs * images)) * whole,
+    )
+
+
+def _images_done(folder: Path) -> int:
+    """The images that the folder's checkpoint has seen, by the log; 0 without a checkpoint."""
+    if not (folder / CHECKPOINT).exists():
+        return 0
+    return max(
+        [line["images"] for line in read_metrics(folder) if "val_accuracy" in line], default=0
+    )
+
+
+def _test_accuracy(run: Run, device: torch.device, folder: Path) -> float | None:
     """The test accuracy, from the log if it was read before."""
     earlier = readings(folder)
     if earlier:
         return earlier[-1].accuracy
-    return test_accuracy(run, device=device, folder=folder, log_folder=folder, by="train")
+    score = read_test_split(run, device=device, folder=folder)
+    if score is None:
+        return None
+    log_reading(folder, by="train", run_id=run.run_id, images=score.images, accuracy=score.accuracy)
+    return score.accuracy
 
 
 def _require_ours(folder: Path, run: Run) -> bool:
@@ -114,14 +174,9 @@ def _require_ours(folder: Path, run: Run) -> bool:
     return True
 
 
-def _claim(folder: Path, run: Run) -> None:
+def _claim(folder: Path, run: Run, source: dict[str, Any]) -> None:
     """Write what the folder is for; first whose it is, so that a killed start can be repeated."""
     if not _require_ours(folder, run):
-        described = {
-            "identity": run.identity,
-            "data": run.data.source,
-            "split_seed": run.data.split_seed,
-            "run": flat(run.identity_fields()),
-        }
+        described = {"identity": run.identity, **source, "run": flat(run.identity_fields())}
         write_json(folder / RUN, described)
     write_text_atomically(folder / VARIANT, run.variant.to_toml())

@@ -85,8 +85,16 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("search --budget 4G --data folder:/nowhere --dry-run", "/nowhere does not exist"),
         ("search --budget 4G --base cmt-s", "too near to the budget"),
         ("search --budget 4G --sampler cmaes", "'cmaes' is not one of"),
-        ("search --budget 4G --seeds 0", "--seeds"),
-        ("search --budget 4G --trials 2", "trials 2 are too few"),
+        ("search --budget 4G --seeds 0", "seeds 0 is not a whole number from 1 on"),
+        ("search --budget 4G --trials 0", "trials 0 is not a whole number from 1 on"),
+        ("search --budget 4G --epochs 0", "epochs 0 is not a whole number from 1 on"),
+        ("search --budget 4G --workers 0", "workers 0 is not a whole number from 1 on"),
+        ("search --budget 4G --train-images few", "neither a number nor 'all'"),
+        ("search --budget 5M", "scaling reaches a factor of 32"),
+        ("search --budget 1.5", "did you mean 1.5G?"),
+        ("search --budget 4G --dry-run --json", "a dry run makes none"),
+        ("train -v cmt-ti --data digits --out x --epochs 0", "epochs 0 is not a whole number"),
+        ("train -v cmt-ti --data digits --out x --train-images 0", "train_images 0 is not"),
         ("search --budget 4G --device tpu", "device 'tpu' is not one of"),
         ("search --budget 4G --lr -1", "lr -1.0 is out of range"),
         ("search --budget 4G --batch-size 0", "batch_size 0"),
@@ -141,7 +149,7 @@ def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
         "search",
         lambda request, **_: requests.append(request),
     )
-    options = ["--epochs", "9", "--train-images", "0", "--batch-size", "8", "--lr", "0.1"]
+    options = ["--epochs", "9", "--train-images", "all", "--batch-size", "8", "--lr", "0.1"]
     options += ["--attention", "explicit"]
     for more in ([], ["--augment"], ["--no-augment"], options):
         assert run(["search", "--budget", "4G", *more]) == 0
@@ -150,7 +158,7 @@ def test_what_a_search_is_told_of_its_recipe_reaches_the_request(
         plain,
         replace(plain, augment=True),
         replace(plain, augment=False),
-        replace(plain, epochs=9, train_images=0, batch_size=8, lr=0.1, attention="explicit"),
+        replace(plain, epochs=9, train_images="all", batch_size=8, lr=0.1, attention="explicit"),
     ]
 
 
@@ -172,7 +180,7 @@ def test_a_search_is_repeated_and_extended_from_its_folder(
     assert (same.budget_macs, same.seeds) == (tiny_request.budget_macs, tiny_request.seeds)
     assert run(["search", "--from", folder, "--no-proxy"]) == 0
     no_proxy = requests.pop()
-    assert (no_proxy.proxy, no_proxy.proxy_base, no_proxy.proxy_macs) == (False, None, 0)
+    assert (no_proxy.proxy, no_proxy.proxy_base, no_proxy.proxy_macs) == (False, None, None)
     assert requests[1:] == [
         replace(same, seeds=3),
         replace(same, sampler="tpe", trials=30),
@@ -493,7 +501,9 @@ def test_on_a_narrow_terminal_the_choice_is_whole(
     search_view.print_outcome(finished)
     text = console.file.getvalue()
     assert "…" not in text
-    assert max(map(len, text.splitlines())) <= width
+    copied = [line for line in text.splitlines() if ": cmtscale " in line]
+    assert copied  # commands are not broken, so that they can be copied
+    assert max(len(line) for line in text.splitlines() if line not in copied) <= width
     winner = finished.winner
     assert winner is not None
     said = " ".join(text.split())
@@ -525,11 +535,13 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     command += ["--train-images", "64", "--batch-size", "32", "--device", "cpu"]
     command += ["--out", str(tmp_path / "out"), "--cache-dir", str(cache_dir)]
     assert run(command) == 0
-    first, told = capsys.readouterr()
+    first, messages = capsys.readouterr()
     assert first.startswith("validation accuracy ")
     assert "test accuracy" not in first
-    assert "64 of 1,257 training images, 270 val, 270 test" in told
-    assert re.search(r"step 2 .*train_loss \S+ .*about \d s left", told)
+    assert "digits: 1,257 train, 270 val, 270 test images of 8 px" in messages
+    assert re.search(r"1 epoch of 64 images in batches of 32; about \d+ s from now", messages)
+    assert re.search(r"step 2 .*validation loss \S+ .*accuracy", messages)
+    assert f"longer: cmtscale train --variant {tmp_path}/out/variant.toml --data digits" in first
     metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
     assert printed(*command) == first
     assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == metrics
@@ -541,11 +553,11 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
 
 
 def test_the_cache_is_shown_and_cleared(printed: Callable[..., str], tmp_path: Path) -> None:
-    from cmtscale.data.sources import load_data
+    from cmtscale.data.sources import open_source
 
     place = ["cache", "--cache-dir", str(tmp_path / "cache")]
     assert printed(*place).split()[-2:] == ["total", "0.0"]
-    load_data("digits", resolution_px=32, cache_dir=tmp_path / "cache")
+    open_source("digits", cache_dir=tmp_path / "cache").pack(32)
     assert "digits" in printed(*place)
     assert printed(*place, "--clear").startswith("freed 0.1 MB in")
     assert printed(*place).split()[-2:] == ["total", "0.0"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmtscale.data.pack import Dataset
-from cmtscale.data.sources import load_data
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.sources import open_source
 
 
 class ImageWriter(Protocol):
@@ -42,4 +42,4 @@ def pets(tmp_path: Path, write_images: ImageWriter) -> Path:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load_data("digits", resolution_px=32, cache_dir=tmp_path_factory.mktemp("digits"))
+    return open_source("digits", cache_dir=tmp_path_factory.mktemp("digits")).pack(32)

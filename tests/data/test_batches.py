@@ -19,8 +19,8 @@ from cmtscale.data.batches import (
     eval_batches,
     read_ahead,
 )
-from cmtscale.data.pack import Dataset
-from cmtscale.data.sources import load_data
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.sources import open_source
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def train(digits: Dataset) -> DeviceSplit:
 @pytest.fixture
 def photos(pets: Path, tmp_path: Path) -> Dataset:
     """40 RGB noise images, 40 x 40 px."""
-    return load_data(f"folder:{pets}", resolution_px=64, cache_dir=tmp_path / "cache")
+    return open_source(f"folder:{pets}", cache_dir=tmp_path / "cache").pack(64)
 
 
 def epoch(

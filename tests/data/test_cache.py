@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,14 @@ from PIL import Image
 
 from cmtscale.arch.errors import DataError
 from cmtscale.data import pack
-from cmtscale.data.pack import (
-    Dataset,
-    cache_report,
-    clear_cache,
-    default_cache_dir,
-    own_folder,
-)
-from cmtscale.data.sources import load_data
+from cmtscale.data.cache import cache_report, clear_cache, default_cache_dir, own_folder
+from cmtscale.data.dataset import Dataset, open_dataset
+from cmtscale.data.sources import open_source
 
 
-def load(folder: Path, cache_dir: Path, **more: int) -> Dataset:
-    settings = {"resolution_px": 32, **more}
-    return load_data(f"folder:{folder}", cache_dir=cache_dir, **settings)
+def load(folder: Path, cache_dir: Path, *, side_px: int = 32, split_seed: int = 0) -> Dataset:
+    source = open_source(f"folder:{folder}", cache_dir=cache_dir, split_seed=split_seed)
+    return source.pack(side_px)
 
 
 def entries(cache_dir: Path) -> list[str]:
@@ -59,13 +56,26 @@ def test_a_changed_file_another_side_and_another_seed_are_packed_apart(
     pets: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    hashes = [load(pets, cache, resolution_px=px).content_hash for px in (32, 64)]
-    hashes.append(load(pets, cache, seed=1).content_hash)
+    hashes = [load(pets, cache, side_px=px).content_hash for px in (32, 64)]
+    hashes.append(load(pets, cache, split_seed=1).content_hash)
     os.utime(pets / "cat" / "000.png", ns=(1, 1))
     hashes.append(load(pets, cache).content_hash)
     assert hashes[3] == hashes[0]  # only touched: the content is the same
     assert len(set(hashes[:3])) == 3
     assert len(entries(cache)) == 4
+
+
+def test_a_data_set_is_opened_by_its_ref_without_its_source(pets: Path, tmp_path: Path) -> None:
+    packed = load(pets, tmp_path / "cache")
+    shutil.rmtree(pets)
+    opened = open_dataset(packed.ref)
+    assert np.array_equal(opened.images, packed.images)
+    assert np.array_equal(opened.splits.val, packed.splits.val)
+    with pytest.raises(DataError, match=r"have changed meanwhile; start anew"):
+        open_dataset(replace(packed.ref, content_hash="other"))
+    clear_cache(tmp_path / "cache")
+    with pytest.raises(DataError, match=r"are gone or damaged; run the same command again"):
+        open_dataset(packed.ref)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +107,11 @@ def test_arrays_of_another_data_set_are_noticed(pets: Path, tmp_path: Path, name
     assert after.splits.hash == before.splits.hash
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_cache_that_cannot_be_written_is_named(pets: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_cache_that_cannot_be_written_is_named(pets: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=rf"cache {tmp_path / place} cannot.*--cache-dir") as caught:
-        load(pets, tmp_path / place)
+    with pytest.raises(DataError, match=rf"cache {tmp_path / name} cannot.*--cache-dir") as caught:
+        load(pets, tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -118,7 +128,7 @@ def test_a_full_disk_leaves_nothing_behind(
 
     with monkeypatch.context() as patch:
         patch.setattr(pack, "_to_disk", full_after)
-        with pytest.raises(DataError, match="No space left on device; choose another place"):
+        with pytest.raises(DataError, match="No space left on device; choose another folder"):
             load(pets, tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
     assert len(load(pets, tmp_path / "cache").labels) == 40
@@ -134,9 +144,9 @@ def test_what_a_killed_process_left_is_removed_by_the_next(pets: Path, tmp_path:
 
 def test_processes_that_pack_at_once_get_the_same_entry(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from cmtscale.data.sources import load_data\n"
+        "import sys; from pathlib import Path; from cmtscale.data.sources import open_source\n"
         "sys.stdin.read(1)\n"
-        "data = load_data('digits', resolution_px=32, cache_dir=Path(sys.argv[1]))\n"
+        "data = open_source('digits', cache_dir=Path(sys.argv[1])).pack(32)\n"
         "print(data.content_hash)"
     )
     processes = [
@@ -201,7 +211,7 @@ def test_the_cache_is_where_the_environment_says(
     assert default_cache_dir() == tmp_path / "xdg" / "cmtscale"
     monkeypatch.setenv("CMTSCALE_CACHE", str(tmp_path / "own"))
     assert default_cache_dir() == tmp_path / "own"
-    assert load_data("digits", resolution_px=32).name == "digits"
+    assert open_source("digits").pack(32).name == "digits"
     assert len(entries(tmp_path / "own")) == 1
 
 

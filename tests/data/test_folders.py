@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from cmtscale.arch.errors import DataError
-from cmtscale.data.pack import Dataset
-from cmtscale.data.sources import load_data
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.sources import Description, open_source
 
 
 def load(folder: Path, *, resolution_px: int = 32) -> Dataset:
     cache_dir = folder.parent / "cache"
-    return load_data(f"folder:{folder}", resolution_px=resolution_px, cache_dir=cache_dir)
+    return open_source(f"folder:{folder}", cache_dir=cache_dir).pack(resolution_px)
 
 
 def refusal(folder: Path) -> str:
@@ -222,4 +222,42 @@ def test_val_and_test_without_train_are_no_classes(tmp_path, write_images):
         for name in ("cat", "dog"):
             write_images(tmp_path / "tree" / split / name, 4)
     with pytest.raises(DataError, match="has test, val but no train; add it"):
-        load_data(f"folder:{tmp_path / 'tree'}", resolution_px=32, cache_dir=tmp_path / "cache")
+        open_source(f"folder:{tmp_path / 'tree'}", cache_dir=tmp_path / "cache").pack(32)
+
+
+def test_a_folder_is_described_before_it_is_packed_and_headers_are_read_once(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    opened: list[str] = []
+    real_open = Image.open
+
+    def counting(path, *rest):
+        opened.append(str(path))
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(Image, "open", counting)
+    source = open_source(f"folder:{pets}", cache_dir=cache)
+    described = Description(num_classes=2, channels=3, train_images=28)
+    assert source.describe() == described
+    assert len(opened) == 40
+    assert not cache.exists()
+    packed = source.pack(32)
+    assert len(opened) == 80
+    assert (packed.num_classes, packed.channels, len(packed.splits.train)) == (2, 3, 28)
+    again = open_source(f"folder:{pets}", cache_dir=cache)
+    assert (again.describe(), again.pack(32).content_hash) == (described, packed.content_hash)
+    assert len(opened) == 80
+
+
+def test_two_spellings_of_a_folder_are_one_packed_set(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(pets)
+    spellings = ("pets", "./pets/", f"{pets}/../pets", "link")
+    paths = {
+        open_source(f"folder:{text}", cache_dir=tmp_path / "cache").pack(32).path
+        for text in spellings
+    }
+    assert len(paths) == 1

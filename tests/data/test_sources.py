@@ -14,20 +14,23 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from cmtscale.arch.errors import DataError
-from cmtscale.data import sources
-from cmtscale.data.pack import Dataset, cache_report
-from cmtscale.data.sources import Source, load_data, parse_source
+from cmtscale.data import named
+from cmtscale.data.cache import cache_report
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.sources import DataSpec, open_source, parse_spec
 
-IDX_NAMES = tuple(sources.FASHION_MNIST_FILES)
+IDX_NAMES = tuple(named.FASHION_MNIST_FILES)
 
 
 @pytest.mark.parametrize("spec", ["fashion-mnist", "Fashion_MNIST"])
 def test_a_source_is_found_however_it_is_spelt(spec: str) -> None:
-    assert parse_source(spec) == Source(name="fashion-mnist")
+    assert parse_spec(spec) == DataSpec(text="fashion-mnist", name="fashion-mnist")
 
 
 def test_a_folder_is_named_after_itself(tmp_path: Path) -> None:
-    assert parse_source(f"folder:{tmp_path}/pets/") == Source(name="pets", path=tmp_path / "pets")
+    path = tmp_path / "pets"
+    expected = DataSpec(text=f"folder:{path}", name="pets", path=path)
+    assert parse_spec(f"folder:{path}/") == expected
 
 
 @pytest.mark.parametrize(
@@ -43,15 +46,15 @@ def test_a_folder_is_named_after_itself(tmp_path: Path) -> None:
 )
 def test_a_wrong_source_is_refused_with_the_nearest(spec: str, hint: str) -> None:
     with pytest.raises(DataError, match=hint) as caught:
-        parse_source(spec)
+        parse_spec(spec)
     assert "\n" not in str(caught.value)
 
 
 def test_a_wrong_source_is_refused_without_importing_torch() -> None:
     program = (
         "import sys\n"
-        "from cmtscale.data.sources import load_data\n"
-        "try: load_data('mnits', resolution_px=64)\n"
+        "from cmtscale.data.sources import open_source\n"
+        "try: open_source('mnits')\n"
         "except ValueError as error: print(error)\n"
         "heavy = {'torch', 'torchvision', 'sklearn', 'PIL', 'pandas'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
@@ -80,7 +83,7 @@ def test_mean_and_std_are_those_of_the_training_split(digits: Dataset) -> None:
 
 def fashion_mnist_folder() -> Path:
     root = Path(os.environ.get("CMTSCALE_DATA", "/nowhere"))
-    folder = sources._find_fashion_mnist(root)
+    folder = named._find_fashion_mnist(root)
     if folder is None:
         pytest.skip("no Fashion-MNIST: install Debian's dataset-fashion-mnist or set CMTSCALE_DATA")
     return folder
@@ -88,7 +91,7 @@ def fashion_mnist_folder() -> Path:
 
 def test_fashion_mnist_is_complete_and_keeps_its_test_split(tmp_path: Path) -> None:
     fashion_mnist_folder()
-    fashion = load_data("fashion-mnist", resolution_px=64, cache_dir=tmp_path, download=False)
+    fashion = open_source("fashion-mnist", cache_dir=tmp_path, download=False).pack(64)
     assert fashion.images.shape == (70_000, 28, 28, 1)
     assert np.array_equal(fashion.splits.test, np.arange(60_000, 70_000))
     assert (len(fashion.splits.train), len(fashion.splits.val)) == (54_000, 6_000)
@@ -111,26 +114,24 @@ def test_fashion_mnist_is_read_from_a_given_root_first(tmp_path: Path) -> None:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         # unpacked, and with one pixel changed so that it can be told from the system's copy
         (raw / name).write_bytes(data[:-1] + b"\x7b" if "t10k-images" in name else data)
-    data = load_data(
+    source = open_source(
         "fashion-mnist",
-        resolution_px=64,
         cache_dir=tmp_path / "cache",
         data_dir=tmp_path / "data",
         download=False,
     )
+    data = source.pack(64)
     assert data.images[-1, -1, -1, 0] == 0x7B
 
 
 def test_fashion_mnist_labels_out_of_range_are_noticed(tmp_path: Path) -> None:
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for name, shape in sources.FASHION_MNIST_FILES.items():
+    for name, shape in named.FASHION_MNIST_FILES.items():
         header = bytes((0, 0, 8, len(shape))) + np.array(shape, dtype=">i4").tobytes()
         (raw / name).write_bytes(header + bytes([10]) * int(np.prod(shape)))
     with pytest.raises(DataError, match=r"label 10 in .*raw; .* 0 to 9"):
-        load_data(
-            "fashion-mnist", resolution_px=64, cache_dir=tmp_path / "cache", data_dir=tmp_path
-        )
+        open_source("fashion-mnist", cache_dir=tmp_path / "cache", data_dir=tmp_path).pack(64)
 
 
 @pytest.mark.parametrize(
@@ -149,19 +150,17 @@ def test_a_damaged_fashion_mnist_file_is_named(
     for name in IDX_NAMES:
         (raw / f"{name}.gz").write_bytes(content)
     with pytest.raises(DataError, match=rf"{IDX_NAMES[0]}.gz.*{message}"):
-        load_data(
-            "fashion-mnist", resolution_px=64, cache_dir=tmp_path / "cache", data_dir=tmp_path
-        )
+        open_source("fashion-mnist", cache_dir=tmp_path / "cache", data_dir=tmp_path).pack(64)
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "cifar100"])
 def test_a_missing_data_set_says_where_to_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "none")
+    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", tmp_path / "none")
     monkeypatch.setenv("CMTSCALE_DATA", str(tmp_path / "mine"))
     with pytest.raises(DataError, match=rf"^{name} is neither in {tmp_path}/mine .*CMTSCALE_DATA"):
-        load_data(name, resolution_px=64, cache_dir=tmp_path / "cache", download=False)
+        open_source(name, cache_dir=tmp_path / "cache", download=False).pack(64)
     assert cache_report(tmp_path / "cache") == []
 
 
@@ -176,7 +175,7 @@ def test_without_a_network_there_is_one_line_and_stdout_stays_clean(
     monkeypatch.delenv("CMTSCALE_DATA", raising=False)
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", offline)
     with pytest.raises(DataError, match=r"Name or service not known.*set CMTSCALE_DATA") as caught:
-        load_data("cifar10", resolution_px=64, cache_dir=tmp_path)
+        open_source("cifar10", cache_dir=tmp_path).pack(64)
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
 
@@ -197,7 +196,7 @@ def test_cifar_keeps_torchvisions_images_labels_and_test_split(
     made: dict[bool, np.ndarray] = {}
     monkeypatch.delenv("CMTSCALE_DATA", raising=False)
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake)
-    cifar = load_data("cifar10", resolution_px=64, cache_dir=tmp_path)
+    cifar = open_source("cifar10", cache_dir=tmp_path).pack(64)
     assert np.array_equal(cifar.images, np.concatenate([made[True], made[False]]))
     assert np.array_equal(cifar.splits.test, np.arange(60, 80))
     assert (len(cifar.splits.val), cifar.channels, cifar.native_px) == (6, 3, 32)

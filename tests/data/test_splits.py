@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmtscale.arch.errors import DataError
-from cmtscale.data.pack import Dataset, subset
+from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.splits import make_splits, stratified_draw
 
 DIGITS_HASH = "9be28da5c24dafead32c880f1a1302892377cf661a742fd46c81311a48ced060"
@@ -97,16 +97,16 @@ def test_a_stratified_draw_is_exact_and_gives_larger_classes_more(
 
 
 def test_a_subset_is_stratified_seeded_and_of_the_training_split(digits: Dataset) -> None:
-    drawn = subset(digits, train_images=400, seed=3)
+    drawn = training_part(digits, 400, seed=3)
     assert len(drawn) == 400
     assert np.isin(drawn, digits.splits.train).all()
     shares = np.bincount(digits.labels[digits.splits.train]) * 400 / 1257
     assert np.abs(np.bincount(digits.labels[drawn]) - shares).max() < 1.5
-    assert np.array_equal(drawn, subset(digits, train_images=400, seed=3))
-    assert not np.array_equal(drawn, subset(digits, train_images=400, seed=4))
+    assert np.array_equal(drawn, training_part(digits, 400, seed=3))
+    assert not np.array_equal(drawn, training_part(digits, 400, seed=4))
 
 
 @pytest.mark.parametrize("count", [9, 1258])
 def test_an_impossible_subset_names_the_range(digits: Dataset, count: int) -> None:
     with pytest.raises(DataError, match=rf"{count} training images.*use 10 .* to 1257"):
-        subset(digits, train_images=count)
+        training_part(digits, count)

@@ -1,7 +1,8 @@
 """Executors that need no worker processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,46 +10,66 @@ import pytest
 from cmtscale.arch.cost import cost
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
-from cmtscale.search import driver, plan
-from cmtscale.search.executor import Job, work
+from cmtscale.search import driver
+from cmtscale.search.executors.base import Failure, Job
+from cmtscale.search.jobs import TimeSteps, TrainRun
 
 
 @dataclass
 class InProcess:
-    """Carries out one run at a time, here, with one thread as a worker has."""
+    """Carries out one job at a time, here, with one thread as a worker has.
 
+    `started` says which runs were trained, `timed` which networks were; `cancelled` and `closed`
+    count.
+    """
+
+    devices: tuple[str, ...] = ("cpu",)
     started: list[str] = field(default_factory=list)
+    timed: list[str] = field(default_factory=list)
+    cancelled: int = 0
     closed: int = 0
     _job: Job | None = None
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed += 1
 
     @property
     def free_slots(self) -> int:
         return 0 if self._job else 1
 
     def submit(self, job: Job) -> None:
-        self.started.append(job.run.run_id)
+        assert self._job is None
+        if isinstance(job, TrainRun):
+            self.started.append(job.run.run_id)
+        elif isinstance(job, TimeSteps):
+            self.timed.append(job.network.name)
         self._job = job
 
     def running(self) -> list[Job]:
         return [self._job] if self._job else []
 
-    def results(self, timeout_seconds: float) -> Iterator[tuple[Job, RunResult]]:
+    def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
         assert timeout_seconds > 0
         job, self._job = self._job, None
         if job is not None:
             yield job, self.outcome(job)
 
-    def close(self) -> None:
-        self.closed += 1
+    def cancel(self) -> None:
+        self.cancelled += 1
         self._job = None
 
-    def outcome(self, job: Job) -> RunResult:
-        return work(job, "cpu")
+    def outcome(self, job: Job) -> Any:
+        return job.carry_out("cpu")
 
 
 @dataclass
 class Pretence(InProcess):
     """Trains nothing: the loss is a formula. Interrupts before run number `stop_after`.
+
+    Timing takes no time: every network takes a thousandth of a second an image.
 
     `failing` says how often a run fails before it ends well.
     """
@@ -56,12 +77,16 @@ class Pretence(InProcess):
     stop_after: int | None = None
     failing: dict[str, int] = field(default_factory=dict)
 
-    def outcome(self, job: Job) -> RunResult:
+    def outcome(self, job: Job) -> Any:
+        if isinstance(job, TimeSteps):
+            return 0.001
+        if not isinstance(job, TrainRun):
+            return super().outcome(job)
         if self.stop_after is not None and len(self.started) > self.stop_after:
             raise KeyboardInterrupt
         if self.failing.get(job.run.run_id, 0):
             self.failing[job.run.run_id] -= 1
-            return RunResult(status="failed", cause="made up", seconds=1.0)
+            return Failure(cause="made up")
         loss = self.loss(job)
         macs = cost(job.run.variant).macs
         noise = np.random.default_rng([macs, job.run.seed]).standard_normal(270)
@@ -77,7 +102,7 @@ class Pretence(InProcess):
             seconds=1.0,
         )
 
-    def loss(self, job: Job) -> float:
+    def loss(self, job: TrainRun) -> float:
         counted = cost(job.run.variant)
         return float(counted.params / counted.macs + 1e-3 * job.run.seed)
 
@@ -87,18 +112,39 @@ def in_process_class() -> type[InProcess]:
     return InProcess
 
 
+@pytest.fixture(scope="session")
+def pretence_class() -> type[Pretence]:
+    return Pretence
+
+
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, single_threaded: None) -> InProcess:  # noqa: ARG001
-    """Searches train here; `started` says which runs."""
+def use_executor(monkeypatch: pytest.MonkeyPatch) -> Callable[[InProcess], None]:
+    """Lets searches that are given no executor use this one, for the slots of their request."""
+
+    def use(executor: InProcess) -> None:
+        def make(devices: tuple[str, ...]) -> InProcess:
+            executor.devices = devices
+            return executor
+
+        monkeypatch.setattr(driver, "LocalExecutor", make)
+
+    return use
+
+
+@pytest.fixture
+def in_process(
+    use_executor: Callable[[InProcess], None],
+    single_threaded: None,  # noqa: ARG001
+) -> InProcess:
+    """Searches train here."""
     executor = InProcess()
-    monkeypatch.setattr(driver, "LocalExecutor", lambda _: executor)
+    use_executor(executor)
     return executor
 
 
 @pytest.fixture
-def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+def pretence(use_executor: Callable[[InProcess], None]) -> Pretence:
     """Searches train nothing and take no time to plan."""
     executor = Pretence()
-    monkeypatch.setattr(driver, "LocalExecutor", lambda _: executor)
-    monkeypatch.setattr(plan, "time_runs", lambda networks, *_: (1.0,) * len(networks))
+    use_executor(executor)
     return executor

@@ -21,22 +21,24 @@ from filelock import FileLock
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.arch.variant import Variant, variant
+from cmtscale.data.sources import Description
 from cmtscale.record.folder import holds_anything
 from cmtscale.record.losses import read_losses
-from cmtscale.record.result import RunResult
 from cmtscale.record.row import COLUMNS, Row
-from cmtscale.search import driver
-from cmtscale.search import plan as plan_module
 from cmtscale.search.candidates import lattice_candidates
-from cmtscale.search.driver import NullWatcher, search
-from cmtscale.search.executor import Job
+from cmtscale.search.driver import search
+from cmtscale.search.jobs import TrainRun
 from cmtscale.search.outcome import Outcome, save_choice
-from cmtscale.search.plan import START_SECONDS, Plan
-from cmtscale.search.request import SearchRequest, read_settings, resolve
+from cmtscale.search.plan import Plan
+from cmtscale.search.request import SearchRequest
+from cmtscale.search.resolve import resolve
+from cmtscale.search.settings import read_settings
+from cmtscale.search.watch import NullWatcher, Progress
 from cmtscale.train.recipe import Recipe
 
 NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "val_losses.npz")
 NAMES += ("curves.csv", "choice.json", "test_reads.csv")
+DIGITS = Description(num_classes=10, channels=1, train_images=1257)
 # the four candidates of `tiny_request`
 BASE, DEPTH, WIDTH, RESOLUTION = (
     "d1.1.1.1-w4-r64",
@@ -212,15 +214,8 @@ def test_the_environment_says_what_it_ran_on(finished: Outcome) -> None:
 def test_the_request_file_repeats_the_search(finished: Outcome) -> None:
     settings = read_settings(finished.folder / "request.toml")
     assert settings == finished.settings
-    again = resolve(
-        settings.as_request(),
-        num_classes=10,
-        channels=1,
-        train_images=1257,
-        data_hash=settings.data_hash,
-        pack_px=settings.pack_px,
-    )
-    assert again == settings
+    again = resolve(settings.as_request(), DIGITS)
+    assert replace(again, data_hash=settings.data_hash, pack_px=settings.pack_px) == settings
 
 
 # --- again
@@ -347,7 +342,7 @@ def test_a_search_that_is_asked_for_more_keeps_every_row_to_the_bit(
 def test_a_larger_grid_and_another_sampler_go_on_in_the_same_search(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any
 ) -> None:
-    wide = replace(tiny_request, proxy_base=None, proxy_macs=14_427_200, seeds=1, trials=9)
+    wide = replace(tiny_request, proxy_base=None, proxy_macs=14_427_200, seeds=1, trials=5)
     first = run(wide, tmp_path / "out")
     lattice = lattice_candidates(first.settings)
     rows = contents(tmp_path / "out")["trials.csv"]
@@ -455,7 +450,7 @@ def test_another_search_into_the_same_folder_is_refused_and_changes_nothing(
 def test_an_open_twin_is_the_one_that_the_folder_has(
     copy: Path, tiny_request: SearchRequest
 ) -> None:
-    left_open = replace(tiny_request, proxy_base=None, proxy_macs=0, out=copy)
+    left_open = replace(tiny_request, proxy_base=None, proxy_macs=None, out=copy)
     plan = planned(left_open)
     assert plan.settings.trained_macs == tiny_request.proxy_macs
     assert plan.runs_done == 8
@@ -549,14 +544,19 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: Search
     assert abs(plan.paper.macs / 4e9 - 1) <= 0.02
 
 
-@pytest.mark.usefixtures("pretence")
-def test_more_workers_than_cores_are_not_planned_to_be_faster(
-    tmp_path: Path, tiny_request: SearchRequest, monkeypatch: pytest.MonkeyPatch
+def test_the_plan_times_each_network_once_and_shares_the_time_among_the_slots(
+    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
 ) -> None:
-    monkeypatch.setattr(plan_module, "available_cores", lambda: 1)
-    monkeypatch.setattr(plan_module, "time_runs", lambda networks, *_: (10.0,) * len(networks))
-    plan = planned(replace(tiny_request, workers=500, out=tmp_path / "out"))
-    assert plan.total_seconds == 80.0 + START_SECONDS
+    plans = [
+        planned(replace(tiny_request, workers=workers, out=tmp_path / "out"))
+        for workers in (1, 2, 500)
+    ]
+    assert pretence.timed == [BASE, DEPTH, WIDTH, RESOLUTION] * 3
+    # 2 epochs of 64 images; after each, 270 are evaluated, and the 64 once more for BatchNorm
+    seconds = 2 * 0.001 * (64 + (270 + 64) / 3)
+    assert plans[0].run_seconds == pytest.approx([seconds] * 4)
+    expected = [8 * seconds, 4 * seconds, seconds]  # there are 8 runs
+    assert [plan.total_seconds for plan in plans] == pytest.approx(expected)
 
 
 @pytest.mark.usefixtures("pretence")
@@ -578,7 +578,7 @@ def test_a_watcher_hears_of_the_plan_first_and_of_every_run_once(
             assert not holds_anything(plan.folder)
             heard.append("plan")
 
-        def progressed(self, progress: driver.Progress) -> None:
+        def progressed(self, progress: Progress) -> None:
             assert progress.done == len(heard) - 1
             assert progress.runs == 8
 
@@ -594,15 +594,26 @@ def test_a_watcher_hears_of_the_plan_first_and_of_every_run_once(
     ("changes", "words"),
     [
         ({"device": "tpu"}, "device 'tpu' is not one of"),
-        ({"workers": -1}, "workers -1 is negative"),
+        ({"workers": 0}, "workers 0 is not a whole number from 1 on"),
         ({"data": "folder:/nowhere"}, "/nowhere does not exist"),
         ({"data": "mnist"}, "is not one of digits"),
-        ({"trials": 2}, "trials 2 are too few"),
+        ({"trials": 0}, "trials 0 is not a whole number from 1 on"),
+        ({"epochs": 0}, "epochs 0 is not a whole number from 1 on"),
         ({"proxy_macs": 600_000}, "no room to scale"),
         ({"base": variant("cmt-s")}, "too near to the budget"),
         ({"recipe": Recipe(train_images=9)}, r"9 training images.*use 10 \(one per class\)"),
     ],
-    ids=["device", "workers", "folder", "data", "trials", "proxy_macs", "base", "train_images"],
+    ids=[
+        "device",
+        "workers",
+        "folder",
+        "data",
+        "trials",
+        "epochs",
+        "proxy_macs",
+        "base",
+        "train_images",
+    ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(
     tmp_path: Path, tiny_request: SearchRequest, changes: dict[str, Any], words: str
@@ -620,7 +631,7 @@ def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
     thousand = replace(tiny_base, num_classes=1000)
     assert tiny_request.proxy_macs < 2 * cost(thousand).macs  # so would be refused
     with pytest.raises(RequestError):
-        resolve(tiny_request, num_classes=1000, channels=3, train_images=1257)
+        resolve(tiny_request, Description(num_classes=1000, channels=3, train_images=1257))
     assert search(replace(tiny_request, out=tmp_path / "x"), dry_run=True) is None
 
 
@@ -674,10 +685,10 @@ def test_a_failed_run_is_tried_once_more_before_the_choice(
 ) -> None:
     name = f"{DEPTH}-2x64-s0"
     pretence.failing[name] = 1
-    heard: list[driver.Progress] = []
+    heard: list[Progress] = []
 
     class Watcher(NullWatcher):
-        def progressed(self, progress: driver.Progress) -> None:
+        def progressed(self, progress: Progress) -> None:
             heard.append(progress)
 
     run(tiny_request, tmp_path / "out", watcher=Watcher())
@@ -692,10 +703,10 @@ def test_a_run_that_fails_twice_keeps_its_cause_and_is_tried_again_next_time(
 ) -> None:
     names = [f"{DEPTH}-2x64-s{seed}" for seed in range(2)]
     pretence.failing |= dict.fromkeys(names, 2)
-    heard: list[driver.Progress] = []
+    heard: list[Progress] = []
 
     class Watcher(NullWatcher):
-        def progressed(self, progress: driver.Progress) -> None:
+        def progressed(self, progress: Progress) -> None:
             heard.append(progress)
 
     outcome = run(tiny_request, tmp_path / "out", watcher=Watcher())
@@ -732,6 +743,20 @@ def test_the_executor_is_closed_however_a_search_ends(
     assert pretence.closed == 2
 
 
+def test_an_executor_that_is_given_stays_open_and_runs_nothing_when_a_search_has_ended(
+    tmp_path: Path, tiny_request: SearchRequest, pretence_class: Any
+) -> None:
+    executor = pretence_class(stop_after=3)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_request, tmp_path / "out", executor=executor)
+        assert (executor.closed, executor.running()) == (0, [])
+    executor.stop_after = None
+    run(tiny_request, tmp_path / "out", executor=executor)
+    assert executor.closed == 0
+    assert len(table(tmp_path / "out")) == 8
+
+
 def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
     tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -742,13 +767,14 @@ def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
     monkeypatch.setattr(sys, "unraisablehook", dropped.append)
     outcome = pretence.outcome
 
-    def interrupted(job: Job) -> RunResult:
+    def interrupted(job: TrainRun) -> Any:
+        if not isinstance(job, TrainRun):
+            return outcome(job)
         referred = Referred()
         reference = weakref.ref(referred, lambda _: signal.raise_signal(signal.SIGINT))
         del referred
         assert reference() is None
-        result: RunResult = outcome(job)
-        return result
+        return outcome(job)
 
     monkeypatch.setattr(pretence, "outcome", interrupted)
     before = signal.getsignal(signal.SIGINT)
@@ -807,13 +833,13 @@ def test_a_sampler_ends_when_no_network_is_left_and_says_so(
     request = replace(tiny_request, sampler="random", trials=40, seeds=1)
     request = replace(request, proxy_base=None, proxy_macs=14_427_200)
     noted: list[str] = []
-    heard: list[driver.Progress] = []
+    heard: list[Progress] = []
 
     class Watcher(NullWatcher):
         def noted(self, text: str) -> None:
             noted.append(text)
 
-        def progressed(self, progress: driver.Progress) -> None:
+        def progressed(self, progress: Progress) -> None:
             heard.append(progress)
 
     outcome = run(request, tmp_path / "out", watcher=Watcher())

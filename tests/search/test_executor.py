@@ -9,62 +9,62 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.arch.variant import Variant
+from cmtscale.data.sources import open_source
 from cmtscale.record.folder import METRICS, RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
-from cmtscale.search.executor import Job, LocalExecutor, _outcome, work
-from cmtscale.search.request import SearchRequest
+from cmtscale.search.executors.base import Failure, carry_out_all
+from cmtscale.search.executors.local import LocalExecutor, _result
+from cmtscale.search.jobs import TimeSteps, TrainRun
 from cmtscale.train import loop
-from cmtscale.train.recipe import DataRef, Recipe, Run
+from cmtscale.train.recipe import Recipe, Run
 
 PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture
-def job(tmp_path: Path, tiny_base: Variant, tiny_request: SearchRequest) -> Job:
-    data = DataRef(
-        source="digits", resolution_px=96, split_seed=0, cache_dir=tiny_request.cache_dir
-    )
+def job(tmp_path: Path, tiny_base: Variant, cache_dir: Path) -> TrainRun:
+    data = open_source("digits", cache_dir=cache_dir).pack(96).ref
     recipe = Recipe(epochs=1, train_images=64, batch_size=64)
     run = Run(run_id="r1-c00-s0", variant=tiny_base, recipe=recipe, seed=0, data=data)
-    return Job(run=run, folder=tmp_path / "runs" / "r1-c00-s0", candidate="c00")
+    return TrainRun(run=run, folder=tmp_path / "runs" / "r1-c00-s0", candidate="c00")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def executor() -> Iterator[LocalExecutor]:
-    made = LocalExecutor(("cpu", "cpu"))
-    yield made
-    made.close()
+    with LocalExecutor(("cpu", "cpu")) as executor:
+        yield executor
 
 
-def endless(job: Job) -> Job:
+def endless(job: TrainRun) -> TrainRun:
     """A run of many short epochs, elsewhere."""
     recipe = replace(job.run.recipe, epochs=100_000)
     run = replace(job.run, run_id="r1-c01-s0", recipe=recipe)
     return replace(job, run=run, folder=job.folder.with_name("r1-c01-s0"))
 
 
-def drain(executor: LocalExecutor, count: int) -> dict[str, RunResult]:
+def drain(executor: LocalExecutor, count: int) -> dict[str, Any]:
     """The next `count` results by run id."""
-    found: dict[str, RunResult] = {}
+    results: dict[str, Any] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while len(found) < count and time.monotonic() < deadline:
-        found |= {job.run.run_id: result for job, result in executor.results(1.0)}
-    return found
+    while len(results) < count and time.monotonic() < deadline:
+        results |= {job.run.run_id: result for job, result in executor.results(1.0)}
+    return results
 
 
-def wait_for_training(job: Job) -> None:
+def wait_for_training(job: TrainRun) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (job.folder / METRICS).exists() or not (job.folder / METRICS).read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def start_training(executor: LocalExecutor, job: Job) -> int:
+def start_training(executor: LocalExecutor, job: TrainRun) -> int:
     """Submit a job; the pid of its new worker, once it trains."""
     before = {child.pid for child in multiprocessing.active_children()}
     executor.submit(job)
@@ -74,59 +74,83 @@ def start_training(executor: LocalExecutor, job: Job) -> int:
     return pid
 
 
-def test_a_killed_worker_costs_its_own_run_and_no_other(executor: LocalExecutor, job: Job) -> None:
+def test_a_killed_worker_costs_its_own_run_and_no_other(
+    executor: LocalExecutor, job: TrainRun
+) -> None:
     pid = start_training(executor, endless(job))
     executor.submit(job)
     assert executor.free_slots == 0
-    assert {running.run.run_id for running in executor.running()} == {"r1-c00-s0", "r1-c01-s0"}
+    assert executor.running() == [endless(job), job]
     os.kill(pid, signal.SIGKILL)
-    found = drain(executor, 2)
-    assert found["r1-c01-s0"].status == "failed"
-    assert found["r1-c01-s0"].cause.startswith("the worker died (exit code -9)")
-    assert found["r1-c00-s0"].status == "complete"
-    assert found["r1-c00-s0"] == read_result(job.folder / RESULT, job.run.identity)
+    results = drain(executor, 2)
+    assert isinstance(results["r1-c01-s0"], Failure)
+    assert results["r1-c01-s0"].cause.startswith("the worker died (exit code -9)")
+    assert results["r1-c00-s0"].status == "complete"
+    assert results["r1-c00-s0"] == read_result(job.folder / RESULT, job.run.identity)
     assert executor.free_slots == 2
 
 
 def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
-    executor: LocalExecutor, job: Job
+    executor: LocalExecutor, job: TrainRun
 ) -> None:
-    data = replace(job.run.data, source="folder:/nowhere")
+    data = replace(job.run.data, path=Path("/nowhere"))
     run = replace(job.run, run_id="bad", data=data)
     bad = replace(job, run=run, folder=job.folder.with_name("bad"))
     executor.submit(bad)
     executor.submit(job)
-    found = drain(executor, 2)
-    assert found["bad"].status == "failed"
-    assert found["bad"].cause.startswith("DataError: folder /nowhere does not exist")
-    assert found["r1-c00-s0"].status == "complete"
+    results = drain(executor, 2)
+    assert results["bad"].cause.startswith("DataError: the packed images in /nowhere are gone")
+    assert results["r1-c00-s0"].status == "complete"
+
+
+def test_cancelling_ends_what_runs_and_the_executor_goes_on(
+    executor: LocalExecutor, job: TrainRun
+) -> None:
+    pid = start_training(executor, endless(job))
+    executor.cancel()
+    assert (executor.running(), executor.free_slots) == ([], 2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    executor.submit(job)
+    assert drain(executor, 1)["r1-c00-s0"].status == "complete"
 
 
 def test_closing_ends_workers_in_mid_run_and_leaves_no_process(
-    executor: LocalExecutor, job: Job
+    executor: LocalExecutor, job: TrainRun
 ) -> None:
-    # the last test that needs workers: it closes the shared ones
-    executor.submit(endless(job))
-    wait_for_training(endless(job))
-    pids = [child.pid for child in multiprocessing.active_children()]
+    before = {child.pid for child in multiprocessing.active_children()}
+    start_training(executor, endless(job))
+    executor.submit(job)
+    pids = {child.pid for child in multiprocessing.active_children()} - before
     assert len(pids) == 2
     executor.close()
-    assert multiprocessing.active_children() == []
+    assert {child.pid for child in multiprocessing.active_children()} == before
     for pid in pids:
         assert pid is not None
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
-def test_closing_an_executor_that_did_nothing_is_quick() -> None:
-    started = time.monotonic()
-    LocalExecutor(("cpu", "cpu")).close()
-    assert time.monotonic() - started < 5
+def test_an_executor_that_did_nothing_starts_no_process() -> None:
+    before = multiprocessing.active_children()
+    with LocalExecutor(("cpu", "cpu")) as executor:
+        assert list(executor.results(0.01)) == []
+        assert multiprocessing.active_children() == before
+
+
+def test_all_jobs_are_carried_out_by_workers_that_are_used_again(
+    executor: LocalExecutor, tiny_base: Variant
+) -> None:
+    jobs = [TimeSteps(network=tiny_base, recipe=Recipe(), batch=size) for size in (2, 3, 4, 5)]
+    results = dict(carry_out_all(executor, iter(jobs)))
+    assert results.keys() == set(jobs)
+    assert all(isinstance(seconds, float) and seconds > 0 for seconds in results.values())
+    assert len(executor._pools) == 2
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of runs that `work` trains, in no time."""
+    """The ids of runs that are trained, in no time."""
     ids: list[str] = []
 
     def train(run: Run, **_: object) -> RunResult:
@@ -137,8 +161,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ids
 
 
-def test_a_run_whose_result_is_there_is_not_trained_again(job: Job, trained: list[str]) -> None:
-    assert work(job, "cpu") == work(job, "cpu")
+def test_a_run_whose_result_is_there_is_not_trained_again(
+    job: TrainRun, trained: list[str]
+) -> None:
+    assert job.carry_out("cpu") == job.carry_out("cpu")
     assert trained == [job.run.run_id]
 
 
@@ -148,7 +174,7 @@ def test_a_run_whose_result_is_there_is_not_trained_again(job: Job, trained: lis
     ids=lambda t: t or "empty",
 )
 def test_a_result_that_is_broken_failed_or_of_another_run_is_made_anew(
-    job: Job, trained: list[str], stored: str
+    job: TrainRun, trained: list[str], stored: str
 ) -> None:
     failed = RunResult(status="failed", cause="the worker died")
     complete = replace(failed, status="complete")
@@ -163,7 +189,7 @@ def test_a_result_that_is_broken_failed_or_of_another_run_is_made_anew(
             write_result(path, replace(complete, scoring=1), job.run.identity)
         case _:
             path.write_text(stored)
-    result = work(job, "cpu")
+    result = job.carry_out("cpu")
     assert trained == [job.run.run_id]
     assert read_result(path, job.run.identity) == result
 
@@ -173,11 +199,11 @@ def test_a_full_disk_stops_the_search_and_says_how_to_go_on(number: int) -> None
     future: Future[RunResult] = Future()
     future.set_exception(OSError(number, os.strerror(number), "/data/checkpoint.pt"))
     with pytest.raises(ResultsError, match=r"disk is full \(/data/checkpoint.pt\); free") as caught:
-        _outcome(future)
+        _result(future)
     assert "same command again" in str(caught.value)
 
 
 def test_the_cause_of_a_failure_is_one_line() -> None:
     future: Future[RunResult] = Future()
     future.set_exception(RuntimeError("first\n  second\n\nthird"))
-    assert _outcome(future).cause == "RuntimeError: first second third"
+    assert _result(future).cause == "RuntimeError: first second third"

@@ -20,14 +20,15 @@ import torch
 
 from cmtscale.arch.variant import Variant
 from cmtscale.cli.app import run as cli
+from cmtscale.data.sources import open_source
 from cmtscale.record.folder import REQUEST
 from cmtscale.record.result import RunResult
 from cmtscale.search import driver
 from cmtscale.search.candidates import grid
-from cmtscale.search.executor import Executor
-from cmtscale.search.request import Settings, read_settings
+from cmtscale.search.executors.base import Executor
+from cmtscale.search.settings import Settings, read_settings
 from cmtscale.train.loop import train
-from cmtscale.train.recipe import DataRef, Run
+from cmtscale.train.recipe import Run
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
@@ -54,7 +55,7 @@ import importlib.util, os, sys, time
 
 class Finder:
     def find_spec(self, name, path, target=None):
-        if name != "cmtscale.train.loop":
+        if name != "cmtscale.train.progress":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -110,14 +111,14 @@ def read_rows(folder: Path) -> Rows:
 
 def living(mark: str) -> list[int]:
     """Processes with this text in their environment; zombies have none."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if mark.encode() in path.read_bytes():
-                found.append(int(path.parent.name))
+                pids.append(int(path.parent.name))
         except OSError:  # gone, or somebody else's
             continue
-    return found
+    return pids
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
@@ -175,7 +176,7 @@ def start_and_stop(
 
 def train_each(settings: Settings, cache_dir: Path) -> Iterator[tuple[str, RunResult]]:
     """The first run of each candidate without a search, one after the other."""
-    data = DataRef(source="digits", resolution_px=96, cache_dir=cache_dir)
+    data = open_source("digits", cache_dir=cache_dir).pack(96).ref
     for candidate in grid(settings):
         run = Run(
             run_id=f"{candidate.name}-2x64-s0",
@@ -194,26 +195,24 @@ def story(
     cache_dir: Path,
     in_process_class: Callable[[], Executor],
 ) -> Story:
-    place = tmp_path_factory.mktemp("interrupted")
-    folder = place / "search"
-    (place / "tiny.toml").write_text(tiny_base.to_toml())
-    arguments = [
-        *("search", "--budget", "1.22M", "--base", str(place / "tiny.toml"), "--no-proxy"),
-        *("--trials", "8", "--epochs", "2", "--train-images", "64", "--batch-size", "64"),
-        *("--seeds", str(SEEDS), "--device", "cpu", "--cache-dir", str(cache_dir)),
-        *("--out", str(folder), "--workers"),
-    ]
+    parent = tmp_path_factory.mktemp("interrupted")
+    folder, base = parent / "search", parent / "tiny.toml"
+    base.write_text(tiny_base.to_toml())
+    arguments = f"search --budget 1.22M --base {base} --no-proxy --out {folder} --seeds {SEEDS} "
+    arguments += f"--trials 4 --epochs 2 --train-images 64 --batch-size 64 --cache-dir {cache_dir} "
+    arguments += "--device cpu --workers"
+    command = arguments.split()
     interrupted = start_and_stop(
-        [*arguments, "1"], folder, lambda pid: os.killpg(pid, signal.SIGINT), INTERRUPTED
+        [*command, "1"], folder, lambda pid: os.killpg(pid, signal.SIGINT), INTERRUPTED
     )
     killed = start_and_stop(
-        [*arguments, "2"], folder, lambda pid: os.kill(pid, signal.SIGKILL), KILLED
+        [*command, "2"], folder, lambda pid: os.kill(pid, signal.SIGKILL), KILLED
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "LocalExecutor", lambda _: in_process_class())
-        exit_code = cli([*arguments, "1"])
+        exit_code = cli([*command, "1"])
     uninterrupted = dict(train_each(read_settings(folder / REQUEST), cache_dir))
     torch.set_num_threads(threads)
     return Story(

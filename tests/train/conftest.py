@@ -8,15 +8,22 @@ import pytest
 import torch
 
 from cmtscale.arch.variant import Stage, Variant
-from cmtscale.train.recipe import DataRef, Recipe, Run
+from cmtscale.data.dataset import DataRef, Dataset
+from cmtscale.data.sources import open_source
+from cmtscale.train.recipe import Recipe, Run
 
 MakeVariant = Callable[..., Variant]
 MakeRun = Callable[..., Run]
 
 
 @pytest.fixture(scope="session")
-def digits_ref(cache_dir: Path) -> DataRef:
-    return DataRef(source="digits", resolution_px=32, split_seed=0, cache_dir=cache_dir)
+def digits(cache_dir: Path) -> Dataset:
+    return open_source("digits", cache_dir=cache_dir).pack(32)
+
+
+@pytest.fixture(scope="session")
+def digits_ref(digits: Dataset) -> DataRef:
+    return digits.ref
 
 
 @pytest.fixture(scope="session")

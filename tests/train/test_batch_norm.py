@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from cmtscale.data.batches import device_split, eval_batches
+from cmtscale.data.dataset import open_dataset, training_part
 from cmtscale.model.cmt import build
 from cmtscale.train import batch_norm
+from cmtscale.train.autocast import make_autocast
 from cmtscale.train.batch_norm import estimate_statistics, set_momentum
-from cmtscale.train.loop import make_autocast, open_data, train, training_indices
+from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -55,16 +57,16 @@ def test_after_one_step_evaluation_sees_the_statistics_of_its_batch(make_variant
 
 
 @pytest.fixture
-def digits(digits_ref):
-    dataset = open_data(digits_ref)
+def split(digits_ref):
+    dataset = open_dataset(digits_ref)
     return device_split(dataset, dataset.splits.train[:300], device=CPU)
 
 
-def test_estimated_statistics_are_those_of_the_images(make_variant, digits):
+def test_estimated_statistics_are_those_of_the_images(make_variant, split):
     torch.manual_seed(0)
     model = build(make_variant(), dropout=0.5, drop_path=0.5)
-    estimate_statistics(model, digits, autocast=NO_AUTOCAST)
-    images = torch.cat([x for x, _ in eval_batches(digits, batch_size=100, resolution_px=32)])
+    estimate_statistics(model, split, autocast=NO_AUTOCAST)
+    images = torch.cat([x for x, _ in eval_batches(split, batch_size=100, resolution_px=32)])
     with torch.no_grad():
         maps = model.stem[1](model.stem[0](images))  # up to the first BatchNorm
     norm = norms(model)[0]
@@ -74,15 +76,15 @@ def test_estimated_statistics_are_those_of_the_images(make_variant, digits):
     assert not any(module.training for module in model.modules())
 
 
-def test_estimating_changes_no_weight_and_no_generator_and_repeats_to_the_bit(make_variant, digits):
+def test_estimating_changes_no_weight_and_no_generator_and_repeats_to_the_bit(make_variant, split):
     model = build(make_variant(), dropout=0.5, drop_path=0.5)
     weights = {name: value.clone() for name, value in model.named_parameters()}
     state = torch.get_rng_state()
-    estimate_statistics(model, digits, autocast=NO_AUTOCAST)
+    estimate_statistics(model, split, autocast=NO_AUTOCAST)
     once = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms(model)]
     for norm in norms(model):
         norm.reset_running_stats()
-    estimate_statistics(model, digits, autocast=NO_AUTOCAST)
+    estimate_statistics(model, split, autocast=NO_AUTOCAST)
     for norm, (mean, var) in zip(norms(model), once, strict=True):
         assert torch.equal(norm.running_mean, mean)
         assert torch.equal(norm.running_var, var)
@@ -91,7 +93,7 @@ def test_estimating_changes_no_weight_and_no_generator_and_repeats_to_the_bit(ma
 
 
 @pytest.mark.parametrize("count", [1537, 129, 5])
-def test_images_are_chosen_in_batches_of_nearly_one_size(make_variant, digits, monkeypatch, count):
+def test_images_are_chosen_in_batches_of_nearly_one_size(make_variant, split, monkeypatch, count):
     sizes = []
     monkeypatch.setattr(
         batch_norm,
@@ -100,9 +102,9 @@ def test_images_are_chosen_in_batches_of_nearly_one_size(make_variant, digits, m
             sizes.append(len(part)) or (torch.zeros(len(part), 1, 32, 32), None) for part in parts
         ),
     )
-    indices = digits.indices[torch.arange(count) % len(digits)]
+    indices = split.indices[torch.arange(count) % len(split)]
     model = build(make_variant())
-    many = replace(digits, indices=indices)
+    many = replace(split, indices=indices)
     estimate_statistics(model, many, autocast=NO_AUTOCAST)
     assert sum(sizes) == min(count, 1536)
     assert max(sizes) <= 128
@@ -115,8 +117,8 @@ def test_the_saved_network_carries_the_statistics_that_it_was_scored_with(make_r
     model = build(run.variant)
     model.load_state_dict(torch.load(tmp_path / "checkpoint.pt")["model"])
     saved = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms(model)]
-    dataset = open_data(run.data)
-    split = device_split(dataset, training_indices(dataset, run.recipe), device=CPU)
+    dataset = open_dataset(run.data)
+    split = device_split(dataset, training_part(dataset, run.recipe.train_images), device=CPU)
     estimate_statistics(model, split, autocast=NO_AUTOCAST)
     for norm, (mean, var) in zip(norms(model), saved, strict=True):
         assert torch.equal(norm.running_mean, mean)

@@ -94,7 +94,7 @@ def test_what_is_no_device_says_what_is(machine, device):
 
 
 def test_negative_workers_are_refused():
-    with pytest.raises(RequestError, match="workers -1 is negative; use 0 for one per core or GPU"):
+    with pytest.raises(RequestError, match="workers -1 is not a whole number from 1 on"):
         device_slots("cpu", -1)
 
 
@@ -138,7 +138,7 @@ def test_freed_memory_is_not_faulted_in_again_once_it_is_kept():
     program = textwrap.dedent(
         """
         import ctypes, resource, sys
-        from cmtscale.train.devices import keep_freed_memory
+        from cmtscale.train.memory import keep_freed_memory
 
         if sys.argv[1] == "keep":
             keep_freed_memory()

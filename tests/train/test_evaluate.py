@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cmtscale.data.batches import device_split, eval_batches
+from cmtscale.data.dataset import open_dataset
 from cmtscale.model.cmt import build
-from cmtscale.train.evaluate import evaluate, fit_temperature, predict
-from cmtscale.train.loop import open_data
+from cmtscale.train.evaluate import fit, fit_temperature, predict
 
 CPU = torch.device("cpu")
 
@@ -64,7 +64,7 @@ def test_logits_that_are_not_finite_have_no_temperature(calibrated, bad):
 
 @pytest.fixture
 def validation(digits_ref):
-    dataset = open_data(digits_ref)
+    dataset = open_dataset(digits_ref)
     return dataset, device_split(dataset, dataset.splits.val, device=CPU)
 
 
@@ -81,7 +81,8 @@ def no_autocast():
 def test_every_image_is_evaluated_the_last_partial_batch_too(model, validation):
     dataset, split = validation
     assert len(split) % 64
-    logits, labels = predict(model, split, batch_size=64, autocast=no_autocast())
+    predictions = predict(model, split, batch_size=64, autocast=no_autocast())
+    logits, labels = predictions.logits, predictions.labels
     assert np.array_equal(labels.numpy(), dataset.labels[dataset.splits.val])
     ((images, _),) = eval_batches(split, batch_size=10_000, resolution_px=32)
     with torch.no_grad():
@@ -92,27 +93,29 @@ def test_every_image_is_evaluated_the_last_partial_batch_too(model, validation):
 
 def test_the_scores_are_those_of_the_logits(model, validation):
     _, split = validation
-    found = evaluate(model, split, batch_size=64, autocast=no_autocast())
-    logits, labels = predict(model, split, batch_size=64, autocast=no_autocast())
+    predictions = predict(model, split, batch_size=64, autocast=no_autocast())
+    fitted = fit(predictions)
+    logits, labels = predictions.logits, predictions.labels
     probabilities = logits.softmax(dim=1)[torch.arange(len(labels)), labels]
-    assert found.loss_raw == pytest.approx(float(-probabilities.log().mean()), rel=1e-12)
-    scaled = (logits / found.temperature).softmax(dim=1)[torch.arange(len(labels)), labels]
-    assert found.loss == pytest.approx(float(-scaled.log().mean()), rel=1e-12)
-    assert found.accuracy == int((logits.argmax(dim=1) == labels).sum()) / len(labels)
-    assert found.loss < found.loss_raw
+    assert predictions.loss == pytest.approx(float(-probabilities.log().mean()), rel=1e-12)
+    scaled = (logits / fitted.temperature).softmax(dim=1)[torch.arange(len(labels)), labels]
+    assert fitted.loss == pytest.approx(float(-scaled.log().mean()), rel=1e-12)
+    assert fitted.image_losses == pytest.approx(-scaled.log().numpy(), rel=1e-9)
+    assert predictions.accuracy == int((logits.argmax(dim=1) == labels).sum()) / len(labels)
+    assert fitted.loss < predictions.loss
 
 
 def test_the_batch_size_does_not_change_the_scores(model, validation):
-    one = evaluate(model, validation[1], batch_size=270, autocast=no_autocast())
-    other = evaluate(model, validation[1], batch_size=37, autocast=no_autocast())
-    assert other.loss_raw == pytest.approx(one.loss_raw, rel=1e-4)  # float32 sums in other orders
+    one = predict(model, validation[1], batch_size=270, autocast=no_autocast())
+    other = predict(model, validation[1], batch_size=37, autocast=no_autocast())
+    assert other.loss == pytest.approx(one.loss, rel=1e-4)  # float32 sums in other orders
     assert other.accuracy == pytest.approx(one.accuracy, abs=1.01 / 270)
 
 
 def test_evaluation_leaves_the_network_in_eval_and_unchanged(model, validation):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rng = torch.get_rng_state()
-    evaluate(model, validation[1], batch_size=64, autocast=no_autocast())
+    predict(model, validation[1], batch_size=64, autocast=no_autocast())
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), rng)
@@ -121,10 +124,10 @@ def test_evaluation_leaves_the_network_in_eval_and_unchanged(model, validation):
 def test_a_broken_network_scores_nan(model, validation):
     with torch.no_grad():
         model.head.classifier.bias[4] = math.nan
-    found = evaluate(model, validation[1], batch_size=64, autocast=no_autocast())
-    assert math.isnan(found.loss_raw)
-    assert math.isnan(found.loss)
-    assert math.isnan(found.temperature)
+    predictions = predict(model, validation[1], batch_size=64, autocast=no_autocast())
+    assert math.isnan(predictions.loss)
+    assert math.isnan(fit(predictions).loss)
+    assert math.isnan(fit(predictions).temperature)
 
 
 def test_images_are_resized_to_the_networks_own_resolution(make_variant, validation):

@@ -15,28 +15,20 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cmtscale.arch.errors import DataError
 from cmtscale.data.batches import device_split
+from cmtscale.data.dataset import open_dataset, training_part
 from cmtscale.model.cmt import build
 from cmtscale.record.metrics import read_metrics
-from cmtscale.record.reads import readings
 from cmtscale.train import loop
+from cmtscale.train.autocast import make_autocast
 from cmtscale.train.checkpoint import random_states, set_random_states
-from cmtscale.train.evaluate import evaluate
-from cmtscale.train.loop import (
-    first_bad_step,
-    make_autocast,
-    open_data,
-    train,
-    training_indices,
-)
+from cmtscale.train.evaluate import predict
+from cmtscale.train.loop import first_bad_step, train
 from cmtscale.train.optimizer import lr_factor
 from cmtscale.train.recipe import Recipe
+from cmtscale.train.test_split import read_test_split
 
 CPU = torch.device("cpu")
 train_on_cpu = functools.partial(train, device=CPU)
-
-
-def read_test_split(run, folder, device=CPU):
-    return loop.test_accuracy(run, device=device, folder=folder, log_folder=folder, by="a test")
 
 
 def untimed(result):
@@ -268,12 +260,12 @@ def test_every_setting_of_the_recipe_reaches_the_training(make_run, plain, chang
 
 
 def test_training_uses_as_many_images_as_the_recipe_says(digits_ref):
-    dataset = open_data(digits_ref)
-    some = training_indices(dataset, Recipe(train_images=60))
+    dataset = open_dataset(digits_ref)
+    some = training_part(dataset, 60)
     assert len(np.unique(some)) == 60
     assert set(some) <= set(dataset.splits.train)
-    assert np.array_equal(some, training_indices(dataset, Recipe(train_images=60, epochs=3)))
-    assert np.array_equal(training_indices(dataset, Recipe()), dataset.splits.train)
+    assert np.array_equal(some, training_part(dataset, 60))
+    assert np.array_equal(training_part(dataset, None), dataset.splits.train)
     assert set(np.bincount(dataset.labels[some])) == {6}  # ten classes alike
 
 
@@ -408,9 +400,9 @@ def test_a_device_without_float64_trains_and_evaluates(make_run, tmp_path):
     with NoFloat64():
         result = train(run, device=CPU, folder=tmp_path)
         restored = train(run, device=CPU, folder=tmp_path)
-        accuracy = read_test_split(run, tmp_path)
+        score = read_test_split(run, device=CPU, folder=tmp_path)
     assert untimed(result) == untimed(restored) == untimed(train_on_cpu(run))
-    assert 0 <= accuracy <= 1
+    assert 0 <= score.accuracy <= 1
 
 
 @pytest.mark.parametrize(
@@ -439,32 +431,22 @@ def test_the_pretended_device_refuses_float64(use):
 def test_test_accuracy_is_that_of_the_checkpointed_network(make_run, tmp_path):
     run = make_run()
     train_on_cpu(run, folder=tmp_path)
-    dataset = open_data(run.data)
+    dataset = open_dataset(run.data)
     split = device_split(dataset, dataset.splits.test, device=CPU)
     model = build(run.variant)
     model.load_state_dict(torch.load(tmp_path / "checkpoint.pt")["model"])
-    expected = evaluate(
+    expected = predict(
         model, split, batch_size=20, autocast=make_autocast(run.recipe, CPU)
     ).accuracy
-    assert read_test_split(run, tmp_path) == expected
+    score = read_test_split(run, device=CPU, folder=tmp_path)
+    assert (score.images, score.accuracy) == (len(dataset.splits.test), expected)
     assert 0 <= expected <= 1
 
 
-def test_every_reading_of_the_test_split_is_logged(make_run, tmp_path):
-    run = make_run()
-    train_on_cpu(run, folder=tmp_path)
-    assert readings(tmp_path) == []
-    accuracies = [read_test_split(run, tmp_path) for _ in range(2)]
-    images = len(open_data(run.data).splits.test)
-    assert [(r.by, r.run_id, r.images, r.accuracy) for r in readings(tmp_path)] == [
-        ("a test", "r", images, accuracy) for accuracy in accuracies
-    ]
-
-
 def test_without_the_runs_checkpoint_there_is_no_test_accuracy(make_run, tmp_path):
-    assert read_test_split(make_run(), tmp_path) is None
+    assert read_test_split(make_run(), device=CPU, folder=tmp_path) is None
     train_on_cpu(make_run(seed=1), folder=tmp_path)
-    assert read_test_split(make_run(), tmp_path) is None
+    assert read_test_split(make_run(), device=CPU, folder=tmp_path) is None
 
 
 def test_training_never_reads_the_test_split(make_run, monkeypatch):
@@ -478,7 +460,7 @@ def test_training_never_reads_the_test_split(make_run, monkeypatch):
     monkeypatch.setattr(loop, "device_split", remember)
     run = make_run()
     train_on_cpu(run)
-    splits = open_data(run.data).splits
+    splits = open_dataset(run.data).splits
     assert set(used).isdisjoint(splits.test)
     assert set(splits.val) <= set(used)
 
@@ -521,4 +503,4 @@ def test_a_gpu_trains_in_bfloat16(make_run, make_variant, tmp_path):
     assert result.status == "complete"
     assert math.isfinite(result.val_loss)
     assert result.val_accuracy > 0.5
-    assert read_test_split(run, tmp_path, cuda) > 0.5
+    assert read_test_split(run, device=cuda, folder=tmp_path).accuracy > 0.5

@@ -1,7 +1,6 @@
 """One training in a folder that remembers what it holds."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,30 +8,31 @@ from filelock import FileLock
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.arch.variant import variant
+from cmtscale.data.sources import open_source
 from cmtscale.record.reads import readings
 from cmtscale.record.result import RunResult, read_result
-from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.single import train_single
 
 
 @pytest.fixture
-def single(digits_ref, make_variant):
+def single(digits, make_variant):
     """Train the tiny variant on digits in a folder; the arguments override."""
 
     def call(folder, **changes):
         arguments = {
             "variant": make_variant(num_classes=1000, in_channels=3),
             "recipe": Recipe(epochs=2, train_images=60, batch_size=20),
-            "data": digits_ref,
+            "dataset": digits,
             "seed": 0,
             "device": "cpu",
+            "source": {"data": "digits", "split_seed": 0},
             **changes,
         }
         return train_single(
             arguments.pop("variant"),
             arguments.pop("recipe"),
-            arguments.pop("data"),
+            arguments.pop("dataset"),
             folder=folder,
             **arguments,
         )
@@ -70,9 +70,9 @@ def test_a_training_claims_its_folder_and_says_what_it_is(single, make_variant, 
 def test_the_same_command_again_repeats_nothing(single, tmp_path):
     first = single(tmp_path)
     before = contents(tmp_path)
-    told = []
-    assert single(tmp_path, watch=told.append) == first
-    assert told == []
+    lines = []
+    assert single(tmp_path, watch=lines.append) == first
+    assert lines == []
     assert contents(tmp_path) == before
 
 
@@ -83,10 +83,10 @@ def test_a_stopped_training_goes_on(single, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         single(tmp_path / "stopped", watch=stop)
-    told = []
-    resumed, accuracy = single(tmp_path / "stopped", watch=told.append, test=True)
+    lines = []
+    resumed, accuracy = single(tmp_path / "stopped", watch=lines.append, test=True)
     whole, expected = single(tmp_path / "whole", test=True)
-    assert [line["step"] for line in told] == [6, 6]
+    assert [line["step"] for line in lines] == [6, 6]
     assert accuracy == expected
     assert (resumed.val_loss, resumed.train_loss) == (whole.val_loss, whole.train_loss)
 
@@ -123,15 +123,30 @@ def test_a_training_is_not_gone_on_with_in_another_precision(single, tmp_path, m
     assert contents(tmp_path) == before
 
 
-def test_what_is_trained_on_is_told_once_before_the_first_step(single, tmp_path):
-    told = []
+def test_the_plan_comes_once_before_the_first_step(single, tmp_path):
+    heard = []
     for _ in range(2):
-        single(
-            tmp_path,
-            begun=lambda dataset, images: told.append((dataset.name, images)),
-            watch=lambda line: told.append(line["step"]),
-        )
-    assert told == [("digits", 60), 3, 3, 6, 6]
+        single(tmp_path, planned=heard.append, watch=lambda line: heard.append(line["step"]))
+    plan, *steps = heard
+    assert steps == [3, 3, 6, 6]
+    assert (plan.dataset.name, plan.epoch_images, plan.images) == ("digits", 60, 120)
+    assert plan.device == "cpu"
+    assert plan.seconds > 0
+
+
+def test_the_plan_of_a_training_that_goes_on_counts_what_is_left(single, tmp_path, monkeypatch):
+    monkeypatch.setattr("cmtscale.train.single.seconds_per_image", lambda *_, **__: 0.5)
+
+    def stop(line):
+        if line["step"] > 3:
+            raise KeyboardInterrupt
+
+    plans = []
+    with pytest.raises(KeyboardInterrupt):
+        single(tmp_path, planned=plans.append, watch=stop)
+    single(tmp_path, planned=plans.append)
+    whole, rest = plans
+    assert rest.seconds == pytest.approx(whole.seconds / 2)
 
 
 @pytest.mark.parametrize(
@@ -197,11 +212,11 @@ def test_without_its_checkpoint_a_finished_training_has_no_test_accuracy(single,
     assert accuracy is None
 
 
-def test_the_test_split_is_read_once_and_only_when_asked(single, digits_ref, tmp_path):
+def test_the_test_split_is_read_once_and_only_when_asked(single, digits, tmp_path):
     single(tmp_path)
     assert readings(tmp_path) == []
     _, accuracy = single(tmp_path, test=True)
-    images = len(loop.open_data(digits_ref).splits.test)
+    images = len(digits.splits.test)
     (reading,) = readings(tmp_path)
     assert (reading.by, reading.run_id, reading.images) == ("train", tmp_path.name, images)
     assert reading.accuracy == accuracy
@@ -210,10 +225,11 @@ def test_the_test_split_is_read_once_and_only_when_asked(single, digits_ref, tmp
     assert readings(tmp_path) == [reading]
 
 
-def test_another_split_is_another_training(single, digits_ref, tmp_path):
+def test_another_split_is_another_training(single, cache_dir, tmp_path):
     single(tmp_path)
+    other = open_source("digits", split_seed=1, cache_dir=cache_dir).pack(32)
     with pytest.raises(RequestError, match=r"\(its data differs\)"):
-        single(tmp_path, data=replace(digits_ref, split_seed=1))
+        single(tmp_path, dataset=other)
 
 
 def test_a_start_that_was_killed_after_its_first_file_can_be_repeated(single, tmp_path):

@@ -1,0 +1,50 @@
+"""How a search looks while it goes on."""
+
+from cmtscale.cli.bars import Bars
+from cmtscale.cli.console import duration
+from cmtscale.cli.search_view import print_plan
+from cmtscale.record.row import Row
+from cmtscale.search.plan import Plan
+from cmtscale.search.watch import Progress
+
+
+class SearchView:
+    """Prints the plan and each ended run; in between bars move."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars = bars
+
+    def planned(self, plan: Plan) -> None:
+        print_plan(plan, self.bars.console)
+
+    def noted(self, text: str) -> None:
+        self.bars.print(text)
+
+    def ended(self, row: Row) -> None:
+        if row.val_loss is None or row.val_accuracy is None or row.images_per_second is None:
+            result = f"{row.status}: {row.cause}"
+        else:
+            result = (
+                f"loss {row.val_loss:.4f}  accuracy {100 * row.val_accuracy:.2f} %  "
+                f"{row.images_per_second:.0f} img/s  {duration(row.seconds)}"
+            )
+        self.bars.print(f"{row.run_id}  {row.role:<10}  {result}")
+
+    def progressed(self, progress: Progress) -> None:
+        done = progress.done + sum(part for _, part in progress.running)
+        parts = [("all", done / max(1, progress.runs)), *progress.running]
+        self.bars.show(parts, _headline(progress))
+
+
+def _headline(progress: Progress) -> str:
+    parts = [f"{progress.done}/{progress.runs} runs"]
+    best = progress.best
+    if best is not None and best.loss is not None and best.accuracy is not None:
+        parts.append(
+            f"best on the budget {best.candidate} loss {best.loss:.4f} "
+            f"accuracy {100 * best.accuracy:.2f} %"
+        )
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:.0f} img/s")
+    parts.append(f"about {duration(progress.seconds_left)} left")
+    return ", ".join(parts)

@@ -1,0 +1,83 @@
+"""How a training looks: its plan, a bar while it trains, and the result."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.cli.bars import Bars
+from cmtscale.cli.console import counted, duration
+from cmtscale.cli.next_steps import after_training
+from cmtscale.record.result import RunResult
+from cmtscale.train.recipe import Recipe
+from cmtscale.train.single import TrainingPlan
+
+
+class TrainView:
+    """Prints the plan and each validation; in between a bar moves."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars = bars
+        self.images = 0  # of the whole training
+
+    def planned(self, plan: TrainingPlan) -> None:
+        self.images = plan.images
+        network, recipe, dataset = plan.run.variant, plan.run.recipe, plan.dataset
+        augmented = ", augmented" if recipe.shift_fraction else ""
+        splits = dataset.splits
+        self.bars.print(
+            f"{network.name}: {format_macs(cost(network).macs)} MACs at {network.resolution_px} "
+            f"px, on {plan.device}\n"
+            f"{dataset.name}: {len(splits.train):,} train, {len(splits.val):,} val, "
+            f"{len(splits.test):,} test images of {dataset.native_px} px\n"
+            f"{counted(recipe.epochs, 'epoch')} of {plan.epoch_images:,} images in batches of "
+            f"{recipe.batch_size}{augmented}; about {duration(plan.seconds)} from now"
+        )
+
+    def logged(self, line: dict[str, Any]) -> None:
+        if "val_accuracy" in line:
+            self.bars.print(
+                f"step {line['step']}  validation loss {line['val_loss_raw']:.4f}  "
+                f"accuracy {100 * line['val_accuracy']:.2f} %  after {duration(line['seconds'])}"
+            )
+            return
+        part = min(1.0, line["images"] / self.images)
+        seconds_left = line["seconds"] * (1 / part - 1)
+        speed = line["images"] / line["seconds"] if line["seconds"] else 0.0
+        self.bars.show(
+            [("training", part)],
+            f"step {line['step']}, training loss {line['train_loss']:.4f}, {speed:.0f} img/s, "
+            f"about {duration(seconds_left)} left",
+        )
+
+
+def print_result(
+    result: RunResult,
+    test_accuracy: float | None,
+    *,
+    folder: Path,
+    data: str,
+    recipe: Recipe,
+    as_json: bool,
+) -> None:
+    """How the training ended, and what could be done next; or all of it as JSON."""
+    if as_json:
+        described = {"folder": str(folder), **asdict(result), "test_accuracy": test_accuracy}
+        print(json.dumps(described, indent=1))
+        return
+    if result.status != "complete":
+        print(f"{result.status}: {result.cause}")
+        return
+    assert result.val_accuracy is not None
+    test = "" if test_accuracy is None else f"test accuracy {100 * test_accuracy:.2f} %; "
+    print(
+        f"validation accuracy {100 * result.val_accuracy:.2f} %, loss {result.val_loss:.4f} "
+        f"(temperature {result.temperature:.3f}); {test}"
+        f"{result.images_per_second:.0f} img/s, {result.seconds:.0f} s; in {folder}"
+    )
+    if test_accuracy is None:
+        print("the test split: the same command with --test reads it, once")
+    for name, command in after_training(folder, data, recipe.epochs):
+        print(f"{name}: {command}")

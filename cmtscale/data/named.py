@@ -1,0 +1,150 @@
+"""The data sets that are known by name: digits, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
+
+import contextlib
+import gzip
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cmtscale.arch.errors import DataError
+from cmtscale.data.cache import own_folder
+from cmtscale.data.pack import Pool
+from cmtscale.data.splits import IntArray
+
+# source → its class in torchvision.datasets; digits comes with scikit-learn
+TORCHVISION = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+NAMES = ("digits", *TORCHVISION)
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
+FASHION_MNIST_FILES = {  # images and labels, training before test, gzipped (.gz) or not
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+
+
+def read_named(name: str, cache_dir: Path, *, data_dir: Path | None, download: bool) -> Pool:
+    """The images of one of `NAMES`; raises `DataError` where they are neither here nor to be had.
+
+    `data_dir` (default `$CMTSCALE_DATA`, then the cache's downloads) is laid out as torchvision's
+    root; `download` allows a checked download into the cache.
+    """
+    if name == "digits":
+        return _read_digits()
+    environment = os.environ.get("CMTSCALE_DATA")
+    given = data_dir or (Path(environment) if environment else None)
+    root = given.expanduser() if given else cache_dir / "downloads"
+    if name == "fashion-mnist" and (local := _find_fashion_mnist(root)):
+        return _read_fashion_mnist(local)
+    if download and given is None:
+        own_folder(root)
+    return _read_torchvision(name, root, download=download)
+
+
+def _read_digits() -> Pool:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 levels of ink
+    return Pool(
+        blocks=[images[..., None]],
+        shape=(*images.shape, 1),
+        labels=digits.target.astype(np.int64),
+        class_names=tuple(str(digit) for digit in range(10)),
+        given={},
+        native_px=images.shape[1],
+        may_flip=False,  # a mirrored 2 is no 2
+    )
+
+
+def _read_torchvision(name: str, root: Path, *, download: bool) -> Pool:
+    from torchvision import datasets
+
+    dataset = getattr(datasets, TORCHVISION[name])
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
+            train, test = (dataset(root, train=part, download=download) for part in (True, False))
+    except (OSError, RuntimeError) as error:
+        reason = str(getattr(error, "reason", error)).splitlines()[0].rstrip(".")
+        hint = ", or install Debian's dataset-fashion-mnist" if name == "fashion-mnist" else ""
+        raise DataError(
+            f"{name} is neither in {root} nor can it be downloaded ({reason}); set CMTSCALE_DATA "
+            f"to a folder that holds torchvision's copy of it{hint}"
+        ) from error
+    if name == "fashion-mnist":
+        return _read_fashion_mnist(root / "FashionMNIST" / "raw")
+    return _pool_with_test(
+        images=[train.data, test.data],
+        labels=[np.array(part.targets, dtype=np.int64) for part in (train, test)],
+        class_names=tuple(train.classes),
+    )
+
+
+def _find_fashion_mnist(root: Path) -> Path | None:
+    """The first local folder that has all four IDX files, gzipped or not."""
+    for folder in (root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST):
+        if all(_plain_or_gz(folder / name) for name in FASHION_MNIST_FILES):
+            return folder
+    return None
+
+
+def _read_fashion_mnist(folder: Path) -> Pool:
+    # not through torchvision: it will not unpack gzipped files other than its own download
+    from torchvision.datasets import FashionMNIST
+
+    images, labels, test_images, test_labels = (
+        _read_idx(folder / name, shape) for name, shape in FASHION_MNIST_FILES.items()
+    )
+    if (label := max(labels.max(), test_labels.max())) > 9:
+        raise DataError(f"label {label} in {folder}; Fashion-MNIST's are 0 to 9, replace the files")
+    return _pool_with_test(
+        images=[images[..., None], test_images[..., None]],
+        labels=[labels.astype(np.int64), test_labels.astype(np.int64)],
+        class_names=tuple(FashionMNIST.classes),
+    )
+
+
+def _plain_or_gz(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return next((file for file in (path, packed) if file.is_file()), None)
+
+
+def _read_idx(name: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """One IDX file: two zero bytes, type 8 (uint8), number of axes, big-endian sides, data."""
+    path = _plain_or_gz(name)
+    assert path is not None
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}; replace it or remove it") from error
+    header = bytes((0, 0, 8, len(shape))) + np.array(shape, dtype=">i4").tobytes()
+    if not data.startswith(header) or len(data) != len(header) + int(np.prod(shape)):
+        raise DataError(
+            f"{path} is not Fashion-MNIST's file of {'x'.join(map(str, shape))} bytes; "
+            "replace it or remove it"
+        )
+    return np.frombuffer(data, dtype=np.uint8, offset=len(header)).reshape(shape)
+
+
+def _pool_with_test(
+    *,
+    images: list[npt.NDArray[np.uint8]],
+    labels: list[IntArray],
+    class_names: tuple[str, ...],
+) -> Pool:
+    """A pool of official training and test images, in this order."""
+    count, side, _, channels = images[0].shape
+    total = count + len(images[1])
+    return Pool(
+        blocks=images,
+        shape=(total, side, side, channels),
+        labels=np.concatenate(labels),
+        class_names=class_names,
+        given={"train": np.arange(count), "test": np.arange(count, total)},
+        native_px=side,
+    )

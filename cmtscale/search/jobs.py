@@ -1,0 +1,70 @@
+"""The jobs of a search: to time a network, to train a run, to read the test split with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmtscale.arch.variant import Variant
+from cmtscale.record.folder import RESULT
+from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.train.recipe import Recipe, Run
+
+if TYPE_CHECKING:
+    from cmtscale.train.test_split import SplitScore
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSteps:
+    """Time training steps of a network, of so many images each."""
+
+    network: Variant
+    recipe: Recipe
+    batch: int
+
+    def carry_out(self, device: str) -> float:
+        """Seconds of a step per image."""
+        from cmtscale.train.timing import seconds_per_image
+
+        return seconds_per_image(self.network, self.recipe, batch=self.batch, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun:
+    """Train a run in the folder that keeps its checkpoint, log and result."""
+
+    run: Run
+    folder: Path
+    candidate: str
+
+    def carry_out(self, device: str) -> RunResult:
+        """The result; the one that the folder holds already, unless the run failed.
+
+        A result that was scored in an older way is scored again from the run's last checkpoint.
+        """
+        import torch
+
+        from cmtscale.train.loop import train
+
+        path = self.folder / RESULT
+        earlier = read_result(path, self.run.identity)
+        if earlier is not None and earlier.status != "failed":
+            return earlier
+        result = train(self.run, device=torch.device(device), folder=self.folder)
+        write_result(path, result, self.run.identity)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTestSplit:
+    """Read the test split with the network that a run has trained."""
+
+    run: Run
+    folder: Path
+
+    def carry_out(self, device: str) -> "SplitScore | None":
+        """The score; None if the run's checkpoint is gone."""
+        import torch
+
+        from cmtscale.train.test_split import read_test_split
+
+        return read_test_split(self.run, device=torch.device(device), folder=self.folder)

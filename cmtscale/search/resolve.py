@@ -1,0 +1,124 @@
+"""A request's defaults, filled in for a data set that is known by its description."""
+
+import math
+from dataclasses import replace
+
+from cmtscale.arch.base import BASE_DISTANCE, default_base, require_distance, require_reach
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import Stage, Variant, fit_to_data
+from cmtscale.data.sources import Description
+from cmtscale.search.request import ALL_IMAGES, TOUR_DATA, SearchRequest
+from cmtscale.search.settings import Settings
+from cmtscale.train.recipe import AUGMENTED_EPOCHS, Recipe
+
+LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
+PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
+TRIALS = 20
+IMAGES_SEEN = 25_600  # in a run, whatever the size of the data set
+TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS = 5, 4.5, 3  # three minutes on two cores
+# The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
+PROXY_BASE = Variant(
+    name="cmt-proxy",
+    resolution_px=LEAST_PROXY_PX,
+    stem_channels=4,
+    stages=(
+        Stage(dim=8, depth=1, heads=1, reduction=8, expansion=4.0),
+        Stage(dim=16, depth=1, heads=2, reduction=4, expansion=4.0),
+        Stage(dim=32, depth=4, heads=4, reduction=2, expansion=4.0),
+        Stage(dim=64, depth=1, heads=8, reduction=1, expansion=4.0),
+    ),
+)
+
+
+def resolve(request: SearchRequest, data: Description) -> Settings:
+    """Fill in the defaults; the networks get the data set's classes and channels.
+
+    A recipe that wants more training images than there are trains on all of them, for so many more
+    epochs that a run sees as many images. Unless the request says otherwise, images are flipped and
+    shifted where the split is so small that the default horizon sees each often: at every horizon
+    of a search alike. What only the packed images tell (`data_hash`, `pack_px`) and the device
+    decides (`precision`) is left at its default. Raises `RequestError` where the base is too near
+    to the budget or too far from it, or the twins cannot be built.
+    """
+    tour = request.data == TOUR_DATA
+    default = default_base(request.budget_macs, data.num_classes, data.channels)
+    base = fit_to_data(request.base or default, data.num_classes, data.channels)
+    require_distance(base, request.budget_macs, better=default)
+    require_reach(base, request.budget_macs)
+    if request.proxy:
+        twin_base = request.proxy_base or PROXY_BASE
+        trained_base = fit_to_data(twin_base, data.num_classes, data.channels)
+        # Shares carry over from twin to candidate, the amount of growth need not.
+        ratio = request.budget_macs / cost(base).macs
+        growth = TOUR_DISTANCE if tour else max(ratio, PROXY_DISTANCE)
+        trained_macs = request.proxy_macs or round(cost(trained_base).macs * growth)
+        require_proxy(trained_base, trained_macs)
+    else:
+        trained_base, trained_macs = base, request.budget_macs
+    return Settings(
+        budget_macs=request.budget_macs,
+        data=request.data,
+        split_seed=request.split_seed,
+        base=base,
+        proxy=request.proxy,
+        trained_base=trained_base,
+        trained_macs=trained_macs,
+        recipe=_recipe(request, data.train_images),
+        sampler=request.sampler,
+        trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),
+        seeds=request.seeds or 1,
+        seed=request.seed,
+        tour=tour,
+    )
+
+
+def default_recipe(data: str) -> Recipe:
+    """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
+    if data == TOUR_DATA:
+        return Recipe(epochs=TOUR_EPOCHS)
+    return Recipe(epochs=2, train_images=IMAGES_SEEN // 2)
+
+
+def require_proxy(trained_base: Variant, trained_macs: int) -> None:
+    """Refuse twins whose attention degenerates or that leave no room to scale."""
+    if trained_base.resolution_px < LEAST_PROXY_PX:
+        raise RequestError(
+            f"proxy base at {trained_base.resolution_px} px: below {LEAST_PROXY_PX} px the last "
+            f"stage's attention has one key and no gradient; use {LEAST_PROXY_PX} px or more"
+        )
+    least = BASE_DISTANCE * cost(trained_base).macs
+    if trained_macs < least:
+        raise RequestError(
+            f"proxy MACs {format_macs(trained_macs)} leave no room to scale the twin base "
+            f"({format_macs(cost(trained_base).macs)}); use {format_macs(least * 1.01)} or more"
+        )
+
+
+def _recipe(request: SearchRequest, train_images: int) -> Recipe:
+    """The recipe of the request for a training split of so many images."""
+    default = default_recipe(request.data)
+    recipe = request.recipe or default
+    if request.train_images == ALL_IMAGES:
+        recipe = replace(recipe, train_images=None)
+    names = ("train_images", "batch_size", "lr", "attention")
+    asked = {name: getattr(request, name) for name in names}
+    asked = {name: value for name, value in asked.items() if value not in (None, ALL_IMAGES)}
+    recipe = _fitted(replace(recipe, **asked), train_images)
+    if request.epochs is not None:
+        recipe = replace(recipe, epochs=request.epochs)
+    if request.augment is not None:
+        return recipe.augmented(request.augment)
+    if request.recipe is None:
+        return recipe.augmented(_fitted(default, train_images).epochs >= AUGMENTED_EPOCHS)
+    return recipe
+
+
+def _fitted(recipe: Recipe, train_images: int) -> Recipe:
+    """The recipe on a split of so many images: as many are seen, in more epochs if need be."""
+    wanted = recipe.train_images or train_images
+    if wanted <= train_images:
+        return replace(recipe, train_images=wanted)
+    epochs = math.ceil(recipe.epochs * wanted / train_images)
+    return replace(recipe, train_images=train_images, epochs=epochs)

@@ -1,0 +1,155 @@
+"""A request without defaults left: what is searched, how much of it, and its file."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.errors import RequestError
+from cmtscale.arch.variant import Variant, variant_from_table
+from cmtscale.data.sources import parse_spec
+from cmtscale.record.files import read_toml, write_text_atomically
+from cmtscale.record.folder import REQUEST
+from cmtscale.record.identity import identity, network_fields
+from cmtscale.search.request import SAMPLERS, Precision, Sampler, SearchRequest
+from cmtscale.train.recipe import Recipe
+
+SCHEMA = 2  # of request.toml; 1, without a number, was that of 0.1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A resolved request, no defaults left: what is searched, and how much of it.
+
+    What is searched: the images (`data_hash` covers them and their splits), `base` and budget,
+    what candidates grow from when they are trained (`trained_base`: the twin base, or `base`
+    without proxies) to `trained_macs`, and the recipe without its horizon. `precision` and
+    `pack_px` (the side that images are packed for) are fixed when a folder is first opened. The
+    rest says how much of it to do: `epochs` and `train_images` of the recipe, `sampler`, `trials`,
+    `seeds`, and the sampler's `seed`.
+    """
+
+    budget_macs: int
+    data: str
+    data_hash: str = ""
+    split_seed: int
+    base: Variant
+    proxy: bool
+    trained_base: Variant
+    trained_macs: int
+    recipe: Recipe
+    precision: Precision = "fp32"
+    pack_px: int = 0
+    sampler: Sampler
+    trials: int
+    seeds: int
+    seed: int
+    tour: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recipe.train_images is None:
+            raise RequestError("the recipe lacks train_images; give their number")
+        whole = ("budget_macs", "split_seed", "trained_macs", "pack_px", "trials", "seeds", "seed")
+        for name in whole:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
+        if self.sampler not in SAMPLERS or self.precision not in ("fp32", "bf16"):
+            raise RequestError(
+                f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
+                f"{', '.join(SAMPLERS)}, and fp32 or bf16"
+            )
+
+    @property
+    def identity(self) -> str:
+        """A hash of what is searched; two searches that share it share their runs."""
+        return identity(self.identity_fields(), length=8)
+
+    def identity_fields(self) -> dict[str, Any]:
+        """What `identity` covers."""
+        recipe = asdict(self.recipe)
+        for name in ("epochs", "train_images"):  # the runs'
+            del recipe[name]
+        return {
+            "budget": self.budget_macs,
+            "images": self.data_hash,
+            "base": network_fields(self.base),
+            "twins": self.proxy,
+            "twin_base": network_fields(self.trained_base),
+            "twin_macs": self.trained_macs,
+            "recipe": recipe,
+        }
+
+    @property
+    def folder_name(self) -> str:
+        """`<data>-<base>-<budget>-<identity>`."""
+        data = parse_spec(self.data).name
+        return f"{data}-{self.base.name}-{format_macs(self.budget_macs)}-{self.identity}"
+
+    @property
+    def horizon(self) -> tuple[int, int]:
+        """(epochs, training images of an epoch) of the runs that are asked for."""
+        assert self.recipe.train_images is not None
+        return self.recipe.epochs, self.recipe.train_images
+
+    @property
+    def run_recipe(self) -> Recipe:
+        """The recipe as runs get it: in the folder's precision."""
+        return replace(self.recipe, precision=self.precision)
+
+    def to_toml(self) -> str:
+        """The request as TOML; `read_settings` gives back an equal one."""
+        return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
+
+    def as_request(self) -> SearchRequest:
+        """A request that resolves to these settings: the way to repeat a search from its file."""
+        return SearchRequest(
+            budget_macs=self.budget_macs,
+            data=self.data,
+            split_seed=self.split_seed,
+            base=self.base,
+            sampler=self.sampler,
+            trials=self.trials,
+            proxy=self.proxy,
+            proxy_base=self.trained_base if self.proxy else None,
+            proxy_macs=self.trained_macs if self.proxy else None,
+            recipe=self.recipe,
+            seeds=self.seeds,
+            seed=self.seed,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the request as TOML, atomically."""
+        write_text_atomically(path, self.to_toml())
+
+
+def stored_settings(folder: Path) -> Settings | None:
+    """What the folder's search was last asked; None where there is none."""
+    try:
+        return read_settings(folder / REQUEST)
+    except FileNotFoundError:
+        return None
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a `request.toml`; raises `FileNotFoundError`, or a `CmtscaleError` if it is not one."""
+    table = read_toml(path)
+    schema = table.pop("schema", None)
+    if schema is None:
+        raise RequestError(f"{path} is of cmtscale 0.1.0; search again with another --out")
+    if schema != SCHEMA:
+        raise RequestError(
+            f"{path} has schema {schema}, of another version of cmtscale; this one reads "
+            f"schema {SCHEMA}: use that version, or another --out"
+        )
+    try:
+        for name in ("base", "trained_base"):
+            table[name] = variant_from_table(table[name], source=name)
+        table["recipe"] = Recipe(**table["recipe"])
+        return Settings(**table)
+    except KeyError as error:
+        raise RequestError(f"{path} lacks {error}; restore it") from error
+    except (ValueError, TypeError) as error:  # all CmtscaleErrors of a variant or recipe are ones
+        raise RequestError(f"{path} is no request: {error}; restore it") from error

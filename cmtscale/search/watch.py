@@ -1,0 +1,52 @@
+"""What a search tells whoever watches it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cmtscale.record.row import Row
+from cmtscale.record.scores import Score
+from cmtscale.search.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a search is: ended and all runs, what runs now, and the seconds left."""
+
+    done: int
+    runs: int
+    running: tuple[tuple[str, float], ...]  # run id, part done
+    images_per_second: float
+    seconds_left: float
+    best: Score | None
+
+
+class Watcher(Protocol):
+    """Is told how a search goes."""
+
+    def planned(self, plan: Plan) -> None:
+        """Before anything is trained."""
+        ...
+
+    def progressed(self, progress: Progress) -> None:
+        """About once a second."""
+        ...
+
+    def ended(self, row: Row) -> None:
+        """A run has ended and is recorded."""
+        ...
+
+    def noted(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+class NullWatcher:
+    """Shows nothing."""
+
+    def planned(self, plan: Plan) -> None: ...
+
+    def progressed(self, progress: Progress) -> None: ...
+
+    def ended(self, row: Row) -> None: ...
+
+    def noted(self, text: str) -> None: ...

@@ -1,0 +1,98 @@
+"""What a run leaves on disk while it trains: its log and its checkpoint."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmtscale.model.cmt import CMT
+from cmtscale.record.folder import METRICS
+from cmtscale.record.metrics import append_metrics, drop_metrics_after
+from cmtscale.record.result import RunResult
+from cmtscale.train.checkpoint import (
+    load_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
+
+
+class Progress:
+    """The state and the log of a run; nothing is written without a `folder`."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        identity: str,
+        device: torch.device,
+        began: float,
+        watch: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self.watch = watch
+        self.folder = folder
+        self.identity = identity
+        self.device = device
+        self.began = began
+        self.seconds_before = 0.0  # of earlier attempts, as far as they were checkpointed
+        self.train_seconds = 0.0
+        self.train_loss = math.nan
+
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def restore(
+        self, model: CMT, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> int:
+        """Load the checkpoint, if there is one; returns the epochs already done."""
+        state = self.folder and load_checkpoint(self.folder, self.identity)
+        if not state:
+            if self.folder:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / METRICS).write_text("")
+            return 0
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        set_random_states(state, self.device)
+        self.seconds_before = state["seconds"]
+        self.train_seconds = state["train_seconds"]
+        self.train_loss = state["train_loss"]
+        assert self.folder is not None
+        drop_metrics_after(self.folder, state["step"])
+        return int(state["epoch"])
+
+    def save(
+        self,
+        model: CMT,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        epoch: int,
+        step: int,
+    ) -> None:
+        if self.folder is None:
+            return
+        state = {
+            "epoch": epoch,
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generator": generator.get_state(),
+            **random_states(self.device),
+            "seconds": self.seconds(),
+            "train_seconds": self.train_seconds,
+            "train_loss": self.train_loss,
+        }
+        save_checkpoint(self.folder, self.identity, state)
+
+    def log(self, **values: float) -> None:
+        line = {**values, "seconds": round(self.seconds(), 3)}
+        if self.watch is not None:
+            self.watch(line)
+        if self.folder is not None:
+            append_metrics(self.folder, line)
+
+    def diverged(self, cause: str) -> RunResult:
+        return RunResult(status="diverged", cause=cause, seconds=self.seconds())

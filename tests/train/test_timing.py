@@ -1,0 +1,83 @@
+"""How long runs are expected to take: steps of their size, warmed up and not too long."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from cmtscale.arch.variant import Variant
+from cmtscale.model.cmt import CMT
+from cmtscale.train import timing
+from cmtscale.train.recipe import Recipe
+from cmtscale.train.timing import EVALUATION_SHARE, run_seconds, seconds_per_image
+
+
+@dataclass
+class Steps:
+    """Training steps that take `seconds(batch)` and nothing else."""
+
+    seconds: Callable[[int], float] = lambda batch: 0.001 * batch
+    batches: list[int] = field(default_factory=list)
+
+    def step(self, _model: CMT, _optimizer: object, _recipe: object, batch: int) -> float:
+        self.batches.append(batch)
+        return self.seconds(batch)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    steps = Steps()
+    monkeypatch.setattr(timing, "_step_seconds", steps.step)
+    return steps
+
+
+@pytest.mark.parametrize("batch", [128, 50, 20, 2, 1])
+def test_a_step_is_timed_at_the_batch_size_of_the_runs(
+    tiny_base: Variant, steps: Steps, batch: int
+) -> None:
+    assert seconds_per_image(tiny_base, Recipe(), batch=batch, device="cpu") == 0.001
+    assert steps.batches[-2:] == [batch] * 2
+    assert max(steps.batches) == batch
+
+
+def test_a_run_takes_its_whole_batches_and_its_evaluations() -> None:
+    recipe = Recipe(epochs=3, batch_size=100)
+    seconds = run_seconds(0.001, recipe, train_images=1257, val_images=270)
+    assert seconds == pytest.approx(0.003 * (1200 + EVALUATION_SHARE * (270 + 1257)))
+    large = run_seconds(0.001, recipe, train_images=50_000, val_images=270)
+    assert large == pytest.approx(0.003 * (50_000 + EVALUATION_SHARE * (270 + 1536)))
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_the_first_steps_of_a_process_and_of_a_batch_size_warm_up(
+    tiny_base: Variant, steps: Steps, batch: int
+) -> None:
+    steps.seconds = lambda size: 1.0 if steps.batches.count(size) == 1 else 0.001 * size
+    assert seconds_per_image(tiny_base, Recipe(), batch=batch, device="cpu") == 0.001
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batches"),
+    [
+        (0.001, [2, 2, 8, 32, 100, 100, 100]),
+        (0.02, [2, 2, 8, 32, 100, 100, 100]),
+        (0.1, [2, 2, 8]),
+        (9, [2, 2]),
+    ],
+)
+def test_a_step_of_more_than_three_seconds_is_estimated_from_a_smaller_one(
+    tiny_base: Variant, steps: Steps, seconds: float, batches: list[int]
+) -> None:
+    steps.seconds = lambda batch: seconds * batch
+    per_image = seconds_per_image(tiny_base, Recipe(), batch=100, device="cpu")
+    assert per_image == pytest.approx(seconds)
+    assert steps.batches == batches
+
+
+def test_real_steps_take_time_and_leave_the_threads_as_they_were(tiny_base: Variant) -> None:
+    threads, began = torch.get_num_threads(), time.perf_counter()
+    per_image = seconds_per_image(tiny_base, Recipe(), batch=8, device="cpu")
+    assert 0 < 8 * per_image < time.perf_counter() - began
+    assert torch.get_num_threads() == threads
