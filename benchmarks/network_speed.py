@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
-    """Time both implementations of one workload; print and return what was found."""
+    """Time both implementations of one workload; print the ratio, return the table row."""
     spec = variant(name)
     images, labels = batch(spec)
     models = {label: make(spec).train() for label, make in IMPLEMENTATIONS.items()}

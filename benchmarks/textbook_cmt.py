@@ -1,4 +1,4 @@
-"""CMT as a textbook would write it: the reference that `network_speed.py` times cmtscale against.
+"""CMT as a textbook would write it: what the benchmarks hold cmtscale against.
 
 The published network (arXiv 2107.06263) under the published names, so that it loads the authors'
 state dict as it is. Maps are NCHW; every block flattens and transposes them to tokens and back;

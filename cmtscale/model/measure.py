@@ -67,7 +67,7 @@ def measure(variant: Variant, *, height: int | None = None, width: int | None = 
         model = build(variant)
     measured = measure_network(model, height=counted.height, width=counted.width)
     torch_macs = count_with_torch(model, height=counted.height, width=counted.width)
-    expected: dict[str, int] = {
+    computed_counts: dict[str, int] = {
         "macs": counted.macs,
         "fvcore_flops": counted.fvcore_flops,
         "activations": counted.activations,
@@ -76,7 +76,7 @@ def measure(variant: Variant, *, height: int | None = None, width: int | None = 
         **{f"{part.name} fvcore_flops": int(part.counts.fvcore_flops) for part in counted.parts},
         "torch macs": counted.macs,
     }
-    found: dict[str, int] = {
+    measured_counts: dict[str, int] = {
         "macs": measured.macs,
         "fvcore_flops": measured.fvcore_flops,
         "activations": measured.activations,
@@ -85,11 +85,13 @@ def measure(variant: Variant, *, height: int | None = None, width: int | None = 
         **{f"{name} fvcore_flops": flops for name, flops in measured.part_fvcore_flops.items()},
         "torch macs": torch_macs,
     }
-    wrong = sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    )
+    names = computed_counts.keys() | measured_counts.keys()
+    wrong = sorted(name for name in names if computed_counts.get(name) != measured_counts.get(name))
     if wrong:
-        shown = ", ".join(f"{name} {expected.get(name)} ≠ {found.get(name)}" for name in wrong[:3])
+        shown = ", ".join(
+            f"{name} {computed_counts.get(name)} ≠ {measured_counts.get(name)}"
+            for name in wrong[:3]
+        )
         raise CountError(
             f"the computed cost of {variant.name} is not the measured one: {shown}; "
             f"please report this with the variant's TOML"

@@ -107,7 +107,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        reason = error.strerror or "no file can be opened there"
+        reason = error.strerror or "it cannot be opened"
         raise WeightsError(f"checkpoint {path} cannot be read: {reason}") from error
     except Exception as error:  # the unpickler raises whatever a foreign file leads it to
         raise WeightsError(
@@ -124,12 +124,12 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _unwrap(checkpoint: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
     """The bare state dict, without wrapper and `module.` prefixes."""
-    wrappers = ("model_ema",) if ema else WRAPPERS
-    found = [name for name in wrappers if isinstance(checkpoint.get(name), Mapping)]
-    if ema and not found:
+    allowed = ("model_ema",) if ema else WRAPPERS
+    wrappers = [name for name in allowed if isinstance(checkpoint.get(name), Mapping)]
+    if ema and not wrappers:
         keys = _listed(map(str, checkpoint))
         raise WeightsError(f"the checkpoint has no model_ema, only {keys}; load without ema")
-    weights = checkpoint[found[0]] if found else checkpoint
+    weights = checkpoint[wrappers[0]] if wrappers else checkpoint
     return {str(name).removeprefix("module."): value for name, value in weights.items()}
 
 
