@@ -1,12 +1,11 @@
 """The published network's records: names, shapes, logits, and the weights that gave them."""
 
 import json
-import zlib
+import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -38,37 +37,19 @@ def published_ti() -> Published:
 
 
 def read_published(name: str) -> Published:
-    path = Path(__file__).parent / "parity" / RECORDS[name]
-    record = json.loads(path.read_text(encoding="utf-8"))
-    side = record["resolution_px"]
+    folder = Path(__file__).parent / "parity"
+    record = json.loads((folder / RECORDS[name]).read_text(encoding="utf-8"))
+    fill = runpy.run_path(str(folder / "fill.py"))
     return Published(
         name=name,
         shapes=record["state_dict"],
         checkpoint={
-            key: torch.from_numpy(np.asarray(fill_tensor(key, tuple(shape))))
+            key: torch.as_tensor(fill["fill_tensor"](key, tuple(shape)))
             for key, shape in record["state_dict"].items()
         },
-        images=torch.from_numpy(np.random.RandomState(0).standard_normal((2, 3, side, side))),
+        images=torch.from_numpy(fill["input_batch"](record["resolution_px"])),
         logits=torch.tensor(record["logits"], dtype=torch.float64),
     )
-
-
-def fill_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values (float64) of the tensor called `name`: NumPy's legacy generator, seeded by the name.
-
-    Implementations that agree on names and shapes so hold the same numbers without a checkpoint.
-    """
-    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal
-    if name.endswith("num_batches_tracked"):
-        return np.zeros(shape, dtype=np.int64)
-    if name.startswith("relative_pos"):
-        return 0.5 * draw(shape)
-    if name.endswith("running_var"):
-        return 1.0 + 0.1 * np.abs(draw(shape))
-    if len(shape) == 1:  # biases, norm scales and shifts, running means
-        is_norm_scale = name.endswith("weight")
-        return (1.0 if is_norm_scale else 0.0) + 0.1 * draw(shape)
-    return draw(shape) / np.sqrt(np.prod(shape[1:]))
 
 
 @pytest.fixture
