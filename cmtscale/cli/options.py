@@ -10,6 +10,8 @@ from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
+# the rule of `arch.base.default_base`
+DEFAULT_BASE = "the largest at most half the budget, or else the smallest at least twice it"
 
 Alpha = Annotated[float, typer.Option("--alpha", help="Depth growth per step of phi.")]
 Beta = Annotated[float, typer.Option("--beta", help="Dimension growth per step of phi.")]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, SplitSeed
+from cmtscale.cli.options import DEFAULT_BASE, VARIANTS_HELP, Attention, CacheDir, Device, SplitSeed
 
 if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
@@ -28,10 +28,7 @@ def search(
     split_seed: SplitSeed = None,
     base: Annotated[
         str | None,
-        typer.Option(
-            help=f"{VARIANTS_HELP} By default the largest at most half the budget, or else the "
-            "smallest at least twice it."
-        ),
+        typer.Option(help=f"{VARIANTS_HELP} By default {DEFAULT_BASE}."),
     ] = None,
     sampler: Annotated[
         Sampler | None,

@@ -25,32 +25,6 @@ COMMANDS = ("variants", "flops", "scale", "search", "plot", "train", "cache")
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def refusal(capsys: Capture) -> Callable[..., str]:
-    """Run a command that must be refused; the one line that says why."""
-
-    def refuse(*arguments: str) -> str:
-        assert run(list(arguments)) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        (line,) = said.err.splitlines()
-        assert line.startswith("cmtscale: ")
-        return line
-
-    return refuse
-
-
-@pytest.fixture
-def printed(capsys: Capture) -> Callable[..., str]:
-    """Run a command that must succeed; its stdout."""
-
-    def succeed(*arguments: str) -> str:
-        assert run(list(arguments)) == 0
-        return capsys.readouterr().out
-
-    return succeed
-
-
 # --- errors
 
 
@@ -72,7 +46,9 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("scale", "give either --phi or --budget"),
         ("scale --phi 1 --budget 4G", "give either --phi or --budget"),
         ("scale --budget 4GFLOPs", "write 4.0G, 600M or 4e9"),
-        ("scale --budget 1k", "no variant of cmt-s at 1k MACs"),
+        ("scale --budget 1k", "1k is 1/638905 of the base cmt-ti (639M)"),
+        ("scale --budget 1.5", "did you mean 1.5G?"),
+        ("scale --budget 1000G --base cmt-s", "use 129G or less, or a larger --base"),
         ("scale --budget 4G --multiple 0", "multiples of 0; use 2 or 8"),
         ("scale --phi 1 --multiple 8", "--multiple does nothing with --phi"),
         ("scale --phi 1 --save /proc/no/x.toml", ""),
