@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmtscale.cli.options import ALPHA, BETA, GAMMA, VARIANTS_HELP, Alpha, Beta, Gamma, parse_size
+from cmtscale.cli.options import (
+    ALPHA,
+    BETA,
+    GAMMA,
+    VARIANTS_HELP,
+    Alpha,
+    Beta,
+    Gamma,
+    Json,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from cmtscale.arch.cost import Cost
@@ -25,7 +35,7 @@ def flops(
     measure: Annotated[
         bool, typer.Option(help="Build the network and hold the counts against fvcore and torch.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Count a variant exactly, part by part, against the paper's formula and fvcore."""
     from dataclasses import replace

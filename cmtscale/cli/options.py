@@ -20,6 +20,7 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(help="Where packed images are kept ($CMTSCALE_CACHE; see `cmtscale cache`)."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
 Attention = Annotated[
     Literal["auto", "explicit", "sdpa"] | None,

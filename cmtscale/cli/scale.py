@@ -1,7 +1,7 @@
 """`cmtscale scale`: a new variant from coefficients, or for a budget."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,11 @@ from cmtscale.cli.options import (
     Alpha,
     Beta,
     Gamma,
+    Json,
 )
 
 if TYPE_CHECKING:
+    from cmtscale.arch.scaling import Scaling
     from cmtscale.arch.solve import Solution
     from cmtscale.arch.variant import Variant
 
@@ -43,8 +45,10 @@ def scale(
     save: Annotated[
         Path | None, typer.Option(help="Write the variant to this new TOML file.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Scale a variant by phi, or to a budget, along alpha, beta, gamma."""
+    import json
     from dataclasses import replace
 
     from cmtscale.arch.base import default_base, require_reach
@@ -76,21 +80,50 @@ def scale(
             budget_macs=budget_macs,
             step=2 if multiple is None else multiple,
         )
-        scaled = solution.variant
+        scaling, scaled = solution.scaling, solution.variant
     else:
         assert phi is not None
         origin = given_base or variant("cmt-s")
         solution = None
-        scaled = scale_variant(origin, Scaling(phi, alpha, beta, gamma))
+        scaling = Scaling(phi, alpha, beta, gamma)
+        scaled = scale_variant(origin, scaling)
     if save is not None:
         scaled = replace(scaled, name=save.stem)
         write_text_atomically(save, scaled.to_toml())
         messages().print(f"saved {save}", markup=False)
+    if as_json:
+        print(json.dumps(_as_json(origin, scaling, scaled, solution), indent=1))
+        return
     if solution is not None:
         if given_base is None:
             _print_why(origin, solution.budget_macs)
         _print_solution(solution)
     _print_variant(origin, scaled)
+
+
+def _as_json(
+    base: "Variant", scaling: "Scaling", scaled: "Variant", solution: "Solution | None"
+) -> dict[str, Any]:
+    """`phi` to `gamma` were asked for or solved; `implied_phi` and `shares` are the integers'."""
+    from dataclasses import asdict
+
+    from cmtscale.arch.cost import cost
+    from cmtscale.arch.scaling import implied
+
+    counted = cost(scaled)
+    implied_phi, shares = implied(base, scaled)
+    return {
+        "base": base.name,
+        "base_macs": cost(base).macs,
+        "budget_macs": solution.budget_macs if solution else None,
+        **asdict(scaling),
+        "implied_phi": implied_phi,
+        "shares": asdict(shares),
+        "stray": solution.stray if solution else None,
+        "macs": counted.macs,
+        "params": counted.params,
+        "variant": asdict(scaled),
+    }
 
 
 def _print_why(base: "Variant", budget_macs: int) -> None:

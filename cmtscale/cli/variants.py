@@ -1,8 +1,45 @@
 """`cmtscale variants`: the published family."""
 
+from typing import Any
 
-def variants() -> None:
+from cmtscale.cli.options import Json
+
+
+def variants(as_json: Json = False) -> None:
     """List the four published variants."""
+    if as_json:
+        import json
+
+        print(json.dumps(_as_json(), indent=1))
+    else:
+        _print()
+
+
+def _as_json() -> list[dict[str, Any]]:
+    """Sizes and exact cost of each; params in millions, FLOPs in 10⁹ and top-1 as published."""
+    from cmtscale.arch import paper
+    from cmtscale.arch.cost import cost
+    from cmtscale.arch.variant import published_variants
+
+    entries = []
+    for variant in published_variants():
+        counted, row = cost(variant), paper.VARIANTS[variant.name]
+        entry = {
+            "name": variant.name,
+            "resolution_px": variant.resolution_px,
+            "stem_channels": variant.stem_channels,
+            "dims": variant.dims,
+            "depths": variant.depths,
+            "expansion": row.expansion,
+            "params": counted.params,
+            "macs": counted.macs,
+            "paper": {"params_m": row.params_m, "flops_g": row.flops_g, "top1": row.top1},
+        }
+        entries.append(entry)
+    return entries
+
+
+def _print() -> None:
     from cmtscale.arch import paper
     from cmtscale.arch.cost import cost
     from cmtscale.arch.variant import published_variants

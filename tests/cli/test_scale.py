@@ -1,5 +1,6 @@
 """`cmtscale scale`: from which base, to which variant."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import pytest
 
 from cmtscale.arch.base import default_base
 from cmtscale.arch.budget import parse_macs
-from cmtscale.arch.variant import variant
+from cmtscale.arch.cost import cost
+from cmtscale.arch.scaling import Scaling, scale
+from cmtscale.arch.solve import solve
+from cmtscale.arch.variant import variant, variant_from_table
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,46 @@ def test_without_a_budget_the_base_is_cmt_s(printed: Callable[..., str], tmp_pat
     text = printed("scale", "--phi", "0", "--save", str(tmp_path / "s.toml"))
     assert variant(tmp_path / "s.toml").same_network(variant("cmt-s"))
     assert text.startswith("s: 224 px, ")
+
+
+def test_the_json_of_a_budget_holds_the_point_and_its_integers(
+    printed: Callable[..., str],
+) -> None:
+    content = json.loads(printed("scale", "--budget", "8G", "--json"))
+    solution = solve(variant("cmt-xs"), budget_macs=8e9)
+    network = variant_from_table(content.pop("variant"), source="variant")
+    assert network == solution.variant
+    shares = solution.shares
+    assert content == {
+        "base": "cmt-xs",
+        "base_macs": cost(variant("cmt-xs")).macs,
+        "budget_macs": 8_000_000_000,
+        "phi": solution.scaling.phi,
+        "alpha": 1.2,
+        "beta": 1.3,
+        "gamma": 1.15,
+        "implied_phi": solution.phi,
+        "shares": {"depth": shares.depth, "width": shares.width, "resolution": shares.resolution},
+        "stray": solution.stray,
+        "macs": solution.macs,
+        "params": cost(solution.variant).params,
+    }
+
+
+def test_the_json_of_phi_has_no_budget_and_the_variant_as_it_is_saved(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    content = json.loads(printed("scale", "--phi", "1", "--json", "--save", str(path)))
+    network = variant_from_table(content["variant"], source="variant")
+    assert network == variant(path)
+    assert network.same_network(scale(variant("cmt-s"), Scaling(1.0)))
+    assert (content["base"], content["phi"]) == ("cmt-s", 1.0)
+    assert content["macs"] == cost(network).macs
+    assert content["budget_macs"] is content["stray"] is None
+
+
+def test_what_has_not_grown_has_no_shares(printed: Callable[..., str]) -> None:
+    content = json.loads(printed("scale", "--phi", "0", "--json"))
+    assert content["implied_phi"] == 0
+    assert set(content["shares"].values()) == {0}
