@@ -125,10 +125,10 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         Column("params"),
         Column("MACs"),
         Column("%"),
-        Column("conv", 3),
-        Column("linear", 2),
-        Column("matmul", 4),
-        Column("norms, pool", 1),
+        Column("conv", 4),
+        Column("linear", 3),
+        Column("matmul", 5),
+        Column("norms+pool", 2),
     ]
     lines = [(part.name, part.counts) for part in counted.parts]
     rows = []
@@ -141,7 +141,7 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         cells = [name, thousands(counts.params), thousands(counts.macs), share]
         rows.append([*cells, *map(thousands, numbers)])
     if measured:
-        columns.append(Column("fvcore MACs"))
+        columns.append(Column("fvcore MACs", 1))
     print_table(out, columns, rows, bold=[len(lines)])
     out.print()
     blocks = sum(part.counts.macs for part in counted.parts if part.is_in_blocks)
@@ -154,7 +154,7 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         "params of the position bias": counted.position_bias_params,
     }
     rows = [[name, thousands(number)] for name, number in others.items()]
-    print_table(out, [Column("beside them"), Column("MACs or number")], rows)
+    print_table(out, [Column("other counts"), Column("MACs or number")], rows)
     out.print()
     notes = [
         "1 MAC = 1 multiply-add, which papers call a FLOP; G = 10⁹. The paper's formula leaves out "

@@ -76,9 +76,13 @@ def _print() -> None:
             f"{row.top1}",
         )
         rows.append(cells)
-    print_table(out, columns, rows)
-    out.print(
-        "MACs (multiply-adds) are what the paper calls FLOPs. paper M, G: the parameters and FLOPs "
-        "that it prints; CMT-S has 26.26 M in the authors' code, 4.4 % more, unexplained. "
-        "top-1: ImageNet-1K, authors' README."
-    )
+    left_out = print_table(out, columns, rows)
+    notes = ["MACs (multiply-adds) are what the paper calls FLOPs."]
+    if "paper M" not in left_out:
+        notes.append(
+            "paper M, G: the parameters and FLOPs that it prints; CMT-S has 26.26 M in the "
+            "authors' code, 4.4 % more, unexplained."
+        )
+    if "top-1 %" not in left_out:
+        notes.append("top-1: ImageNet-1K, authors' README.")
+    out.print(" ".join(notes))
