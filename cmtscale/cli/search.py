@@ -108,7 +108,8 @@ def search(
     if from_ is None and budget is None:
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)
-    from cmtscale.cli.search_view import make_view, print_outcome
+    from cmtscale.cli.search_outcome_view import print_outcome
+    from cmtscale.cli.search_view import make_view
     from cmtscale.search.driver import search as run_search
 
     with make_view() as view:

@@ -1,0 +1,120 @@
+"""How the outcome of a search looks: the ranking, the choice, and how sure it is."""
+
+import io
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cmtscale.cli import search_outcome_view
+from cmtscale.cli.search_outcome_view import print_outcome
+from cmtscale.search.outcome import Outcome
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
+    finished: Outcome, capsys: Capture
+) -> None:
+    print_outcome(finished)
+    text = capsys.readouterr().out
+    ranked = [line.split()[0] for line in text.splitlines() if line.startswith("d")][:4]
+    assert finished.choice is not None
+    assert ranked == [score.candidate for score in finished.choice.ranking]
+    assert re.search(r"\nthe paper's, not trained +1\.200  1\.300  1\.150", text)
+    assert re.search(r"how sure: best at this training length with probability 0\.\d\d; ", text)
+    assert re.search(r"noise between seeds 0\.\d{4} \(4 degrees of freedom\)", text)
+    assert "test accuracy of what was trained" in text
+    assert "recommends nothing" in text
+    assert "this search has read the test split 2 times, last on 20" in text
+
+
+@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
+def test_what_is_no_choice_is_said_in_words_and_not_called_one(
+    finished: Outcome, capsys: Capture, verdict: Any
+) -> None:
+    assert finished.choice is not None
+    choice = replace(finished.choice, verdict=verdict, reason="too short; train longer")
+    settings = replace(finished.settings, tour=False)
+    print_outcome(replace(finished, choice=choice, settings=settings))
+    text = capsys.readouterr().out
+    assert f"{verdict.capitalize()}: too short; train longer" in text
+    assert "\nchoice " not in text
+    assert "lowest loss on the budget" in text
+    print_outcome(replace(finished, choice=replace(choice, verdict="choice"), settings=settings))
+    assert "\nchoice " in capsys.readouterr().out
+
+
+def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
+    finished: Outcome, capsys: Capture
+) -> None:
+    assert finished.choice is not None
+    best, *others = finished.choice.ranking
+    gone = replace(
+        others[-1], loss=None, accuracy=None, images_per_second=None, seeds=(), failed=2,
+        causes=("the worker died",), on_budget=True,
+    )  # fmt: skip
+    choice = replace(finished.choice, ranking=(best, *others[:-1], gone))
+    print_outcome(replace(finished, choice=choice))
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith(gone.candidate)]
+    assert "failed" in line
+    assert f"not in this choice, for no run of theirs is complete: {gone.candidate};" in text
+
+
+def test_without_the_losses_of_the_images_the_search_does_not_say_how_sure_it_is(
+    finished: Outcome, capsys: Capture
+) -> None:
+    assert finished.choice is not None
+    print_outcome(replace(finished, choice=replace(finished.choice, probability=None)))
+    text = capsys.readouterr().out
+    assert "how sure: not known, val_losses.npz lacks some of the runs; noise between" in text
+
+
+def test_where_nothing_is_complete_the_ranking_says_what_happened(
+    finished: Outcome, capsys: Capture
+) -> None:
+    metrics = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
+    nothing = dict.fromkeys((*metrics, "temperature"))
+    rows = tuple(
+        replace(row, status="diverged", cause="loss not finite", **nothing) for row in finished.rows
+    )
+    print_outcome(replace(finished, rows=rows, choice=None))
+    text = capsys.readouterr().out
+    for candidate in finished.candidates:
+        (line,) = [line for line in text.splitlines() if line.startswith(candidate.name)]
+        assert "diverged" in line
+    assert "there is nothing to choose from" in text
+
+
+def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
+    finished: Outcome, capsys: Capture
+) -> None:
+    choice = finished.choice
+    assert choice is not None
+    ranking = tuple(
+        replace(score, on_budget=score.candidate == choice.winner) for score in choice.ranking
+    )
+    print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
+    text = capsys.readouterr().out
+    assert "how sure: no other candidate could be chosen" in text
+    assert "with probability" not in text
+
+
+@pytest.mark.parametrize("width", [60, 70, 80])
+def test_on_a_narrow_terminal_the_choice_is_whole(
+    finished: Outcome, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
+    monkeypatch.setattr(search_outcome_view, "results", lambda: console)
+    print_outcome(finished)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    winner = finished.winner
+    assert winner is not None
+    said = " ".join(text.split())
+    assert f"stray {100 * winner.stray:.1f} %, phi {winner.phi:.2f}" in said
+    assert f"dims {'-'.join(map(str, winner.real.dims))}" in said
