@@ -4,11 +4,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmtscale.arch.budget import format_macs
+from cmtscale.arch.scaling import Shares
+from cmtscale.arch.variant import Variant
 from cmtscale.cli.console import Column, counted, messages, print_table, results
-from cmtscale.cli.search_words import OFF_BUDGET, marked, share_cells, warn_of_few_steps
+from cmtscale.cli.search_words import (
+    DIVERGED,
+    FAILED,
+    explain_tags,
+    off_budget_tag,
+    share_cell,
+    warn_of_few_steps,
+)
 from cmtscale.record.folder import TEST_READS, VAL_LOSSES
 from cmtscale.record.scores import Score, current
+from cmtscale.search.candidates import Candidate
+from cmtscale.search.choose import Choice
 from cmtscale.search.outcome import Outcome
+from cmtscale.search.request import Settings
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -31,109 +43,53 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def _print_ranking(outcome: Outcome, out: Console) -> None:
-    candidates = {candidate.name: candidate for candidate in outcome.candidates}
-    columns = [
-        Column("candidate"),
-        Column("role", 8),
-        Column("depth", 1),
-        Column("width", 2),
-        Column("res.", 3),
-        Column("px", 9),
-        Column("val loss"),
-        Column("± seeds"),
-        Column("accuracy"),
-        Column("img/s", 4),
-        Column("MACs", 7),
-        Column("stray", 6),
-    ]
-    rows = []
-    for score in outcome.ranking:
-        candidate = candidates[score.candidate]
-        cells = (
-            marked(score.candidate, score.may_win),
-            score.role,
-            *share_cells(candidate),
-            str(candidate.trained.resolution_px),
-            *_score_cells(score),
-            format_macs(candidate.macs),
-            f"{100 * candidate.stray:.1f} %",
-        )
-        rows.append(cells)
+    settings, ranking = outcome.settings, outcome.ranking
+    by_name = {candidate.name: candidate for candidate in outcome.candidates}
+    candidates = [by_name[score.candidate] for score in ranking]
+    tags = [_tags(score, by_name[score.candidate], settings) for score in ranking]
+    columns = {
+        Column("candidate"): [score.candidate for score in ranking],
+        Column("role", 5): [score.role for score in ranking],
+        Column("d/w/r", 1): [share_cell(candidate) for candidate in candidates],
+        Column("val loss"): [_number(score.loss, 4) for score in ranking],
+        Column("± seeds"): [_number(score.loss_sd, 4) for score in ranking],
+        Column("accuracy"): [_percent(score.accuracy) for score in ranking],
+        Column("img/s", 2): [_number(score.images_per_second) for score in ranking],
+        Column("MACs", 4): [format_macs(candidate.macs) for candidate in candidates],
+    }
+    if settings.proxy:
+        columns[Column("stray", 3)] = [f"{100 * candidate.stray:.1f} %" for candidate in candidates]
+    if any(tags):
+        columns[Column("excluded")] = [", ".join(reasons) for reasons in tags]
     choice = outcome.choice
     chosen = choice.winner if choice and choice.verdict == "choice" else None
-    bold = [n for n, score in enumerate(outcome.ranking) if score.candidate == chosen]
-    print_table(out, columns, rows, bold=bold)
-    out.print(
-        "val loss: cross-entropy after fitting one temperature, lower is better; px, loss and "
-        f"speed are of what was trained, MACs and stray of the real network. {OFF_BUDGET}."
-    )
+    bold = [n for n, score in enumerate(ranking) if score.candidate == chosen]
+    print_table(out, list(columns), list(zip(*columns.values(), strict=True)), bold=bold)
+    note = "val loss: cross-entropy after fitting one temperature, lower is better"
+    if settings.proxy:
+        note += (
+            "; loss, accuracy and speed are of what was trained, MACs and stray of the real network"
+        )
+    out.print(note)
+    explain_tags({reason for reasons in tags for reason in reasons}, out)
+
+
+def _tags(score: Score, candidate: Candidate, settings: Settings) -> list[str]:
+    """Every reason why a candidate cannot be chosen; none for one that can."""
+    tags = [] if score.on_budget else [off_budget_tag(candidate, settings)]
+    if score.diverged:
+        tags.append(DIVERGED)
+    elif score.loss is None:
+        tags.append(FAILED)
+    return tags
 
 
 def _print_choice(outcome: Outcome, out: Console) -> None:
-    choice, winner, published = outcome.choice, outcome.winner, outcome.paper
+    choice, winner = outcome.choice, outcome.winner
     assert choice is not None
     assert winner is not None
-    is_choice = choice.verdict == "choice" and not outcome.settings.tour
-    what = "choice" if is_choice else "lowest loss on the budget"
-    columns = [
-        Column(what),
-        *(Column(name) for name in ("alpha", "beta", "gamma")),
-        Column("phi", 5),
-        Column("px", 3),
-        Column("dims", 1),
-        Column("depths", 2),
-        Column("MACs", 4),
-        Column("stray", 6),
-    ]
-    shown = [
-        (winner.name, winner.shares, winner.phi, winner.real, winner.macs, winner.stray),
-    ]
-    if published is not None:
-        trained = any(candidate.role == "paper" for candidate in outcome.candidates)
-        name = "the paper's constants" if trained else "the paper's, not trained"
-        constants = published.scaling.shares
-        shown.append(
-            (name, constants, published.phi, published.variant, published.macs, published.stray)
-        )
-    rows = []
-    for name, shares, phi, variant, macs, stray in shown:
-        cells = (
-            name,
-            f"{shares.alpha:.3f}",
-            f"{shares.beta:.3f}",
-            f"{shares.gamma:.3f}",
-            f"{phi:.2f}",
-            str(variant.resolution_px),
-            "-".join(map(str, variant.dims)),
-            "-".join(map(str, variant.depths)),
-            format_macs(macs),
-            f"{100 * stray:.1f} %",
-        )
-        rows.append(cells)
-    if print_table(out, columns, rows):
-        real = winner.real
-        out.print(
-            f"{winner.name}: {format_macs(winner.macs)} MACs, stray {100 * winner.stray:.1f} %, "
-            f"phi {winner.phi:.2f}, {real.resolution_px} px, dims {'-'.join(map(str, real.dims))}, "
-            f"depths {'-'.join(map(str, real.depths))}"
-        )
-    if published is None:
-        out.print("the paper's constants have no variant at this budget: rounding strays too far")
-    if sum(score.may_win for score in choice.ranking) == 1:
-        out.print("how sure: no other candidate could be chosen; add --trials for more of them")
-    elif choice.sigma is None:
-        out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
-    else:
-        sure = f"not known, {VAL_LOSSES} lacks some of the runs"
-        if choice.probability is not None:
-            sure = f"best at this training length with probability {choice.probability:.2f}"
-        ties = (
-            f"; within two standard errors of it: {', '.join(choice.ties)}" if choice.ties else ""
-        )
-        out.print(
-            f"how sure: {sure}; noise between seeds {choice.sigma:.4f} "
-            f"({choice.degrees} degrees of freedom){ties}"
-        )
+    _print_networks(outcome, choice, winner, out)
+    _print_certainty(choice, out)
     if choice.verdict != "choice":
         out.print(f"[bold]{choice.verdict.capitalize()}[/bold]: {choice.reason}")
     missing = [s.candidate for s in choice.ranking if s.on_budget and s.loss is None]
@@ -152,13 +108,70 @@ def _print_choice(outcome: Outcome, out: Console) -> None:
         )
 
 
-def _score_cells(score: Score) -> list[str]:
-    """Loss, its spread, accuracy and speed; without a complete run, what happened instead."""
-    if score.loss is None or score.accuracy is None or score.images_per_second is None:
-        return ["diverged" if score.diverged else "failed", "–", "–", "–"]
-    return [
-        f"{score.loss:.4f}",
-        "–" if score.loss_sd is None else f"{score.loss_sd:.4f}",
-        f"{100 * score.accuracy:.2f} %",
-        f"{score.images_per_second:.0f}",
+def _print_networks(outcome: Outcome, choice: Choice, winner: Candidate, out: Console) -> None:
+    """The winner at the real budget, and the paper's constants solved to it."""
+    is_choice = choice.verdict == "choice" and not outcome.settings.tour
+    labels = ["trained as", "alpha", "beta", "gamma", "phi"]
+    labels += ["resolution", "dims", "depths", "MACs", "stray"]
+    columns = [Column(""), Column("choice" if is_choice else "lowest loss on the budget")]
+    networks = [
+        [
+            winner.name,
+            *_growth_cells(winner.shares, winner.phi),
+            *_network_cells(winner.real, winner.macs, winner.stray),
+        ]
     ]
+    published = outcome.paper
+    if published is not None:
+        columns.append(Column("the paper's constants"))
+        trained = [c.name for c in outcome.candidates if c.role == "paper"]
+        networks.append(
+            [
+                trained[0] if trained else "not trained",
+                *_growth_cells(published.scaling.shares, published.phi),
+                *_network_cells(published.variant, published.macs, published.stray),
+            ]
+        )
+    print_table(out, columns, list(zip(labels, *networks, strict=True)))
+    if published is None:
+        out.print("the paper's constants have no variant at this budget: rounding strays too far")
+
+
+def _growth_cells(shares: Shares, phi: float) -> list[str]:
+    return [f"{shares.alpha:.3f}", f"{shares.beta:.3f}", f"{shares.gamma:.3f}", f"{phi:.2f}"]
+
+
+def _network_cells(network: Variant, macs: int, stray: float) -> list[str]:
+    return [
+        f"{network.resolution_px} px",
+        "-".join(map(str, network.dims)),
+        "-".join(map(str, network.depths)),
+        format_macs(macs),
+        f"{100 * stray:.1f} %",
+    ]
+
+
+def _print_certainty(choice: Choice, out: Console) -> None:
+    if sum(score.may_win for score in choice.ranking) == 1:
+        out.print("how sure: no other candidate could be chosen; add --trials for more of them")
+    elif choice.sigma is None:
+        out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
+    else:
+        sure = f"not known, {VAL_LOSSES} lacks some of the runs"
+        if choice.probability is not None:
+            sure = f"best at this training length with probability {choice.probability:.2f}"
+        ties = (
+            f"; within two standard errors of it: {', '.join(choice.ties)}" if choice.ties else ""
+        )
+        out.print(
+            f"how sure: {sure}; noise between seeds {choice.sigma:.4f} "
+            f"({choice.degrees} degrees of freedom){ties}"
+        )
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"

@@ -6,7 +6,7 @@ from rich.markup import escape
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.cli.console import Column, counted, duration, print_table
-from cmtscale.cli.search_words import OFF_BUDGET, marked, share_cells, warn_of_few_steps
+from cmtscale.cli.search_words import explain_tags, off_budget_tag, share_cell, warn_of_few_steps
 from cmtscale.search.plan import Plan
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
 
@@ -69,29 +69,31 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def _print_candidates(plan: Plan, console: Console) -> None:
-    trained = "twin px" if plan.settings.proxy else "px"
-    columns = [
-        Column("candidate"),
-        Column("role", 6),
-        *(Column(name) for name in ("depth", "width", "res.", trained)),
-        Column("dim 1", 4),
-        Column("blocks"),
-        Column("MACs"),
-    ]
-    if plan.settings.proxy:
-        columns += [Column("real px", 1), Column("real dim 1", 3), Column("real blocks", 2)]
-        columns += [Column("real MACs", 8), Column("stray", 7)]
-    rows = []
-    for candidate, seconds in zip(plan.candidates, plan.run_seconds, strict=True):
-        real, net = candidate.real, candidate.trained
-        cells = [marked(candidate.name, candidate.on_budget), candidate.role]
-        cells += share_cells(candidate)
-        cells += [str(net.resolution_px), str(net.dims[0]), "-".join(map(str, net.depths))]
-        cells.append(format_macs(candidate.trained_macs))
-        if plan.settings.proxy:
-            cells += [str(real.resolution_px), str(real.dims[0]), "-".join(map(str, real.depths))]
-            cells += [format_macs(candidate.macs), f"{100 * candidate.stray:.1f} %"]
-        rows.append([*cells, duration(seconds)])
-    print_table(console, [*columns, Column("a run")], rows)
-    if not all(candidate.on_budget for candidate in plan.candidates):
-        console.print(OFF_BUDGET)
+    settings, candidates = plan.settings, plan.candidates
+    tags = ["" if c.on_budget else off_budget_tag(c, settings) for c in candidates]
+    columns = {
+        Column("candidate"): [candidate.name for candidate in candidates],
+        Column("role", 3): [candidate.role for candidate in candidates],
+        Column("d/w/r", 1): [share_cell(candidate) for candidate in candidates],
+    }
+    if settings.proxy:
+        columns[Column("twin MACs", 4)] = [format_macs(c.trained_macs) for c in candidates]
+        columns[Column("real network", 2)] = [candidate.real.name for candidate in candidates]
+    columns[Column("MACs")] = [format_macs(candidate.macs) for candidate in candidates]
+    if settings.proxy:
+        columns[Column("stray")] = [f"{100 * candidate.stray:.1f} %" for candidate in candidates]
+    columns[Column("a run")] = [duration(seconds) for seconds in plan.run_seconds]
+    if any(tags):
+        columns[Column("excluded")] = tags
+    left_out = print_table(console, list(columns), list(zip(*columns.values(), strict=True)))
+    name = "candidate: blocks of each stage, first dim and px of what is trained"
+    notes = []
+    if "d/w/r" not in left_out:
+        notes.append("d/w/r: what depth, width and resolution take of the growth")
+    if settings.proxy:
+        name += "; MACs and stray are of the real network"
+        notes.append("stray: the part of the cost that rounding moved from one axis to another")
+    console.print(name)
+    if notes:
+        console.print("; ".join(notes))
+    explain_tags(tags, console)

@@ -10,9 +10,27 @@ from rich.console import Console
 
 from cmtscale.cli import search_outcome_view
 from cmtscale.cli.search_outcome_view import print_outcome
+from cmtscale.cli.search_words import off_budget_tag
 from cmtscale.search.outcome import Outcome
 
 Capture = pytest.CaptureFixture[str]
+
+
+def networks(text: str) -> dict[str, list[str]]:
+    """The table of the choice: by the name of the line, the cells of both networks."""
+    lines = text[text.index("\ntrained as ") :].splitlines()[1:]
+    rows = [re.split(" {2,}", line) for line in lines[:10]]
+    return {name: cells for name, *cells in rows}
+
+
+def joined(sizes: tuple[int, ...]) -> str:
+    return "-".join(map(str, sizes))
+
+
+def ranked_lines(text: str) -> dict[str, str]:
+    """The lines of the ranking by candidate."""
+    ranking = text[: text.index("val loss: ")]
+    return {line.split()[0]: line.rstrip() for line in ranking.splitlines()[1:]}
 
 
 def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
@@ -23,7 +41,20 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     ranked = [line.split()[0] for line in text.splitlines() if line.startswith("d")][:4]
     assert finished.choice is not None
     assert ranked == [score.candidate for score in finished.choice.ranking]
-    assert re.search(r"\nthe paper's, not trained +1\.200  1\.300  1\.150", text)
+    choice = networks(text)
+    assert list(choice) == [
+        "trained as", "alpha", "beta", "gamma", "phi", "resolution", "dims", "depths", "MACs",
+        "stray",
+    ]  # fmt: skip
+    winner, published = finished.winner, finished.paper
+    assert winner is not None
+    assert published is not None
+    assert choice["trained as"] == [winner.name, "not trained"]
+    assert [choice[name][1] for name in ("alpha", "beta", "gamma")] == ["1.200", "1.300", "1.150"]
+    assert choice["dims"] == [joined(winner.real.dims), joined(published.variant.dims)]
+    assert choice["depths"] == [joined(winner.real.depths), joined(published.variant.depths)]
+    assert choice["phi"] == [f"{winner.phi:.2f}", f"{published.phi:.2f}"]
+    assert choice["stray"] == [f"{100 * one.stray:.1f} %" for one in (winner, published)]
     assert re.search(r"how sure: best at this training length with probability 0\.\d\d; ", text)
     assert re.search(r"noise between seeds 0\.\d{4} \(4 degrees of freedom\)", text)
     assert "test accuracy of what was trained" in text
@@ -41,10 +72,10 @@ def test_what_is_no_choice_is_said_in_words_and_not_called_one(
     print_outcome(replace(finished, choice=choice, settings=settings))
     text = capsys.readouterr().out
     assert f"{verdict.capitalize()}: too short; train longer" in text
-    assert "\nchoice " not in text
-    assert "lowest loss on the budget" in text
+    assert re.search(r"^ +lowest loss on the budget  the paper's constants$", text, re.MULTILINE)
     print_outcome(replace(finished, choice=replace(choice, verdict="choice"), settings=settings))
-    assert "\nchoice " in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert re.search(r"^ +choice  the paper's constants$", text, re.MULTILINE)
 
 
 def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
@@ -103,8 +134,54 @@ def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
     assert "with probability" not in text
 
 
+def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
+    finished: Outcome, capsys: Capture
+) -> None:
+    choice, winner = finished.choice, finished.winner
+    assert choice is not None
+    assert winner is not None
+    base, side, depth = (
+        next(score for score in choice.ranking if score.role == role)
+        for role in ("base", "resolution", "depth")
+    )
+    changed = {
+        base.candidate: replace(base, loss=None, accuracy=None, images_per_second=None),
+        depth.candidate: replace(depth, diverged=1),
+    }
+    ranking = tuple(changed.get(score.candidate, score) for score in choice.ranking)
+    print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
+    text = capsys.readouterr().out
+    lines = ranked_lines(text)
+    assert lines[base.candidate].endswith("  base, failed")
+    assert lines[side.candidate].endswith("  off budget")
+    assert lines[depth.candidate].endswith("  diverged")
+    assert lines[winner.name].endswith(" %")
+    (explained,) = re.findall(r"excluded, cannot be chosen: .*", " ".join(text.split()))
+    for tag in ("base", "off budget", "diverged", "failed"):
+        assert explained.count(f" {tag} (") == 1
+    assert "twin off" not in explained
+
+
+def test_where_only_the_twin_is_off_the_budget_its_tag_says_so(finished: Outcome) -> None:
+    candidates = {candidate.role: candidate for candidate in finished.candidates}
+    settings = finished.settings
+    assert off_budget_tag(candidates["base"], settings) == "base"
+    assert off_budget_tag(candidates["resolution"], settings) == "off budget"
+    twin = replace(candidates["width"], trained_macs=2 * settings.trained_macs, on_budget=False)
+    assert off_budget_tag(twin, settings) == "twin off"
+
+
+def test_where_all_can_be_chosen_nothing_is_said_of_exclusion(
+    finished: Outcome, capsys: Capture
+) -> None:
+    assert finished.choice is not None
+    ranking = tuple(replace(score, on_budget=True) for score in finished.choice.ranking)
+    print_outcome(replace(finished, choice=replace(finished.choice, ranking=ranking)))
+    assert "excluded" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("width", [60, 70, 80])
-def test_on_a_narrow_terminal_the_choice_is_whole(
+def test_on_a_narrow_terminal_ranking_and_choice_are_whole(
     finished: Outcome, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
@@ -113,8 +190,13 @@ def test_on_a_narrow_terminal_the_choice_is_whole(
     text = console.file.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+    header = text.splitlines()[0]
+    for name in ("candidate", "val loss", "± seeds", "accuracy", "excluded"):
+        assert name in header
+    assert "d/w/r" in header or width < 80
     winner = finished.winner
     assert winner is not None
-    said = " ".join(text.split())
-    assert f"stray {100 * winner.stray:.1f} %, phi {winner.phi:.2f}" in said
-    assert f"dims {'-'.join(map(str, winner.real.dims))}" in said
+    choice = networks(text)
+    assert choice["stray"][0] == f"{100 * winner.stray:.1f} %"
+    assert choice["phi"][0] == f"{winner.phi:.2f}"
+    assert choice["dims"][0] == joined(winner.real.dims)
