@@ -9,6 +9,7 @@ import typer
 
 from cmtscale.arch.errors import CmtscaleError
 from cmtscale.cli import cache, flops, plot, scale, search, train, variants
+from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -60,8 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        arguments = sys.argv[1:] if arguments is None else arguments
         code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
         if code == INTERRUPTED:  # how typer hands on Ctrl-C
             raise KeyboardInterrupt
@@ -70,7 +71,7 @@ def run(arguments: list[str] | None = None) -> int:
     except CmtscaleError as error:
         return _refuse(str(error))
     except typer.TyperException as error:
-        return _refuse(f"{error.format_message()} (see {_help_command(error)})")
+        return _refuse(f"{usage_message(error)} (see {_help_command(arguments)})")
     except (KeyboardInterrupt, typer.Abort):
         print("cmtscale: stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
@@ -86,6 +87,8 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _help_command(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path if context else 'cmtscale'} --help"
+def _help_command(arguments: list[str]) -> str:
+    """Where the options of the command that was meant are explained."""
+    names = [command.name for command in app.registered_commands]
+    command = [name for name in arguments[:1] if name in names]
+    return " ".join(["cmtscale", *command, "--help"])

@@ -38,7 +38,8 @@ def search(
         int | None,
         typer.Option(
             help="A grid of at most so many candidates, or how many a sampler asks for in all; by "
-            "default 20 (digits: 9)."
+            "default 20 (digits: 9).",
+            min=1,
         ),
     ] = None,
     proxy: Annotated[
@@ -50,7 +51,9 @@ def search(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each run; by default 25,600 images are seen (digits: 3)."),
+        typer.Option(
+            help="Epochs of each run; by default 25,600 images are seen (digits: 3).", min=1
+        ),
     ] = None,
     train_images: Annotated[
         int | None, typer.Option(help="Train on a fixed part of the training split; 0: all.")
@@ -65,7 +68,10 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Of the sampler; 0.")] = None,
     attention: Attention = None,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(help="Runs at a time; 0: one per core or per GPU.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Runs at a time; by default one per core or per GPU.", min=1),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default results/<what is searched>.")
     ] = None,
