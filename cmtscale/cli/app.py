@@ -22,8 +22,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(version: bool) -> None:
+    if version:
         from importlib import metadata
 
         print(f"cmtscale {metadata.version('cmtscale')}")
@@ -64,9 +64,9 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
-        if code == INTERRUPTED:  # how typer hands on Ctrl-C
+        if code == INTERRUPTED:  # what typer returns after Ctrl-C
             raise KeyboardInterrupt
-        sys.stdout.flush()  # here, not at exit, a reader who has gone away can be borne with
+        sys.stdout.flush()  # a closed pipe is caught below; at exit it would be a traceback
         return code if isinstance(code, int) else 0
     except CmtscaleError as error:
         return _refuse(str(error))

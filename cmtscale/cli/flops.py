@@ -60,7 +60,7 @@ def flops(
     if measure:
         from cmtscale.cli.console import messages
 
-        # On a terminal only, and gone once it is done.
+        # a spinner, on a terminal only, that vanishes when the network is measured
         with messages().status("building the network and measuring it (--no-measure skips this)"):
             from cmtscale.model.measure import measure as measure_variant
 

@@ -95,7 +95,7 @@ def train(
 
 
 class _View:
-    """Tells on a console what is trained on, then each line of the log with the time left."""
+    """Prints what is trained on, then each line of the log with the time left."""
 
     def __init__(self, console: "Console", recipe: "Recipe") -> None:
         self.console = console
@@ -117,11 +117,11 @@ class _View:
     def logged(self, line: dict[str, Any]) -> None:
         from cmtscale.cli.console import duration
 
-        told = "  ".join(
+        text = "  ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in line.items()
         )
         if "train_loss" in line:
             left = line["seconds"] * max(0, self.images / line["images"] - 1)
-            told += f"  about {duration(left)} left"
-        self.console.print(told, markup=False)
+            text += f"  about {duration(left)} left"
+        self.console.print(text, markup=False)

@@ -104,11 +104,11 @@ def test_a_mistake_is_one_line_on_stderr(
 def test_scale_does_not_overwrite_a_file(
     refusal: Callable[..., str], printed: Callable[..., str], tmp_path: Path
 ) -> None:
-    place = tmp_path / "mine.toml"
-    printed("scale", "--phi", "1", "--save", str(place))
-    before = place.read_bytes()
-    assert f"{place} exists already" in refusal("scale", "--phi", "2", "--save", str(place))
-    assert place.read_bytes() == before
+    path = tmp_path / "mine.toml"
+    printed("scale", "--phi", "1", "--save", str(path))
+    before = path.read_bytes()
+    assert f"{path} exists already" in refusal("scale", "--phi", "2", "--save", str(path))
+    assert path.read_bytes() == before
 
 
 def test_version_is_the_package_s(printed: Callable[..., str]) -> None:
@@ -256,14 +256,14 @@ def test_help_lists_every_command_and_is_what_no_argument_prints(
 
 
 def counted(printed: Callable[..., str], *arguments: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(printed("flops", "--json", *arguments))
-    return found
+    content: dict[str, Any] = json.loads(printed("flops", "--json", *arguments))
+    return content
 
 
 def test_the_json_of_flops_is_as_others_rely_on(printed: Callable[..., str]) -> None:
-    found = counted(printed, "--variant", "cmt-s", "--no-measure")
-    assert list(found) == ["name", "resolution_px", "totals", "parts"]
-    assert (found["name"], found["resolution_px"]) == ("cmt-s", 224)
+    content = counted(printed, "--variant", "cmt-s", "--no-measure")
+    assert list(content) == ["name", "resolution_px", "totals", "parts"]
+    assert (content["name"], content["resolution_px"]) == ("cmt-s", 224)
     expected = cost(variant("cmt-s"))
     relied_on = {
         "params": 26_256_160,
@@ -274,11 +274,11 @@ def test_the_json_of_flops_is_as_others_rely_on(printed: Callable[..., str]) -> 
         "measured_macs": None,
         "measured_fvcore_flops": None,
     }
-    assert list(found["totals"])[: len(relied_on)] == list(relied_on)
-    assert {name: found["totals"][name] for name in relied_on} == relied_on
+    assert list(content["totals"])[: len(relied_on)] == list(relied_on)
+    assert {name: content["totals"][name] for name in relied_on} == relied_on
     for name in ("params", "macs", "fvcore_flops", "activations"):
-        assert sum(part[name] for part in found["parts"]) == found["totals"][name]
-    assert all(list(part)[:3] == ["name", "params", "macs"] for part in found["parts"])
+        assert sum(part[name] for part in content["parts"]) == content["totals"][name]
+    assert all(list(part)[:3] == ["name", "params", "macs"] for part in content["parts"])
 
 
 def test_measured_counts_equal_the_computed_ones(
@@ -295,7 +295,7 @@ def test_flops_takes_another_resolution_square_or_not(printed: Callable[..., str
     assert square["resolution_px"] == 320
     wide = counted(printed, "--resolution", "320x256", "--no-measure")
     assert wide["resolution_px"] == [320, 256]
-    macs = [found["totals"]["macs"] for found in (square, wide)]
+    macs = [content["totals"]["macs"] for content in (square, wide)]
     built = counted(printed, "--no-measure")["totals"]["macs"]
     assert macs[0] > macs[1] > built
     # the position bias is laid out for the square input, and for the built one otherwise
@@ -310,9 +310,9 @@ def test_the_table_of_flops_has_the_totals(printed: Callable[..., str]) -> None:
 
 
 def test_one_compound_step_is_scaled_before_it_is_counted(printed: Callable[..., str]) -> None:
-    found = counted(printed, "--variant", "cmt-s", "--phi", "1", "--no-measure")
-    assert found["name"] == "cmt-s-phi+1"
-    assert 2.3 < found["totals"]["macs"] / 4_031_742_464 < 2.8
+    content = counted(printed, "--variant", "cmt-s", "--phi", "1", "--no-measure")
+    assert content["name"] == "cmt-s-phi+1"
+    assert 2.3 < content["totals"]["macs"] / 4_031_742_464 < 2.8
 
 
 def test_a_scaled_variant_is_saved_and_counted_again(
@@ -320,10 +320,10 @@ def test_a_scaled_variant_is_saved_and_counted_again(
 ) -> None:
     path = tmp_path / "mine.toml"
     text = printed("scale", "--base", "cmt-ti", "--budget", "2.0G", "--save", str(path))
-    found = counted(printed, "--variant", str(path), "--no-measure")
-    assert found["name"] == "mine"
-    assert abs(found["totals"]["macs"] / 2e9 - 1) <= 0.02
-    assert f"{found['totals']['macs']:,} MACs" in text
+    content = counted(printed, "--variant", str(path), "--no-measure")
+    assert content["name"] == "mine"
+    assert abs(content["totals"]["macs"] / 2e9 - 1) <= 0.02
+    assert f"{content['totals']['macs']:,} MACs" in text
 
 
 def test_scaling_by_no_steps_gives_the_base_back(
@@ -344,14 +344,14 @@ def test_a_dry_run_shows_the_plan_on_stderr_and_writes_nothing(
     arguments = ["--budget", "1.22M", "--base", str(tmp_path / "tiny.toml"), "--no-proxy"]
     arguments += ["--cache-dir", str(cache_dir), "--out", str(tmp_path / "out"), "--dry-run"]
     assert run(["search", *arguments]) == 0
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "A tour" in said.err
-    assert "G = 10⁹" in said.err
-    assert "from now" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "A tour" in output.err
+    assert "G = 10⁹" in output.err
+    assert "from now" in output.err
     for name in ("d1.1.1.1-w4-r64", "d4.3.3.3-w4-r64", "d1.1.1.1-w6-r64", "d1.1.1.1-w4-r96"):
-        assert f"\n{name} " in said.err
-    assert "warning" not in said.err
+        assert f"\n{name} " in output.err
+    assert "warning" not in output.err
     assert not (tmp_path / "out").exists()
 
 
@@ -379,11 +379,11 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     command += ["--train-images", "64", "--batch-size", "32", "--device", "cpu"]
     command += ["--out", str(tmp_path / "out"), "--cache-dir", str(cache_dir)]
     assert run(command) == 0
-    first, told = capsys.readouterr()
+    first, log = capsys.readouterr()
     assert first.startswith("validation accuracy ")
     assert "test accuracy" not in first
-    assert "64 of 1,257 training images, 270 val, 270 test" in told
-    assert re.search(r"step 2 .*train_loss \S+ .*about \d s left", told)
+    assert "64 of 1,257 training images, 270 val, 270 test" in log
+    assert re.search(r"step 2 .*train_loss \S+ .*about \d s left", log)
     metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
     assert printed(*command) == first
     assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == metrics
@@ -397,9 +397,9 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
 def test_the_cache_is_shown_and_cleared(printed: Callable[..., str], tmp_path: Path) -> None:
     from cmtscale.data.sources import load_data
 
-    place = ["cache", "--cache-dir", str(tmp_path / "cache")]
-    assert printed(*place).split()[-2:] == ["total", "0.0"]
+    command = ["cache", "--cache-dir", str(tmp_path / "cache")]
+    assert printed(*command).split()[-2:] == ["total", "0.0"]
     load_data("digits", resolution_px=32, cache_dir=tmp_path / "cache")
-    assert "digits" in printed(*place)
-    assert printed(*place, "--clear").startswith("freed 0.1 MB in")
-    assert printed(*place).split()[-2:] == ["total", "0.0"]
+    assert "digits" in printed(*command)
+    assert printed(*command, "--clear").startswith("freed 0.1 MB in")
+    assert printed(*command).split()[-2:] == ["total", "0.0"]
