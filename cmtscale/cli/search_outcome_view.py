@@ -124,7 +124,11 @@ def _print_networks(outcome: Outcome, choice: Choice, winner: Candidate, out: Co
     published = outcome.paper
     if published is not None:
         columns.append(Column("the paper's constants"))
-        trained = [c.name for c in outcome.candidates if c.role == "paper"]
+        trained = [
+            candidate.name
+            for candidate in outcome.candidates
+            if candidate.role == "paper" or candidate.real.same_network(published.variant)
+        ]
         networks.append(
             [
                 trained[0] if trained else "not trained",

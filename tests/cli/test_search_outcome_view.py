@@ -162,6 +162,21 @@ def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     assert "twin off" not in explained
 
 
+@pytest.mark.parametrize("change", ["role", "network"])
+def test_the_paper_s_constants_are_trained_where_a_candidate_stands_for_them(
+    finished: Outcome, capsys: Capture, change: str
+) -> None:
+    published = finished.paper
+    assert published is not None
+    *others, last = finished.candidates
+    if change == "role":
+        last = replace(last, role="paper")
+    else:
+        last = replace(last, real=published.variant)
+    print_outcome(replace(finished, candidates=(*others, last)))
+    assert networks(capsys.readouterr().out)["trained as"][1] == last.name
+
+
 def test_where_only_the_twin_is_off_the_budget_its_tag_says_so(finished: Outcome) -> None:
     candidates = {candidate.role: candidate for candidate in finished.candidates}
     settings = finished.settings
