@@ -33,7 +33,7 @@ from typing import Any
 
 import pandas as pd
 
-from cmtscale.data.sources import load_data
+from cmtscale.data.sources import open_source
 from cmtscale.record.folder import ENVIRONMENT, REQUEST, RUNS, TRIALS
 from cmtscale.record.row import read_rows
 
@@ -74,7 +74,7 @@ def main() -> None:
         data, train_images, trials = "digits", 128, 6
     if os.getloadavg()[0] > IDLE_LOAD:
         print(f"the load average is {os.getloadavg()[0]:.1f}: other work favours the search")
-    load_data(data, resolution_px=64)  # packs, unless the cache has it
+    open_source(data).pack(64)  # unless the cache has it
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / "first", Path(folder) / "second"
         measured = [

@@ -26,8 +26,8 @@ from torchvision.transforms import v2
 from cmtscale.arch.cost import cost
 from cmtscale.arch.scaling import resize
 from cmtscale.arch.variant import Variant, network_name, variant_from_table
-from cmtscale.data.pack import Dataset, subset
-from cmtscale.data.sources import load_data
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.sources import open_source
 from cmtscale.data.splits import IntArray
 from cmtscale.record.folder import REQUEST, TRIALS
 from cmtscale.record.row import Row, read_rows
@@ -70,9 +70,8 @@ def main() -> None:
     folder = args.folder
     torch.set_num_threads(args.threads)
     request = tomllib.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    dataset = load_data(
-        request["data"], resolution_px=request["pack_px"], seed=request["split_seed"]
-    )
+    source = open_source(request["data"], split_seed=request["split_seed"])
+    dataset = source.pack(request["pack_px"])
     networks = trained_networks(request, read_rows(folder / TRIALS))
     print(json.dumps(asdict(train_all(networks, dataset, request["recipe"]))))
 

@@ -67,10 +67,10 @@ def solve(
         raise BudgetError(f"budget {budget_macs} is not a positive number of MACs; use e.g. 4.0G")
     if step < 1:
         raise BudgetError(f"dims cannot be multiples of {step}; use 2 or 8")
-    found = find(base, scaling, budget_macs, step=step, name=name, stray_cap=stray_cap)
-    if found is None:
+    solution = find(base, scaling, budget_macs, step=step, name=name, stray_cap=stray_cap)
+    if solution is None:
         raise BudgetError(_impossible(base, scaling, budget_macs, step, stray_cap))
-    return found
+    return solution
 
 
 def find(
@@ -83,10 +83,10 @@ def find(
     stray_cap: float = STRAY_CAP,
 ) -> Solution | None:
     """As `solve`, but None where there is no solution; the φ of `scaling` is not read."""
-    found = _search(base, scaling, budget_macs, step, stray_cap)
-    if found is None:
+    rounding = _search(base, scaling, budget_macs, step, stray_cap)
+    if rounding is None:
         return None
-    phi, stray, dim1, resolution_px, depths = found
+    phi, stray, dim1, resolution_px, depths = rounding
     solved = resize(
         base,
         name=name or f"{base.name}-{format_macs(budget_macs)}",
@@ -124,17 +124,17 @@ def solve_phi(base: Variant, scaling: Scaling, budget_macs: float) -> float | No
     return float(np.interp(budget_macs, macs[above - 1 : above + 1], [low, high]))
 
 
-_Found = tuple[float, float, int, int, tuple[int, ...]]  # φ, stray, dim 1, resolution, depths
+_Rounding = tuple[float, float, int, int, tuple[int, ...]]  # φ, stray, dim 1, resolution, depths
 
 
 def _search(
     base: Variant, scaling: Scaling, budget: float, step: int, stray_cap: float
-) -> _Found | None:
+) -> _Rounding | None:
     phi = solve_phi(base, scaling, budget)
     if phi is None:
         return None
     depth, width, resolution = (float(factor) for factor in _factors(scaling, phi))
-    for cap in (*(cap for cap in _FIRST_CAPS if cap < stray_cap), stray_cap):
+    for cap in [cap for cap in _FIRST_CAPS if cap < stray_cap] + [stray_cap]:
         dim1 = _multiples_near(
             base.dims[0] * width, dim_step(base.stages[0].heads, step), cap / WIDTH_WEIGHT
         )

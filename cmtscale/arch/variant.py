@@ -220,11 +220,11 @@ def _require_positive_int(name: str, value: object) -> None:
 
 
 def _require_keys(table: dict[str, Any], cls: type, *, optional: set[str], source: str) -> None:
-    known = {field.name for field in fields(cls)}
-    if missing := sorted(known - optional - table.keys()):
+    names = {field.name for field in fields(cls)}
+    if missing := sorted(names - optional - table.keys()):
         raise VariantError(f"{source} lacks {', '.join(missing)}; add it")
-    if unknown := sorted(table.keys() - known):
+    if unknown := sorted(table.keys() - names):
         raise VariantError(
             f"{source} has unknown {', '.join(unknown)}; a {cls.__name__.lower()} has "
-            f"{', '.join(sorted(known))}"
+            f"{', '.join(sorted(names))}"
         )

@@ -9,6 +9,7 @@ import typer
 
 from cmtscale.arch.errors import CmtscaleError
 from cmtscale.cli import cache, flops, plot, scale, search, train, variants
+from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -21,8 +22,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(version: bool) -> None:
+    if version:
         from importlib import metadata
 
         print(f"cmtscale {metadata.version('cmtscale')}")
@@ -60,17 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        arguments = sys.argv[1:] if arguments is None else arguments
         code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
-        if code == INTERRUPTED:  # how typer hands on Ctrl-C
+        if code == INTERRUPTED:  # what typer returns after Ctrl-C
             raise KeyboardInterrupt
-        sys.stdout.flush()  # here, not at exit, a reader who has gone away can be borne with
+        sys.stdout.flush()  # a closed pipe is caught below; at exit it would be a traceback
         return code if isinstance(code, int) else 0
     except CmtscaleError as error:
         return _refuse(str(error))
     except typer.TyperException as error:
-        return _refuse(f"{error.format_message()} (see {_help_command(error)})")
+        return _refuse(f"{usage_message(error)} (see {_help_command(arguments)})")
     except (KeyboardInterrupt, typer.Abort):
         print("cmtscale: stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
@@ -86,6 +87,8 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _help_command(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path if context else 'cmtscale'} --help"
+def _help_command(arguments: list[str]) -> str:
+    """Where the options of the command that was meant are explained."""
+    names = [command.name for command in app.registered_commands]
+    command = [name for name in arguments[:1] if name in names]
+    return " ".join(["cmtscale", *command, "--help"])

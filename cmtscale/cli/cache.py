@@ -1,4 +1,4 @@
-"""`cmtscale cache`: what packed images take, and how to be rid of them."""
+"""`cmtscale cache`: what packed images take, and removing them."""
 
 from typing import Annotated
 
@@ -19,8 +19,10 @@ def cache(
     if clear:
         print(f"freed {clear_cache(folder) / 1e6:.1f} MB in {folder}")
         return
+    out = results()
+    out.print(str(folder), markup=False, soft_wrap=True)
     entries = cache_report(folder)
     sizes = [(entry.name, entry.size_bytes) for entry in entries]
     sizes.append(("total", sum(entry.size_bytes for entry in entries)))
     rows = [(name, f"{size / 1e6:.1f}") for name, size in sizes]
-    print_table(results(), [Column(str(folder)), Column("MB")], rows, bold=[len(entries)])
+    print_table(out, [Column("images"), Column("MB")], rows, bold=[len(entries)])

@@ -10,7 +10,7 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-GAP = 2  # between columns
+GAP, NARROW_GAP = 2, 1  # between columns
 PLAIN_WIDTH = 160  # of tables that are piped or redirected: nothing is cut off
 
 
@@ -28,7 +28,10 @@ def messages() -> Console:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; of those with a `rank` the highest is left out first if space lacks."""
+    """A column of a table; where space lacks, the one with the highest `rank` is left out first.
+
+    Columns of rank 0 are never left out.
+    """
 
     name: str
     rank: int = 0
@@ -41,22 +44,26 @@ def print_table(
     *,
     bold: Collection[int] = (),
 ) -> list[str]:
-    """Print rows under columns: the first one left-aligned, no cell cut off.
+    """Print rows under columns: the first one left-aligned, the others right-aligned.
 
     Columns that do not fit the console are left out by rank, and a line says so; their names are
-    returned. `bold` holds the numbers of rows to stress.
+    returned. Where those that stay do not fit either, they move closer together. `bold` holds the
+    numbers of rows to stress.
     """
     widths = [
-        max(cell_len(cell) for cell in (column.name, *(row[number] for row in rows)))
+        max(cell_len(cell) for cell in [column.name, *(row[number] for row in rows)])
         for number, column in enumerate(columns)
     ]
+
+    def fits(shown: list[int], gap: int) -> bool:
+        return sum(widths[number] + gap for number in shown) - gap <= console.width
+
     shown = list(range(len(columns)))
-    while sum(widths[n] + GAP for n in shown) - GAP > console.width:
-        ranked = [n for n in shown if columns[n].rank]
-        if not ranked:
-            break
-        shown.remove(max(ranked, key=lambda n: columns[n].rank))
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    ranked = sorted((n for n in shown if columns[n].rank), key=lambda n: columns[n].rank)
+    while ranked and not fits(shown, GAP):
+        shown.remove(ranked.pop())
+    gap = GAP if fits(shown, GAP) else NARROW_GAP
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for number in shown:
         justify: JustifyMethod = "right" if number else "left"
         table.add_column(columns[number].name, justify=justify, no_wrap=True)
@@ -85,5 +92,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmtscale.cli.options import ALPHA, BETA, GAMMA, VARIANTS_HELP, Alpha, Beta, Gamma, parse_size
+from cmtscale.cli.options import (
+    ALPHA,
+    BETA,
+    GAMMA,
+    VARIANTS_HELP,
+    Alpha,
+    Beta,
+    Gamma,
+    Json,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from cmtscale.arch.cost import Cost
@@ -25,7 +35,7 @@ def flops(
     measure: Annotated[
         bool, typer.Option(help="Build the network and hold the counts against fvcore and torch.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Count a variant exactly, part by part, against the paper's formula and fvcore."""
     from dataclasses import replace
@@ -50,7 +60,7 @@ def flops(
     if measure:
         from cmtscale.cli.console import messages
 
-        # On a terminal only, and gone once it is done.
+        # a spinner, on a terminal only, that vanishes when the network is measured
         with messages().status("building the network and measuring it (--no-measure skips this)"):
             from cmtscale.model.measure import measure as measure_variant
 
@@ -115,10 +125,10 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         Column("params"),
         Column("MACs"),
         Column("%"),
-        Column("conv", 3),
-        Column("linear", 2),
-        Column("matmul", 4),
-        Column("norms, pool", 1),
+        Column("conv", 4),
+        Column("linear", 3),
+        Column("matmul", 5),
+        Column("norms+pool", 2),
     ]
     lines = [(part.name, part.counts) for part in counted.parts]
     rows = []
@@ -131,7 +141,7 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         cells = [name, thousands(counts.params), thousands(counts.macs), share]
         rows.append([*cells, *map(thousands, numbers)])
     if measured:
-        columns.append(Column("fvcore MACs"))
+        columns.append(Column("fvcore MACs", 1))
     print_table(out, columns, rows, bold=[len(lines)])
     out.print()
     blocks = sum(part.counts.macs for part in counted.parts if part.is_in_blocks)
@@ -144,7 +154,7 @@ def _print(counted: "Cost", measured: "Measured | None") -> None:
         "params of the position bias": counted.position_bias_params,
     }
     rows = [[name, thousands(number)] for name, number in others.items()]
-    print_table(out, [Column("beside them"), Column("MACs or number")], rows)
+    print_table(out, [Column("other counts"), Column("MACs or number")], rows)
     out.print()
     notes = [
         "1 MAC = 1 multiply-add, which papers call a FLOP; G = 10⁹. The paper's formula leaves out "

@@ -10,6 +10,8 @@ from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
+# the rule of `arch.base.default_base`
+DEFAULT_BASE = "the largest at most half the budget, or else the smallest at least twice it"
 
 Alpha = Annotated[float, typer.Option("--alpha", help="Depth growth per step of phi.")]
 Beta = Annotated[float, typer.Option("--beta", help="Dimension growth per step of phi.")]
@@ -18,12 +20,12 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(help="Where packed images are kept ($CMTSCALE_CACHE; see `cmtscale cache`)."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
 Attention = Annotated[
     Literal["auto", "explicit", "sdpa"] | None,
     typer.Option(help="Attention kernel; auto (default): torch's fused one where CUDA has it."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 SplitSeed = Annotated[
     int | None,
     typer.Option(help="Draws validation and test images where the data set gives none; 0."),

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, AsJson, Attention, CacheDir, Device, SplitSeed
+from cmtscale.cli.options import (
+    VARIANTS_HELP,
+    Attention,
+    CacheDir,
+    Device,
+    Json,
+    SplitSeed,
+)
 
 if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
@@ -76,7 +83,7 @@ def search(
     ] = None,
     cache_dir: CacheDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Search for the CMT to train at a budget with short proxy trainings.
 
@@ -116,8 +123,8 @@ def search(
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)
     from cmtscale.cli.bars import make_bars
-    from cmtscale.cli.search_progress_view import SearchView
-    from cmtscale.cli.search_view import print_json, print_outcome
+    from cmtscale.cli.search_outcome_view import print_json, print_outcome
+    from cmtscale.cli.search_view import SearchView
     from cmtscale.search.driver import search as run_search
 
     with make_bars() as bars:

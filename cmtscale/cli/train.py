@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, AsJson, Attention, CacheDir, Device, SplitSeed
+from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, Json, SplitSeed
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
     attention: Attention = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Train one variant with the short recipe; the same command goes on where it was stopped."""
     from cmtscale.arch.variant import variant as read_variant

@@ -12,10 +12,11 @@ import torch
 
 from cmtscale.arch.scaling import resize
 from cmtscale.arch.variant import Variant
-from cmtscale.search.request import PROXY_BASE, default_recipe
-from cmtscale.train.devices import keep_freed_memory
+from cmtscale.data.sources import open_source
+from cmtscale.search.resolve import PROXY_BASE, default_recipe
 from cmtscale.train.loop import train
-from cmtscale.train.recipe import DataRef, Run
+from cmtscale.train.memory import keep_freed_memory
+from cmtscale.train.recipe import Run
 
 COLUMNS = ("data", "epochs", "seed", "augmentation", "val_loss", "val_accuracy")
 TABLE = Path(__file__).parent / "augmentation.csv"
@@ -45,10 +46,10 @@ def main(data: str, epochs: str, seed: str) -> None:
             variant=twin(),
             recipe=recipe,
             seed=int(seed),
-            data=DataRef(source=data, resolution_px=64),
+            data=open_source(data).pack(64).ref,
         )
-        found = train(run, device=torch.device("cpu"), folder=None)
-        row = [data, epochs, seed, name, found.val_loss, found.val_accuracy]
+        result = train(run, device=torch.device("cpu"), folder=None)
+        row = [data, epochs, seed, name, result.val_loss, result.val_accuracy]
         is_new = not TABLE.exists()
         with TABLE.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")

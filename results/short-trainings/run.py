@@ -18,16 +18,18 @@ from torch import nn
 from cmtscale.arch.scaling import resize
 from cmtscale.arch.variant import Variant
 from cmtscale.data.batches import DeviceSplit, device_split
+from cmtscale.data.dataset import open_dataset
+from cmtscale.data.sources import open_source
 from cmtscale.model.cmt import CMT
-from cmtscale.search.request import PROXY_BASE
+from cmtscale.search.resolve import PROXY_BASE
 from cmtscale.train import loop
+from cmtscale.train.autocast import make_autocast
 from cmtscale.train.batch_norm import DECAY, estimate_statistics
-from cmtscale.train.devices import keep_freed_memory
-from cmtscale.train.evaluate import evaluate
-from cmtscale.train.recipe import DataRef, Recipe, Run
+from cmtscale.train.evaluate import fit, predict
+from cmtscale.train.memory import keep_freed_memory
+from cmtscale.train.recipe import Recipe, Run
 
 TABLE = Path(__file__).parent / "short_trainings.csv"
-DATA = DataRef(source="fashion-mnist", resolution_px=128)
 CPU = torch.device("cpu")
 TWINS = {  # first dim, blocks, side in px: the on-budget ones of a longer training
     "d1.1.4.1-w22-r64": (22, (1, 1, 4, 1), 64),
@@ -76,7 +78,8 @@ def carry_out(key: tuple[str, int, int, float, int]) -> list[object]:
     recipe = Recipe(
         epochs=1, train_images=images, batch_size=batch_size, lr=lr, flip=False, shift_fraction=0.0
     )
-    run = Run(run_id=twin, variant=variant(twin), recipe=recipe, seed=seed, data=DATA)
+    data = open_source("fashion-mnist").pack(128).ref
+    run = Run(run_id=twin, variant=variant(twin), recipe=recipe, seed=seed, data=data)
     trained: dict[str, Any] = {}
 
     def remember(model: CMT, split: DeviceSplit, *, autocast: torch.autocast) -> None:
@@ -91,20 +94,16 @@ def carry_out(key: tuple[str, int, int, float, int]) -> list[object]:
     result = loop.train(run, device=CPU)
     seconds = time.process_time() - began
 
-    dataset = loop.open_data(DATA)
+    dataset = open_dataset(data)
     validation = device_split(dataset, dataset.splits.val, device=CPU)
     losses = []
     for left in (DECAY ** (images // batch_size), 0.0):  # of the initial mean 0 and variance 1
         for norm, (mean, var) in zip(trained["norms"], trained["kept"], strict=True):
             norm.running_mean.copy_((1 - left) * mean)
             norm.running_var.copy_((1 - left) * var + left)
-        evaluation = evaluate(
-            trained["model"],
-            validation,
-            batch_size=128,
-            autocast=loop.make_autocast(recipe, CPU),
-        )
-        losses.append(evaluation.loss)
+        autocast = make_autocast(recipe, CPU)
+        predictions = predict(trained["model"], validation, batch_size=128, autocast=autocast)
+        losses.append(fit(predictions).loss)
     losses.append(result.val_loss)
     return [*key, *losses, result.temperature, result.val_accuracy, round(seconds, 2)]
 

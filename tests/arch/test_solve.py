@@ -64,27 +64,27 @@ def test_every_solution_hits_the_budget_within_the_stray_cap(name, shares, budge
     base = BASES[name]
     arguments = {"alpha": shares.alpha, "beta": shares.beta, "gamma": shares.gamma}
     try:
-        found = solve(base, **arguments, budget_macs=budget)
+        solution = solve(base, **arguments, budget_macs=budget)
     except BudgetError as error:
         named = parse_macs(str(error).rsplit(" ", 1)[1])
-        found = solve(base, **arguments, budget_macs=named)
-        assert abs(found.macs / named - 1) <= 0.02
+        solution = solve(base, **arguments, budget_macs=named)
+        assert abs(solution.macs / named - 1) <= 0.02
         return
-    assert found.macs == cost(found.variant).macs
-    assert abs(found.macs / budget - 1) <= 0.02
-    assert found.stray <= STRAY_CAP
-    assert found.variant.dims == tuple(found.variant.dims[0] * 2**i for i in range(4))
-    assert found.variant.dims[0] % 2 == 0
-    assert smallest_deviation_is(found.stray, base, found)
+    assert solution.macs == cost(solution.variant).macs
+    assert abs(solution.macs / budget - 1) <= 0.02
+    assert solution.stray <= STRAY_CAP
+    assert solution.variant.dims == tuple(solution.variant.dims[0] * 2**i for i in range(4))
+    assert solution.variant.dims[0] % 2 == 0
+    assert smallest_deviation_is(solution.stray, base, solution)
 
 
-def smallest_deviation_is(stray, base, found):
-    scaling = found.scaling
+def smallest_deviation_is(stray, base, solution):
+    scaling = solution.scaling
     factors = [c**scaling.phi for c in (scaling.alpha, scaling.beta, scaling.gamma)]
     deviations = (
-        0.9 * abs(math.log(sum(found.variant.depths) / (sum(base.depths) * factors[0]))),
-        1.92 * abs(math.log(found.variant.dims[0] / (base.dims[0] * factors[1]))),
-        2.07 * abs(math.log(found.variant.resolution_px / (base.resolution_px * factors[2]))),
+        0.9 * abs(math.log(sum(solution.variant.depths) / (sum(base.depths) * factors[0]))),
+        1.92 * abs(math.log(solution.variant.dims[0] / (base.dims[0] * factors[1]))),
+        2.07 * abs(math.log(solution.variant.resolution_px / (base.resolution_px * factors[2]))),
     )
     return stray == pytest.approx(max(deviations), abs=1e-9)
 
@@ -132,11 +132,11 @@ def test_impossible_is_said_where_an_exhaustive_look_finds_no_rounding(name, sha
 )
 def test_the_smallest_stray_of_an_exhaustive_look_is_found(name, shares, budget):
     point = Shares(depth=shares[0], width=shares[1], resolution=shares[2])
-    found = solve(
+    solution = solve(
         BASES[name], alpha=point.alpha, beta=point.beta, gamma=point.gamma, budget_macs=budget
     )
     best = min(feasible_strays(BASES[name], point, budget))
-    assert found.stray == pytest.approx(best, abs=1e-9)
+    assert solution.stray == pytest.approx(best, abs=1e-9)
 
 
 def macs(base, dim1, side, depths):
@@ -165,7 +165,7 @@ def test_the_solved_phi_costs_the_budget(name, point, budget):
 @given(simplex(), budgets())
 def test_dims_in_multiples_of_8_on_request(shares, budget):
     try:
-        found = solve(
+        solution = solve(
             BASES["cmt-s"],
             alpha=shares.alpha,
             beta=shares.beta,
@@ -175,8 +175,8 @@ def test_dims_in_multiples_of_8_on_request(shares, budget):
         )
     except BudgetError:
         return
-    assert all(dim % 8 == 0 for dim in found.variant.dims)
-    assert abs(found.macs / budget - 1) <= 0.02
+    assert all(dim % 8 == 0 for dim in solution.variant.dims)
+    assert abs(solution.macs / budget - 1) <= 0.02
 
 
 def test_a_base_with_other_proportions_keeps_them_as_far_as_heads_allow():
@@ -187,11 +187,11 @@ def test_a_base_with_other_proportions_keeps_them_as_far_as_heads_allow():
         )
     )
     base = replace(BASES["cmt-ti"], name="odd", stages=stages)
-    found = solve(base, budget_macs=2.5e9)
-    assert abs(found.macs / 2.5e9 - 1) <= 0.02
-    for stage, original in zip(found.variant.stages, stages, strict=True):
+    solution = solve(base, budget_macs=2.5e9)
+    assert abs(solution.macs / 2.5e9 - 1) <= 0.02
+    for stage, original in zip(solution.variant.stages, stages, strict=True):
         assert stage.dim % stage.heads == 0
-        assert stage.dim / found.variant.dims[0] == pytest.approx(original.dim / 36, rel=0.06)
+        assert stage.dim / solution.variant.dims[0] == pytest.approx(original.dim / 36, rel=0.06)
 
 
 @pytest.mark.parametrize("budget", [0, -1.0, math.nan, math.inf])

@@ -1,6 +1,5 @@
 """The command line: what it prints where, and errors as one line with exit code 2."""
 
-import io
 import json
 import os
 import re
@@ -25,39 +24,14 @@ COMMANDS = ("variants", "flops", "scale", "search", "plot", "train", "cache")
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def refusal(capsys: Capture) -> Callable[..., str]:
-    """Run a command that must be refused; the one line that says why."""
-
-    def refuse(*arguments: str) -> str:
-        assert run(list(arguments)) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        (line,) = said.err.splitlines()
-        assert line.startswith("cmtscale: ")
-        return line
-
-    return refuse
-
-
-@pytest.fixture
-def printed(capsys: Capture) -> Callable[..., str]:
-    """Run a command that must succeed; its stdout."""
-
-    def succeed(*arguments: str) -> str:
-        assert run(list(arguments)) == 0
-        return capsys.readouterr().out
-
-    return succeed
-
-
 # --- errors
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("fly", "No such command 'fly'"),
+        ("fly", "No such command 'fly' (see cmtscale --help)"),
+        ("serch", "No such command 'serch'. Did you mean 'search'? (see cmtscale --help)"),
         ("flops --colour red", "No such option: --colour"),
         ("flops --variant cmt-xl", "variant 'cmt-xl' is not one of cmt-ti, cmt-xs, cmt-s, cmt-b"),
         ("flops --variant nowhere.toml", "nowhere.toml cannot be read: No such file"),
@@ -67,12 +41,14 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("flops --resolution 0", "resolution_px 0 is not a positive whole number"),
         ("flops --phi 1 --alpha 2 --beta 2 --gamma 2", "nearest legal"),
         ("flops --phi nan", "not finite"),
-        ("flops --phi one", "'--phi': Input should be a valid number"),
+        ("flops --phi one", "--phi 'one' is not a number; use one such as 0.5"),
         ("flops --alpha 1.3", "do nothing without phi"),
         ("scale", "give either --phi or --budget"),
         ("scale --phi 1 --budget 4G", "give either --phi or --budget"),
         ("scale --budget 4GFLOPs", "write 4.0G, 600M or 4e9"),
-        ("scale --budget 1k", "no variant of cmt-s at 1k MACs"),
+        ("scale --budget 1k", "1k is 1/638905 of the base cmt-ti (639M)"),
+        ("scale --budget 1.5", "did you mean 1.5G?"),
+        ("scale --budget 1000G --base cmt-s", "use 129G or less, or a larger --base"),
         ("scale --budget 4G --multiple 0", "multiples of 0; use 2 or 8"),
         ("scale --phi 1 --multiple 8", "--multiple does nothing with --phi"),
         ("scale --phi 1 --save /proc/no/x.toml", ""),
@@ -84,11 +60,9 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("search --budget 4G --data /tmp/images", "use folder:/tmp/images"),
         ("search --budget 4G --data folder:/nowhere --dry-run", "/nowhere does not exist"),
         ("search --budget 4G --base cmt-s", "too near to the budget"),
-        ("search --budget 4G --sampler cmaes", "'cmaes' is not one of"),
+        ("search --budget 4G --sampler cmaes", "--sampler 'cmaes' is not one of 'grid', 'tpe'"),
         ("search --budget 4G --seeds 0", "seeds 0 is not a whole number from 1 on"),
-        ("search --budget 4G --trials 0", "trials 0 is not a whole number from 1 on"),
-        ("search --budget 4G --epochs 0", "epochs 0 is not a whole number from 1 on"),
-        ("search --budget 4G --workers 0", "workers 0 is not a whole number from 1 on"),
+        ("search --budget 4G --seeds 1.5", "--seeds '1.5' is not a whole number; use one"),
         ("search --budget 4G --train-images few", "neither a number nor 'all'"),
         ("search --budget 5M", "scaling reaches a factor of 32"),
         ("search --budget 1.5", "did you mean 1.5G?"),
@@ -98,18 +72,24 @@ def printed(capsys: Capture) -> Callable[..., str]:
         ("search --budget 4G --device tpu", "device 'tpu' is not one of"),
         ("search --budget 4G --lr -1", "lr -1.0 is out of range"),
         ("search --budget 4G --batch-size 0", "batch_size 0"),
-        ("search --budget 4G --epochs -1", "epochs -1"),
+        ("search --budget 4G --epochs x", "--epochs 'x' is not a whole number; use one such as 3"),
+        ("search --budget 4G --epochs 0", "epochs 0 is not a whole number from 1 on"),
+        ("search --budget 4G --epochs -1", "epochs -1 is not a whole number from 1 on"),
+        ("search --budget 4G --trials 0", "trials 0 is not a whole number from 1 on"),
+        ("search --budget 4G --workers 0", "workers 0 is not a whole number from 1 on"),
+        ("search --budgt 4G", "No such option: --budgt; did you mean --budget? (see"),
+        ("search 4G", "extra argument(s) (4G) (see cmtscale search --help)"),
         ("search --budget 4G --split-seed -1", "split_seed -1"),
         ("search --budget 4G --proxy-macs 9M --no-proxy", "contradict each other"),
         ("search --budget 4G --proxy-macs 1M", "no room to scale"),
         ("search --budget 4G --proxy-macs 4G", "activations an image; use less --proxy-macs"),
-        ("plot", "Missing argument 'path'"),
+        ("plot", "PATH is missing: A run folder, or a folder of run folders (see cmtscale plot"),
         ("plot /nowhere", "/nowhere does not exist"),
-        ("train --variant cmt-ti --data digits", "Missing option '--out'"),
+        ("train --variant cmt-ti --data digits", "--out is missing: Folder for the checkpoint"),
         ("train --variant cmt-ti --data digits --out /tmp/x --epochs 0", "epochs 0"),
         ("train --variant cmt-ti --data nothing --out /tmp/x", "is not one of digits"),
         ("train --variant cmt-ti --data digits --out /tmp/x --split-seed -1", "split_seed -1"),
-        ("cache --cache-dir", "requires an argument"),
+        ("cache --cache-dir", "requires an argument (see cmtscale cache --help)"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr(
@@ -129,11 +109,11 @@ def test_a_mistake_is_one_line_on_stderr(
 def test_scale_does_not_overwrite_a_file(
     refusal: Callable[..., str], printed: Callable[..., str], tmp_path: Path
 ) -> None:
-    place = tmp_path / "mine.toml"
-    printed("scale", "--phi", "1", "--save", str(place))
-    before = place.read_bytes()
-    assert f"{place} exists already" in refusal("scale", "--phi", "2", "--save", str(place))
-    assert place.read_bytes() == before
+    path = tmp_path / "mine.toml"
+    printed("scale", "--phi", "1", "--save", str(path))
+    before = path.read_bytes()
+    assert f"{path} exists already" in refusal("scale", "--phi", "2", "--save", str(path))
+    assert path.read_bytes() == before
 
 
 def test_version_is_the_package_s(printed: Callable[..., str]) -> None:
@@ -280,23 +260,15 @@ def test_help_lists_every_command_and_is_what_no_argument_prints(
 # --- variants, flops, scale
 
 
-def test_variants_lists_the_family_with_exact_costs(printed: Callable[..., str]) -> None:
-    text = printed("variants")
-    for name in ("cmt-ti", "cmt-xs", "cmt-s", "cmt-b"):
-        (line,) = [line for line in text.splitlines() if line.startswith(name)]
-        assert f"{cost(variant(name)).macs:,}" in line
-        assert f"{cost(variant(name)).params:,}" in line
-
-
 def counted(printed: Callable[..., str], *arguments: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(printed("flops", "--json", *arguments))
-    return found
+    content: dict[str, Any] = json.loads(printed("flops", "--json", *arguments))
+    return content
 
 
 def test_the_json_of_flops_is_as_others_rely_on(printed: Callable[..., str]) -> None:
-    found = counted(printed, "--variant", "cmt-s", "--no-measure")
-    assert list(found) == ["name", "resolution_px", "totals", "parts"]
-    assert (found["name"], found["resolution_px"]) == ("cmt-s", 224)
+    content = counted(printed, "--variant", "cmt-s", "--no-measure")
+    assert list(content) == ["name", "resolution_px", "totals", "parts"]
+    assert (content["name"], content["resolution_px"]) == ("cmt-s", 224)
     expected = cost(variant("cmt-s"))
     relied_on = {
         "params": 26_256_160,
@@ -307,11 +279,11 @@ def test_the_json_of_flops_is_as_others_rely_on(printed: Callable[..., str]) -> 
         "measured_macs": None,
         "measured_fvcore_flops": None,
     }
-    assert list(found["totals"])[: len(relied_on)] == list(relied_on)
-    assert {name: found["totals"][name] for name in relied_on} == relied_on
+    assert list(content["totals"])[: len(relied_on)] == list(relied_on)
+    assert {name: content["totals"][name] for name in relied_on} == relied_on
     for name in ("params", "macs", "fvcore_flops", "activations"):
-        assert sum(part[name] for part in found["parts"]) == found["totals"][name]
-    assert all(list(part)[:3] == ["name", "params", "macs"] for part in found["parts"])
+        assert sum(part[name] for part in content["parts"]) == content["totals"][name]
+    assert all(list(part)[:3] == ["name", "params", "macs"] for part in content["parts"])
 
 
 def test_measured_counts_equal_the_computed_ones(
@@ -328,7 +300,7 @@ def test_flops_takes_another_resolution_square_or_not(printed: Callable[..., str
     assert square["resolution_px"] == 320
     wide = counted(printed, "--resolution", "320x256", "--no-measure")
     assert wide["resolution_px"] == [320, 256]
-    macs = [found["totals"]["macs"] for found in (square, wide)]
+    macs = [content["totals"]["macs"] for content in (square, wide)]
     built = counted(printed, "--no-measure")["totals"]["macs"]
     assert macs[0] > macs[1] > built
     # the position bias is laid out for the square input, and for the built one otherwise
@@ -343,9 +315,9 @@ def test_the_table_of_flops_has_the_totals(printed: Callable[..., str]) -> None:
 
 
 def test_one_compound_step_is_scaled_before_it_is_counted(printed: Callable[..., str]) -> None:
-    found = counted(printed, "--variant", "cmt-s", "--phi", "1", "--no-measure")
-    assert found["name"] == "cmt-s-phi+1"
-    assert 2.3 < found["totals"]["macs"] / 4_031_742_464 < 2.8
+    content = counted(printed, "--variant", "cmt-s", "--phi", "1", "--no-measure")
+    assert content["name"] == "cmt-s-phi+1"
+    assert 2.3 < content["totals"]["macs"] / 4_031_742_464 < 2.8
 
 
 def test_a_scaled_variant_is_saved_and_counted_again(
@@ -353,10 +325,10 @@ def test_a_scaled_variant_is_saved_and_counted_again(
 ) -> None:
     path = tmp_path / "mine.toml"
     text = printed("scale", "--base", "cmt-ti", "--budget", "2.0G", "--save", str(path))
-    found = counted(printed, "--variant", str(path), "--no-measure")
-    assert found["name"] == "mine"
-    assert abs(found["totals"]["macs"] / 2e9 - 1) <= 0.02
-    assert f"{found['totals']['macs']:,} MACs" in text
+    content = counted(printed, "--variant", str(path), "--no-measure")
+    assert content["name"] == "mine"
+    assert abs(content["totals"]["macs"] / 2e9 - 1) <= 0.02
+    assert f"{content['totals']['macs']:,} MACs" in text
 
 
 def test_scaling_by_no_steps_gives_the_base_back(
@@ -377,138 +349,15 @@ def test_a_dry_run_shows_the_plan_on_stderr_and_writes_nothing(
     arguments = ["--budget", "1.22M", "--base", str(tmp_path / "tiny.toml"), "--no-proxy"]
     arguments += ["--cache-dir", str(cache_dir), "--out", str(tmp_path / "out"), "--dry-run"]
     assert run(["search", *arguments]) == 0
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "A tour" in said.err
-    assert "G = 10⁹" in said.err
-    assert "from now" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "A tour" in output.err
+    assert "G = 10⁹" in output.err
+    assert "from now" in output.err
     for name in ("d1.1.1.1-w4-r64", "d4.3.3.3-w4-r64", "d1.1.1.1-w6-r64", "d1.1.1.1-w4-r96"):
-        assert f"\n{name} " in said.err
-    assert "warning" not in said.err
+        assert f"\n{name} " in output.err
+    assert "warning" not in output.err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
-    finished: Outcome, capsys: Capture
-) -> None:
-    from cmtscale.cli.search_view import print_outcome
-
-    print_outcome(finished)
-    text = capsys.readouterr().out
-    ranked = [line.split()[0] for line in text.splitlines() if line.startswith("d")][:4]
-    assert finished.choice is not None
-    assert ranked == [score.candidate for score in finished.choice.ranking]
-    assert re.search(r"\nthe paper's, not trained +1\.200  1\.300  1\.150", text)
-    assert re.search(r"how sure: best at this training length with probability 0\.\d\d; ", text)
-    assert re.search(r"noise between seeds 0\.\d{4} \(4 degrees of freedom\)", text)
-    assert "test accuracy of what was trained" in text
-    assert "recommends nothing" in text
-    assert "this search has read the test split 2 times, last on 20" in text
-
-
-@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
-def test_what_is_no_choice_is_said_in_words_and_not_called_one(
-    finished: Outcome, capsys: Capture, verdict: Any
-) -> None:
-    from cmtscale.cli.search_view import print_outcome
-
-    assert finished.choice is not None
-    choice = replace(finished.choice, verdict=verdict, reason="too short; train longer")
-    settings = replace(finished.settings, tour=False)
-    print_outcome(replace(finished, choice=choice, settings=settings))
-    text = capsys.readouterr().out
-    assert f"{verdict.capitalize()}: too short; train longer" in text
-    assert "\nchoice " not in text
-    assert "lowest loss on the budget" in text
-    print_outcome(replace(finished, choice=replace(choice, verdict="choice"), settings=settings))
-    assert "\nchoice " in capsys.readouterr().out
-
-
-def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
-    finished: Outcome, capsys: Capture
-) -> None:
-    from cmtscale.cli.search_view import print_outcome
-
-    assert finished.choice is not None
-    best, *others = finished.choice.ranking
-    gone = replace(
-        others[-1], loss=None, accuracy=None, images_per_second=None, seeds=(), failed=2,
-        causes=("the worker died",), on_budget=True,
-    )  # fmt: skip
-    choice = replace(finished.choice, ranking=(best, *others[:-1], gone))
-    print_outcome(replace(finished, choice=choice))
-    text = capsys.readouterr().out
-    (line,) = [line for line in text.splitlines() if line.startswith(gone.candidate)]
-    assert "failed" in line
-    assert f"not in this choice, for no run of theirs is complete: {gone.candidate};" in text
-
-
-def test_without_the_losses_of_the_images_the_search_does_not_say_how_sure_it_is(
-    finished: Outcome, capsys: Capture
-) -> None:
-    from cmtscale.cli.search_view import print_outcome
-
-    assert finished.choice is not None
-    print_outcome(replace(finished, choice=replace(finished.choice, probability=None)))
-    text = capsys.readouterr().out
-    assert "how sure: not known, val_losses.npz lacks some of the runs; noise between" in text
-
-
-def test_where_nothing_is_complete_the_ranking_says_what_happened(
-    finished: Outcome, capsys: Capture
-) -> None:
-    from cmtscale.cli.search_view import print_outcome
-
-    metrics = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
-    nothing = dict.fromkeys((*metrics, "temperature"))
-    rows = tuple(
-        replace(row, status="diverged", cause="loss not finite", **nothing) for row in finished.rows
-    )
-    print_outcome(replace(finished, rows=rows, choice=None))
-    text = capsys.readouterr().out
-    for candidate in finished.candidates:
-        (line,) = [line for line in text.splitlines() if line.startswith(candidate.name)]
-        assert "diverged" in line
-    assert "there is nothing to choose from" in text
-
-
-def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
-    finished: Outcome, capsys: Capture
-) -> None:
-    from cmtscale.cli.search_view import print_outcome
-
-    choice = finished.choice
-    assert choice is not None
-    ranking = tuple(
-        replace(score, on_budget=score.candidate == choice.winner) for score in choice.ranking
-    )
-    print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
-    text = capsys.readouterr().out
-    assert "how sure: no other candidate could be chosen" in text
-    assert "with probability" not in text
-
-
-@pytest.mark.parametrize("width", [60, 70, 80])
-def test_on_a_narrow_terminal_the_choice_is_whole(
-    finished: Outcome, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rich.console import Console
-
-    from cmtscale.cli import search_view
-
-    console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
-    monkeypatch.setattr(search_view, "results", lambda: console)
-    search_view.print_outcome(finished)
-    text = console.file.getvalue()
-    assert "…" not in text
-    copied = [line for line in text.splitlines() if ": cmtscale " in line]
-    assert copied  # commands are not broken, so that they can be copied
-    assert max(len(line) for line in text.splitlines() if line not in copied) <= width
-    winner = finished.winner
-    assert winner is not None
-    said = " ".join(text.split())
-    assert f"stray {100 * winner.stray:.1f} %, phi {winner.phi:.2f}" in said
-    assert f"dims {'-'.join(map(str, winner.real.dims))}" in said
 
 
 def test_plot_prints_the_files_it_wrote(
@@ -535,12 +384,12 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     command += ["--train-images", "64", "--batch-size", "32", "--device", "cpu"]
     command += ["--out", str(tmp_path / "out"), "--cache-dir", str(cache_dir)]
     assert run(command) == 0
-    first, messages = capsys.readouterr()
+    first, log = capsys.readouterr()
     assert first.startswith("validation accuracy ")
     assert "test accuracy" not in first
-    assert "digits: 1,257 train, 270 val, 270 test images of 8 px" in messages
-    assert re.search(r"1 epoch of 64 images in batches of 32; about \d+ s from now", messages)
-    assert re.search(r"step 2 .*validation loss \S+ .*accuracy", messages)
+    assert "digits: 1,257 train, 270 val, 270 test images of 8 px" in log
+    assert re.search(r"1 epoch of 64 images in batches of 32; about \d+ s from now", log)
+    assert re.search(r"step 2 .*validation loss \S+ .*accuracy", log)
     assert f"longer: cmtscale train --variant {tmp_path}/out/variant.toml --data digits" in first
     metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
     assert printed(*command) == first
@@ -555,9 +404,9 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
 def test_the_cache_is_shown_and_cleared(printed: Callable[..., str], tmp_path: Path) -> None:
     from cmtscale.data.sources import open_source
 
-    place = ["cache", "--cache-dir", str(tmp_path / "cache")]
-    assert printed(*place).split()[-2:] == ["total", "0.0"]
+    command = ["cache", "--cache-dir", str(tmp_path / "cache")]
+    assert printed(*command).split()[-2:] == ["total", "0.0"]
     open_source("digits", cache_dir=tmp_path / "cache").pack(32)
-    assert "digits" in printed(*place)
-    assert printed(*place, "--clear").startswith("freed 0.1 MB in")
-    assert printed(*place).split()[-2:] == ["total", "0.0"]
+    assert "digits" in printed(*command)
+    assert printed(*command, "--clear").startswith("freed 0.1 MB in")
+    assert printed(*command).split()[-2:] == ["total", "0.0"]

@@ -11,7 +11,7 @@ import torch
 
 from cmtscale.arch.scaling import resize
 from cmtscale.data.batches import device_split, eval_batches
-from cmtscale.train.loop import open_data, training_indices
+from cmtscale.data.dataset import open_dataset, training_part
 from cmtscale.train.recipe import Recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -27,9 +27,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_script_reads_the_images_of_the_search(script, digits_ref, make_variant):
-    dataset, network = open_data(digits_ref), make_variant(resolution_px=64)
+    dataset, network = open_dataset(digits_ref), make_variant(resolution_px=64)
     loaders = script.loaders(network, dataset, asdict(RECIPE))
-    indices = training_indices(dataset, RECIPE), dataset.splits.val
+    indices = training_part(dataset, RECIPE.train_images), dataset.splits.val
     for loader, part in zip(loaders, indices, strict=True):
         loader = torch.utils.data.DataLoader(loader.dataset, batch_size=len(part))  # in order
         split = device_split(dataset, part, device=torch.device("cpu"))
@@ -49,7 +49,7 @@ def test_the_script_trains_and_counts_every_network(script, digits_ref, make_var
     monkeypatch.setattr(script, "validate", watched)
     networks = [make_variant(dim1=8), make_variant(dim1=8, resolution_px=64)]
     recipe = replace(RECIPE, batch_size=10)  # 60 steps: BatchNorm's statistics need them
-    timing = script.train_all(networks, open_data(digits_ref), asdict(recipe))
+    timing = script.train_all(networks, open_dataset(digits_ref), asdict(recipe))
     assert (timing.networks, timing.images) == (2, 2 * 2 * 300)
     assert 0 < timing.epoch_seconds < timing.training_seconds
     assert len(accuracies) == 4
@@ -81,4 +81,4 @@ def test_the_script_rebuilds_the_networks_of_a_record(script, make_variant, make
 
 def test_the_script_refuses_augmented_searches(script, digits_ref, make_variant):
     with pytest.raises(SystemExit, match="flips or shifts"):
-        script.loaders(make_variant(), open_data(digits_ref), asdict(Recipe()))
+        script.loaders(make_variant(), open_dataset(digits_ref), asdict(Recipe()))

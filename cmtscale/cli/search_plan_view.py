@@ -1,0 +1,99 @@
+"""The plan of a search: what will be trained, what it costs, how long it takes."""
+
+from rich.console import Console
+from rich.markup import escape
+
+from cmtscale.arch.budget import format_macs
+from cmtscale.arch.cost import cost
+from cmtscale.cli.console import Column, counted, duration, print_table
+from cmtscale.cli.search_words import explain_tags, off_budget_tag, share_cell, warn_of_few_steps
+from cmtscale.search.plan import Plan
+from cmtscale.train.recipe import AUGMENTED_EPOCHS
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """What will be trained, what it costs, how long it takes."""
+    settings, data = plan.settings, plan.dataset
+    budget = format_macs(settings.budget_macs)
+    if settings.tour:
+        console.print(
+            "[bold]A tour[/bold] on toy images: it shows how a search goes and recommends nothing. "
+            "For an answer, search with your images (--data folder:PATH)."
+        )
+    console.print(
+        f"budget {budget} MACs (G = 10⁹ multiply-adds, which papers call FLOPs), "
+        f"base {settings.base.name} ({format_macs(cost(settings.base).macs)}), "
+        f"data {escape(settings.data)}: {len(data.splits.train):,} train, "
+        f"{len(data.splits.val):,} val, {len(data.splits.test):,} test images "
+        f"of {data.native_px} px"
+    )
+    if settings.proxy:
+        console.print(
+            f"trained are twins of {format_macs(settings.trained_macs)} MACs with the candidates' "
+            f"shares, grown from {settings.trained_base.name} "
+            f"({format_macs(cost(settings.trained_base).macs)}, "
+            f"{settings.trained_base.resolution_px} px)"
+        )
+    if plan.candidates:
+        _print_candidates(plan, console)
+    else:
+        console.print(
+            f"{settings.sampler} asks for up to {settings.trials} candidates, a few at a time"
+        )
+    largest = max([c.trained.resolution_px for c in plan.candidates], default=0)
+    if largest > data.native_px:
+        console.print(
+            f"inputs of {settings.trained_base.resolution_px} to {largest} px are enlarged from "
+            f"{data.native_px} px: resolution means token density here, and what it buys "
+            f"(gamma) says nothing about larger images"
+        )
+    recipe = settings.recipe
+    done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    left = f"about {duration(plan.total_seconds)} from now"
+    if plan.runs_done == plan.runs:
+        left = "nothing is left to train"
+    augmented = ", augmented" if recipe.flip or recipe.shift_fraction else ""
+    console.print(
+        f"{plan.runs} runs{done}: {counted(recipe.epochs, 'epoch')} of "
+        f"{recipe.train_images:,} images in batches of {recipe.batch_size}{augmented}, "
+        f"{counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
+        f"{plan.devices[0].split(':')[0]}; {left}"
+    )
+    warn_of_few_steps(settings, console)
+    if recipe.epochs >= AUGMENTED_EPOCHS and not augmented:
+        console.print(
+            f"each image is seen {recipe.epochs} times without augmentation; --augment usually "
+            f"pays from {AUGMENTED_EPOCHS} times on"
+        )
+    console.print(f"results in {plan.folder}", markup=False)
+
+
+def _print_candidates(plan: Plan, console: Console) -> None:
+    settings, candidates = plan.settings, plan.candidates
+    tags = ["" if c.on_budget else off_budget_tag(c, settings) for c in candidates]
+    columns = {
+        Column("candidate"): [candidate.name for candidate in candidates],
+        Column("role", 3): [candidate.role for candidate in candidates],
+        Column("d/w/r", 1): [share_cell(candidate) for candidate in candidates],
+    }
+    if settings.proxy:
+        columns[Column("twin MACs", 4)] = [format_macs(c.trained_macs) for c in candidates]
+        columns[Column("real network", 2)] = [candidate.real.name for candidate in candidates]
+    columns[Column("MACs")] = [format_macs(candidate.macs) for candidate in candidates]
+    if settings.proxy:
+        columns[Column("stray")] = [f"{100 * candidate.stray:.1f} %" for candidate in candidates]
+    columns[Column("a run")] = [duration(seconds) for seconds in plan.run_seconds]
+    if any(tags):
+        columns[Column("excluded")] = tags
+    left_out = print_table(console, list(columns), list(zip(*columns.values(), strict=True)))
+    name = "candidate: blocks of each stage, first dim and px of what is trained"
+    notes = []
+    if "d/w/r" not in left_out:
+        notes.append("d/w/r: what depth, width and resolution take of the growth")
+    if settings.proxy:
+        name += "; MACs and stray are of the real network"
+        notes.append("stray: the part of the cost that rounding moved from one axis to another")
+    console.print(name)
+    if notes:
+        console.print("; ".join(notes))
+    explain_tags(tags, console)
