@@ -161,7 +161,7 @@ def loaders(
             v2.Resize((network.resolution_px, network.resolution_px)),
         ]
     )
-    train_indices = subset(dataset, train_images=recipe["train_images"])
+    train_indices = training_part(dataset, recipe["train_images"])
     train_loader = DataLoader(
         ImagesInMemory(dataset, train_indices, transform),
         batch_size=recipe["batch_size"],
