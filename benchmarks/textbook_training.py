@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 from cmtscale.arch.cost import cost
 from cmtscale.arch.scaling import resize
 from cmtscale.arch.variant import Variant, network_name, variant_from_table
-from cmtscale.data.dataset import Dataset
+from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.sources import open_source
 from cmtscale.data.splits import IntArray
 from cmtscale.record.folder import REQUEST, TRIALS

@@ -72,7 +72,7 @@ def _processor() -> str:
 def _commit() -> str | None:
     """The commit of the source tree; None for an installed package."""
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
@@ -81,4 +81,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return process.stdout.strip()

@@ -80,8 +80,8 @@ def generations(
         if len(last) < size:
             start = _next_number(asked)
             proposals = _propose(settings, left, asked, rows(), size, settings.seed + start)
-        known = {entry.candidate.name for entry in last}
-        new = [candidate for candidate in proposals if candidate.name not in known]
+        names = {entry.candidate.name for entry in last}
+        new = [candidate for candidate in proposals if candidate.name not in names]
         generation = _filled(new[: size - len(last)], asked, last, by=settings.sampler)
         if not generation:
             note(
