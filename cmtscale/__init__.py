@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cmtscale.model.cmt import CMT
+    from cmtscale.search.executors.base import Executor
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest as SearchRequest
 
@@ -62,14 +63,15 @@ def load_published(
     load(model, source, ema=ema)
 
 
-def search(request: "SearchRequest") -> "Outcome":
+def search(request: "SearchRequest", *, executor: "Executor | None" = None) -> "Outcome":
     """Search for the CMT to train at a budget; see `cmtscale.search.driver.search`.
 
-    It starts processes: in a script call it under `if __name__ == "__main__":`.
+    Without an `executor` it starts processes: in a script call it under
+    `if __name__ == "__main__":`.
     """
     from cmtscale.search.driver import search as run_search
 
-    outcome = run_search(request)
+    outcome = run_search(request, executor=executor)
     assert outcome is not None
     return outcome
 

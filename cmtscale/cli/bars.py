@@ -36,7 +36,7 @@ class Bars:
             return
         rows = Table.grid(padding=(0, 1))
         for name, part in parts:
-            bar = ProgressBar(total=1.0, completed=part, width=30)
+            bar = ProgressBar(total=1.0, completed=part, width=min(30, self.console.width // 3))
             rows.add_row(name, bar, f"{100 * part:.0f} %")
         self._live.update(Group(rows, Text(headline)))
 

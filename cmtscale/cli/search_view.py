@@ -28,7 +28,7 @@ class SearchView:
                 f"loss {row.val_loss:.4f}  accuracy {100 * row.val_accuracy:.2f} %  "
                 f"{row.images_per_second:.0f} img/s  {duration(row.seconds)}"
             )
-        self.bars.print(f"{row.run_id}  {row.role:<10}  {result}")
+        self.bars.print(f"{row.run_id}  {result}")
 
     def progressed(self, progress: Progress) -> None:
         done = progress.done + sum(part for _, part in progress.running)

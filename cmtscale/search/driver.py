@@ -41,33 +41,30 @@ def search(
     """
     _require_main_process()
     watcher = watcher or NullWatcher()
+    carrying: AbstractContextManager[Executor]
     if executor is None:
-        with LocalExecutor(device_slots(request.device, request.workers)) as local:
-            return _search(request, local, watcher, dry_run)
-    return _search(request, executor, watcher, dry_run)
-
-
-def _search(
-    request: SearchRequest, executor: Executor, watcher: Watcher, dry_run: bool
-) -> Outcome | None:
-    if request.out is not None:
-        require_free(request.out)  # before images are packed
-    settings, dataset = prepare(request, executor.devices[0], watcher.noted)
-    folder = request.out or Path("results") / settings.folder_name
-    opening: AbstractContextManager[OpenFolder]
-    if dry_run:
-        opening = nullcontext(inspected(folder, settings))
+        carrying = LocalExecutor(device_slots(request.device, request.workers))
     else:
-        opening = opened(folder, settings, watcher.noted)
-    with opening as run_folder, lasting_interrupt() as check_interrupt:
-        rows = run_folder.table.rows
-        plan = make_plan(run_folder.settings, folder, dataset, rows, executor, watcher.noted)
-        watcher.planned(plan)
+        carrying = nullcontext(executor)
+    with carrying as executor:
+        if request.out is not None:
+            require_free(request.out)  # before images are packed
+        settings, dataset = prepare(request, executor.devices[0], watcher.noted)
+        folder = request.out or Path("results") / settings.folder_name
+        opening: AbstractContextManager[OpenFolder]
         if dry_run:
-            return None
-        _describe(plan, rows, watcher)
-        asked = drive(plan, run_folder.table, executor, watcher, check_interrupt)
-        return conclude(plan, asked, run_folder.table.rows, executor, watcher)
+            opening = nullcontext(inspected(folder, settings))
+        else:
+            opening = opened(folder, settings, watcher.noted)
+        with opening as run_folder, lasting_interrupt() as check_interrupt:
+            rows = run_folder.table.rows
+            plan = make_plan(run_folder.settings, folder, dataset, rows, executor, watcher.noted)
+            watcher.planned(plan)
+            if dry_run:
+                return None
+            _describe(plan, rows, watcher)
+            asked = drive(plan, run_folder.table, executor, watcher, check_interrupt)
+            return conclude(plan, asked, run_folder.table.rows, executor, watcher)
 
 
 def _require_main_process() -> None:
