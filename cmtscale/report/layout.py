@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from cmtscale.arch.budget import format_macs
 
@@ -196,20 +197,14 @@ def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
-    """The sorted heights at least `gap` apart that are nearest to the wanted ones (sorted too).
+    """The heights nearest to the wanted ones (both sorted) that are at least `gap` apart.
 
-    Within `low` to `high` if they fit there. Least squares: pools adjacent violators.
+    Within `low` to `high` if they fit there.
     """
-    pools: list[tuple[float, int]] = []  # mean, size
-    for index, height in enumerate(wanted):
-        mean, size = height - gap * index, 1
-        while pools and pools[-1][0] > mean:
-            before, count = pools.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        pools.append((mean, size))
-    level = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    steps = gap * np.arange(len(wanted))
+    level = isotonic_regression(np.asarray(wanted, dtype=float) - steps).x
     top = max(low, high - gap * (len(wanted) - 1))
-    return np.asarray(np.clip(level, low, top) + gap * np.arange(len(wanted)))
+    return np.asarray(np.clip(level, low, top) + steps)
 
 
 def _note(
