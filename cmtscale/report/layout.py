@@ -71,14 +71,17 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
 
 
 def panels(
-    frame: pd.DataFrame, by: list[str], *, height_in: float
+    frame: pd.DataFrame, by: list[str], *, height_in: float, axes_class: type[Axes] = Axes
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with one panel per group of `frame`: one column wide, or two with several."""
     groups: list[tuple[Hashable, pd.DataFrame]] = list(frame.groupby(by, sort=True))
     columns = min(2, len(groups))
     rows = -(-len(groups) // columns)
     figure = Figure(figsize=(COLUMN_IN * columns, height_in * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, number + 1) for number in range(len(groups))]
+    axes = [
+        figure.add_subplot(rows, columns, number + 1, axes_class=axes_class)
+        for number in range(len(groups))
+    ]
     return figure, [(ax, group) for ax, (_, group) in zip(axes, groups, strict=True)]
 
 

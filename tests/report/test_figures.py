@@ -17,7 +17,6 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.report import figures
 from cmtscale.report.frames import load_candidates, load_curves, load_literature, run_folders
 from cmtscale.report.layout import BLUE, PALE, spread
-from cmtscale.report.ternary import corner_coordinates, paper_point
 
 
 def curves_of(path):
@@ -27,6 +26,12 @@ def curves_of(path):
 def line(ax, label):
     (found,) = [line for line in ax.lines if line.get_label() == label]
     return found
+
+
+def in_the_plane(shares):
+    """Where mpltern draws shares: corners on a triangle of height 1, its base about the origin."""
+    corners = {"resolution": (0, 1), "depth": (-(3**-0.5), 0), "width": (3**-0.5, 0)}
+    return shares[list(corners)].to_numpy() @ np.array(list(corners.values()))
 
 
 def texts(figure):
@@ -214,10 +219,7 @@ def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder
     ax = figures.triangle(table).axes[0]
     (points,) = ax.collections
     assert points.get_array().tolist() == shown["val_loss"].tolist()
-    x, y = corner_coordinates(
-        *(shown[name].to_numpy() for name in ("depth", "width", "resolution"))
-    )
-    np.testing.assert_allclose(points.get_offsets(), np.stack([x, y], axis=1))
+    np.testing.assert_allclose(points.get_offsets(), in_the_plane(shown), atol=1e-12)
     written = texts(ax.figure)
     assert "depth only\nα = 2.5" in written
     assert "width only\nβ = 1.84" in written
@@ -225,11 +227,11 @@ def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder
     assert f"choice {folders.BEST}" in written
 
 
-def test_the_papers_constants_lie_where_their_shares_say():
-    x, y = paper_point()
-    resolution = y / (3**0.5 / 2)
-    assert resolution == pytest.approx(0.305 / 0.933, abs=1e-3)
-    assert x - resolution / 2 == pytest.approx(0.429 / 0.933, abs=1e-3)
+def test_the_papers_constants_lie_where_their_shares_say(run_folder):
+    ax = figures.triangle(load_candidates(run_folder)).axes[0]
+    (diamond,) = [drawn for drawn in ax.lines if drawn.get_marker() == "D"]
+    published = pd.DataFrame({"depth": [0.199], "width": [0.429], "resolution": [0.305]}) / 0.933
+    np.testing.assert_allclose(diamond.get_xydata(), in_the_plane(published), atol=1e-3)
 
 
 def test_each_run_and_rung_has_its_own_triangle(ladder):
