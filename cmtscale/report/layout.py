@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
@@ -50,6 +51,8 @@ MARKS = (
 )
 
 _LEADER = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0}
+_ANGLES = np.deg2rad(range(0, 360, 30))
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(3)
 _TITLE_CHARACTERS = 50  # what fits over one column's axes
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -136,7 +139,7 @@ def label_points(
     figure: Figure,
     panels: Sequence[tuple[Axes, Sequence[Label], Iterable[tuple[float, float]]]],
 ) -> None:
-    """Write each label near its point, off the panel's other points and all text already there.
+    """Write each label beside its point, at the nearest offset that covers no point and no text.
 
     To be called once, when everything else is drawn: what is drawn later moves the axes.
     """
@@ -149,29 +152,36 @@ def _place(
     figure: Figure, ax: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]]
 ) -> None:
     pixel = figure.dpi / 72
-    taken = [text.get_window_extent() for text in ax.texts] + [
-        Bbox.from_bounds(x - 3 * pixel, y - 3 * pixel, 6 * pixel, 6 * pixel)
-        for x, y in ax.transData.transform(np.asarray([*points]).reshape(-1, 2))
-    ]
-    frame = ax.get_window_extent()
+    marks = ax.transData.transform([*points, *((x, y) for x, y, _, _ in labels)])
+    obstacles = [text.get_window_extent() for text in ax.findobj(Text) if text.get_text()]
+    obstacles += [Bbox.from_bounds(x, y, 0, 0).padded(3 * pixel) for x, y in marks]
+    panel = ax.get_tightbbox()
+    assert panel is not None
     for x, y, text, colour in labels:
-        best: tuple[float, Any, Bbox] | None = None
-        for distance, angle in itertools.product((8, 14, 20, 28, 38, 50), range(0, 360, 30)):
-            note = _note(ax, (x, y), text, colour, distance, np.deg2rad(angle))
-            box = note.get_window_extent()
-            clashes = sum(box.overlaps(other) for other in taken)
-            outside = not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1))
-            penalty = clashes + 100 * outside
-            if best is None or penalty < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (penalty, note, box)
-            else:
-                note.remove()
-            if best[0] == 0:
-                break
-        assert best is not None
-        taken.append(best[2].padded(pixel))
+        measured = figure.text(0, 0, text)
+        size = np.asarray(measured.get_window_extent().size)
+        measured.remove()
+        shifts = [
+            distance * pixel * direction + size / 2 * np.sign(direction)
+            for distance, direction in itertools.product((8, 14, 20, 28, 38, 50), _DIRECTIONS)
+        ]
+        corner = ax.transData.transform((x, y)) - size / 2
+        boxes = [Bbox.from_bounds(*(corner + shift), *size) for shift in shifts]
+        best = int(np.argmin([_penalty(box, panel, obstacles) for box in boxes]))
+        far = best >= len(_DIRECTIONS)
+        note = ax.annotate(
+            text, (x, y), shifts[best] / pixel, textcoords="offset points", color=colour,
+            ha="center", va="center",
+            arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if far else None,
+        )  # fmt: skip
+        note.set_in_layout(False)
+        obstacles.append(boxes[best].padded(pixel))
+
+
+def _penalty(box: Bbox, panel: Bbox, obstacles: Iterable[Bbox]) -> int:
+    """How many obstacles a label's box covers; a box outside of the panel is worse than any."""
+    inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
+    return sum(box.overlaps(obstacle) for obstacle in obstacles) + 100 * (not inside)
 
 
 def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -> None:
@@ -208,24 +218,6 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> NDAr
     level = isotonic_regression(np.asarray(wanted, dtype=float) - steps).x
     top = max(low, high - gap * (len(wanted) - 1))
     return np.asarray(np.clip(level, low, top) + steps)
-
-
-def _note(
-    ax: Axes, point: tuple[float, float], text: str, colour: str, distance: float, angle: float
-) -> Any:
-    across, up = np.cos(angle), np.sin(angle)
-    note = ax.annotate(
-        text,
-        point,
-        xytext=(distance * across, distance * up),
-        textcoords="offset points",
-        color=colour,
-        ha="left" if across > 0.1 else "right" if across < -0.1 else "center",
-        va="bottom" if up > 0.1 else "top" if up < -0.1 else "center",
-        arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if distance > 8 else None,
-    )
-    note.set_in_layout(False)
-    return note
 
 
 def _range(values: "pd.Series[int]", unit: str) -> str:

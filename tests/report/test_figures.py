@@ -234,6 +234,23 @@ def test_the_papers_constants_lie_where_their_shares_say(run_folder):
     np.testing.assert_allclose(diamond.get_xydata(), in_the_plane(published), atol=1e-3)
 
 
+def test_labels_cover_no_candidate_in_a_crowd(run_folder):
+    shares = np.random.default_rng(0).dirichlet((6, 9, 6), 60)
+    table = load_candidates(run_folder)
+    table = table[table["on_budget"]].sample(60, replace=True, random_state=0)
+    depth, width, resolution = shares.T
+    names = [f"d2.2.{number}.2-w18-r96" for number in range(60)]
+    table = table.assign(depth=depth, width=width, resolution=resolution, candidate=names)
+    middle = np.argmin(np.linalg.norm(shares - shares.mean(axis=0), axis=1))
+    figure = figures.triangle(table.assign(chosen=np.arange(60) == middle))
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    boxes = [Text.get_window_extent(label) for label in ax.texts]
+    assert len(boxes) == 2
+    for point in ax.transData.transform(ax.collections[0].get_offsets()):
+        assert not any(box.contains(*point) for box in boxes)
+
+
 def test_each_run_and_rung_has_its_own_triangle(ladder):
     figure = figures.triangle(load_candidates(ladder))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
