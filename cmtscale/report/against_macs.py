@@ -104,10 +104,10 @@ def ablation(candidates: pd.DataFrame) -> Figure:
         macs_axis(ax, group["proxy_macs"])
         ax.set(xlabel=_macs_label(group), ylabel=_accuracy_label(group))
         ax.set_title(describe(about(candidates, group, ["run", "rung"]), name_run=len(groups) > 1))
-        lowest = base.nsmallest(1, "val_accuracy")
-        top = lowest["val_accuracy"] + lowest["val_accuracy_sd"].fillna(0.0)
-        for mark in zip(lowest["proxy_macs"], 100 * top, strict=True):
-            ax.annotate("base", mark, (0, 6), textcoords="offset points", ha="center")
+        bar_ends = 100 * (base["val_accuracy"] + base["val_accuracy_sd"].fillna(0.0))
+        highest = base.assign(bar_end=bar_ends).nlargest(1, "bar_end")
+        for point in zip(highest["proxy_macs"], highest["bar_end"], strict=True):
+            ax.annotate("base", point, (0, 6), textcoords="offset points", ha="center")
         accuracy_axis(ax)
         ends.append((ax, labels))
     label_ends(figure, ends)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import ResultsError
 from cmtscale.report.layout import (
     ACCURACY,
@@ -62,7 +63,8 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         title = describe(rows, name_run=len(groups) > 1)
-        ax.set_title(f"{title}\nlabels: depth/width/resolution share in %")
+        budget = format_macs(rows["budget_macs"].iloc[0])
+        ax.set_title(f"{title}\nfor {budget}; labels: depth/width/resolution share in %")
         # the first third is the same steep rise for all and would flatten the rest
         start = group["images"].max() / 3
         late = factor * group[group["images"] >= start][metric]

@@ -34,8 +34,9 @@ def load_results(path: str | Path) -> pd.DataFrame:
     """Every run of a run folder, or of all run folders directly under `path`; one row per run.
 
     The columns of `trials.csv`, `rung` (1 for the fewest images seen), and of each folder: `run`
-    (its name), `budget_macs`, `data`, `tour`, `num_classes`, `native_px`, `chosen` (is this the
-    candidate and the horizon that the search chose). Raises `ResultsError`.
+    (its name), `rungs` (how many it has), `budget_macs`, `data`, `tour`, `num_classes`,
+    `native_px`, `chosen` (is this the candidate and the horizon that the search chose). Raises
+    `ResultsError`.
     """
     folders = [_read_folder(folder) for folder in run_folders(path)]
     rows = [folder.described(row) for folder in folders for row in folder.rows]
@@ -199,6 +200,7 @@ def _read_folder(path: Path) -> _Folder:
     data = _value(path / ENVIRONMENT, environment, "data", dict)
     shared = {
         "run": path.resolve().name,
+        "rungs": len(images_seen),
         "budget_macs": float(_value(path / REQUEST, request, "budget_macs", int, float)),
         "data": _value(path / REQUEST, request, "data", str),
         "tour": _value(path / REQUEST, request, "tour", bool),

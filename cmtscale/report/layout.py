@@ -104,8 +104,9 @@ def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
     ]
     lines = [", ".join(part.replace(" ", _NO_BREAK) for part in parts)]
     if name_run:
-        runs, rungs = sorted(set(group["run"])), sorted(set(group["rung"]))
-        lines.insert(0, ", ".join(runs) + (f", rung {rungs[0]}" if len(rungs) == 1 else ""))
+        names = ", ".join(sorted(set(group["run"])))
+        one_of_several = group["rungs"].max() > 1 and group["rung"].nunique() == 1
+        lines.insert(0, f"{names}, rung {group['rung'].iloc[0]}" if one_of_several else names)
     if group["tour"].any():
         what = "tour: recommends" if group["tour"].all() else "tours among them recommend"
         lines.append(f"{what} nothing")

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from mpltern.ternary import TernaryAxes
 
 from cmtscale.arch import paper
+from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import ResultsError
 from cmtscale.arch.scaling import Scaling
 from cmtscale.report.frames import complete
@@ -80,7 +81,8 @@ def _draw_losses(ax: Any, group: pd.DataFrame) -> PathCollection:
         s=34, ec=BLACK, lw=0.4, zorder=3, clip_on=False,
     )  # fmt: skip
     bar = ax.figure.colorbar(points, ax=ax, location="bottom", aspect=30, pad=0.02)
-    bar.set_label("validation loss (lower is better)")
+    budget = format_macs(group["budget_macs"].iloc[0])
+    bar.set_label(f"validation loss for {budget} (lower is better)")
     bar.ax.xaxis.set_major_locator(MaxNLocator(5))
     return points
 

@@ -200,6 +200,16 @@ def test_runs_of_one_base_join_to_curves(root, folders):
     assert drawn.get_ydata()[1:] == pytest.approx(100 * best["val_accuracy"].to_numpy())
 
 
+def test_the_base_is_named_above_the_bases_of_all_runs(root):
+    (ax,) = figures.ablation(load_candidates(root)).axes
+    ax.figure.draw_without_rendering()
+    (label,) = [note for note in ax.texts if note.get_text() == "base"]
+    (bases,) = [container[0] for container in ax.containers if container[0].get_marker() == "X"]
+    heights = ax.transData.transform(bases.get_xydata())[:, 1]
+    assert len(heights) == 3
+    assert label.get_window_extent().y0 > max(heights)
+
+
 @pytest.mark.parametrize("other", [(12, 6000), (4, 12_000), (2, 12_000)])
 def test_other_horizons_are_not_joined(tmp_path, folders, other):
     for number, (epochs, train_images) in enumerate([(4, 6000), other]):
@@ -255,6 +265,24 @@ def test_each_run_and_rung_has_its_own_triangle(ladder):
     figure = figures.triangle(load_candidates(ladder))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
     assert [title.splitlines()[0] for title in titles] == ["ladder, rung 1", "ladder, rung 2"]
+
+
+def test_where_a_run_has_one_horizon_no_rung_is_named(root):
+    table = load_candidates(root)
+    for figure in (figures.triangle(table), figures.learning_curves(curves_of(root), table)):
+        titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+        assert [title.splitlines()[0] for title in titles] == sorted(set(table["run"]))
+
+
+def test_every_figure_names_the_budget(run_folder):
+    table = load_candidates(run_folder)
+    for figure in (
+        figures.accuracy_flops(table),
+        figures.ablation(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(run_folder), table),
+    ):
+        assert any("for 4G" in text for text in texts(figure))
 
 
 def test_resolution_above_the_images_is_called_tokens(run_folder):
