@@ -35,8 +35,8 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
     The columns of `trials.csv`, `rung` (1 for the fewest images seen), and of each folder: `run`
     (its name), `rungs` (how many it has), `budget_macs`, `data`, `tour`, `num_classes`,
-    `native_px`, `chosen` (is this the candidate and the horizon that the search chose). Raises
-    `ResultsError`.
+    `native_px`, `finished` (did the search conclude at the horizon it was last asked for),
+    `chosen` (is this the candidate and the horizon that the search chose). Raises `ResultsError`.
     """
     folders = [_read_folder(folder) for folder in run_folders(path)]
     rows = [folder.described(row) for folder in folders for row in folder.rows]
@@ -169,23 +169,28 @@ def load_literature() -> pd.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Folder:
-    """One run folder: its rows, the horizons by images seen, and what all rows share.
+class _Choice:
+    """What a search concluded: its winner (None: it could choose none) at a horizon."""
 
-    `choice` is the candidate and the horizon that the search calls its choice, if it does.
-    """
+    candidate: str | None
+    horizon: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """One run folder: its rows, the horizons by images seen, and what all rows share."""
 
     path: Path
     rows: tuple[Row, ...]
     horizons: tuple[tuple[int, int], ...]
     shared: Mapping[str, Any]
-    choice: tuple[str, tuple[int, int]] | None
+    choice: _Choice | None
 
     def described(self, row: Row) -> dict[str, Any]:
         """The row's columns with its rung and what its folder says."""
         described = {name: getattr(row, name) for name in COLUMNS}
         described["rung"] = 1 + self.horizons.index(row.horizon)
-        is_choice = (row.candidate, row.horizon) == self.choice
+        is_choice = _Choice(candidate=row.candidate, horizon=row.horizon) == self.choice
         return described | dict(self.shared) | {"chosen": is_choice}
 
 
@@ -198,6 +203,8 @@ def _read_folder(path: Path) -> _Folder:
         raise ResultsError(f"{error.filename} is missing; is it from `cmtscale search`?") from error
     images_seen = {row.horizon: row.images_seen for row in rows}
     data = _value(path / ENVIRONMENT, environment, "data", dict)
+    recipe = _value(path / REQUEST, request, "recipe", dict)
+    choice = _read_choice(path / CHOICE)
     shared = {
         "run": path.resolve().name,
         "rungs": len(images_seen),
@@ -206,25 +213,30 @@ def _read_folder(path: Path) -> _Folder:
         "tour": _value(path / REQUEST, request, "tour", bool),
         "num_classes": float(_value(path / ENVIRONMENT, data, "num_classes", int)),
         "native_px": float(_value(path / ENVIRONMENT, data, "native_px", int, float)),
+        "finished": choice is not None and choice.horizon == _horizon(path / REQUEST, recipe),
     }
     return _Folder(
         path=path,
         rows=tuple(rows),
         horizons=tuple(sorted(images_seen, key=lambda horizon: (images_seen[horizon], horizon))),
         shared=shared,
-        choice=_read_choice(path / CHOICE),
+        choice=choice,
     )
 
 
-def _read_choice(path: Path) -> tuple[str, tuple[int, int]] | None:
-    """The chosen candidate and its horizon; None before a choice, and where none could be made."""
+def _read_choice(path: Path) -> _Choice | None:
+    """What the search concluded; None before it did."""
     try:
         choice = read_json(path)
     except FileNotFoundError:
         return None
     winner, verdict = (_value(path, choice, name, str) for name in ("winner", "verdict"))
-    epochs, train_images = (_value(path, choice, name, int) for name in ("epochs", "train_images"))
-    return (winner, (epochs, train_images)) if verdict == "choice" else None
+    candidate = winner if verdict == "choice" else None
+    return _Choice(candidate=candidate, horizon=_horizon(path, choice))
+
+
+def _horizon(path: Path, table: Mapping[str, Any]) -> tuple[int, int]:
+    return _value(path, table, "epochs", int), _value(path, table, "train_images", int)
 
 
 def _value(path: Path, table: Mapping[str, Any], name: str, *kinds: type) -> Any:

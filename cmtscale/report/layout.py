@@ -94,7 +94,7 @@ def about(candidates: pd.DataFrame, group: pd.DataFrame, by: list[str]) -> pd.Da
 
 
 def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
-    """What a panel stands on: data, seeds, horizon, runs without a result, tour."""
+    """What a panel stands on: data, seeds, horizon, runs without a result, tour, unfinished."""
     failed = int(group["failed"].sum())
     parts = [
         ", ".join(sorted({data.rsplit("/", 1)[-1] for data in group["data"]})),
@@ -110,6 +110,13 @@ def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
     if group["tour"].any():
         what = "tour: recommends" if group["tour"].all() else "tours among them recommend"
         lines.append(f"{what} nothing")
+    unfinished, searches = group.loc[~group["finished"], "run"].nunique(), group["run"].nunique()
+    if unfinished:
+        lines.append(
+            "the search is not finished"
+            if searches == 1
+            else f"{unfinished} of {searches} searches not finished"
+        )
     wrapped = [textwrap.fill(line, _TITLE_CHARACTERS) for line in lines]
     return "\n".join(wrapped).replace(_NO_BREAK, " ")
 

@@ -335,6 +335,42 @@ def test_a_tour_says_that_it_recommends_nothing(tmp_path, folders):
         assert any("tour: recommends nothing" in text for text in texts(figure))
 
 
+def titles_of(path):
+    table = load_candidates(path)
+    for figure in (
+        figures.accuracy_flops(table),
+        figures.ablation(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(path), table),
+    ):
+        yield "\n".join(ax.get_title(loc="left") for ax in figure.axes)
+
+
+def test_a_search_without_a_choice_is_called_unfinished(run_folder):
+    assert not any("finished" in title for title in titles_of(run_folder))
+    (run_folder / "choice.json").unlink()
+    assert all("the search is not finished" in title for title in titles_of(run_folder))
+
+
+def test_a_choice_of_another_horizon_does_not_finish_a_search(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "run", keep=17)
+    asked = (folder / "request.toml").read_text().replace("epochs = 4", "epochs = 12")
+    (folder / "request.toml").write_text(asked)
+    assert all("the search is not finished" in title for title in titles_of(folder))
+
+
+def test_searches_without_a_choice_are_counted(root):
+    next(root.glob("fashion-mnist-*-8G-*/choice.json")).unlink()
+    table = load_candidates(root)
+    title = figures.ablation(table).axes[0].get_title(loc="left")
+    assert title.splitlines()[-1] == "1 of 3 searches not finished"
+
+
+def test_a_search_that_could_choose_nothing_is_finished(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "run", verdict="nothing learned yet")
+    assert not any("finished" in title for title in titles_of(folder))
+
+
 def test_titles_say_data_seeds_epochs_and_failures(run_folder):
     (ax,) = figures.accuracy_flops(load_candidates(run_folder)).axes
     title = ax.get_title(loc="left").replace("\n", " ")
