@@ -25,8 +25,8 @@ from cmtscale.record.scores import current, scores
 _METRICS = (
     "val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second", "temperature",
 )  # fmt: skip
-# What the runs of a candidate do not share, and a table of candidates leaves out.
-_OF_A_RUN = {"run_id", "seed", "seconds", "status", "cause", "identity", *_METRICS}
+# Differs between the runs of a candidate, so it has no column in a table of candidates.
+_RUN_COLUMNS = {"run_id", "seed", "seconds", "status", "cause", "identity", *_METRICS}
 _MEANS = ("val_loss", "val_loss_sd", "val_accuracy", "val_accuracy_sd", "images_per_second")
 
 
@@ -39,7 +39,7 @@ def load_results(path: str | Path) -> pd.DataFrame:
     `chosen` (is this the candidate and the horizon that the search chose). Raises `ResultsError`.
     """
     folders = [_read_folder(folder) for folder in run_folders(path)]
-    rows = [folder.described(row) for folder in folders for row in folder.rows]
+    rows = [folder.columns(row) for folder in folders for row in folder.rows]
     if not rows:
         raise ResultsError(f"{path} has no finished run yet; wait for the search or start it again")
     return pd.DataFrame(rows).astype(dict.fromkeys(_METRICS, float))
@@ -59,9 +59,9 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
             rows = current(folder.rows, horizon)
             for score in scores(rows):
                 first = next(row for row in rows if row.candidate == score.candidate)
-                shared = folder.described(first)
+                columns = folder.columns(first)
                 table.append(
-                    {name: value for name, value in shared.items() if name not in _OF_A_RUN}
+                    {name: value for name, value in columns.items() if name not in _RUN_COLUMNS}
                     | {
                         "seeds": len(score.seeds),
                         "failed": score.failed + score.diverged,
@@ -102,18 +102,18 @@ def run_folders(path: str | Path) -> list[Path]:
 
 def complete(candidates: pd.DataFrame) -> pd.DataFrame:
     """The candidates with at least one complete run; `ResultsError` if there is none."""
-    done = candidates[candidates["seeds"] > 0]
-    if done.empty:
+    completed = candidates[candidates["seeds"] > 0]
+    if completed.empty:
         raise ResultsError("every run diverged or failed; the column cause in trials.csv says why")
-    return done
+    return completed
 
 
 def pareto_front(macs: NDArray[np.float64], accuracy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which points no other beats: none is at least as good in both and better in one."""
     cheaper = macs[None, :] <= macs[:, None]
     better = accuracy[None, :] >= accuracy[:, None]
-    strictly = (macs[None, :] < macs[:, None]) | (accuracy[None, :] > accuracy[:, None])
-    return np.logical_not((cheaper & better & strictly).any(axis=1))
+    better_in_one = (macs[None, :] < macs[:, None]) | (accuracy[None, :] > accuracy[:, None])
+    return np.logical_not((cheaper & better & better_in_one).any(axis=1))
 
 
 def load_curves(run_folder: str | Path) -> pd.DataFrame:
@@ -131,9 +131,10 @@ def load_curves(run_folder: str | Path) -> pd.DataFrame:
     names = ["run", "rung", "candidate", "seed", "status"]
     lines: list[dict[str, Any]] = []
     for row in (row for horizon in folder.horizons for row in current(folder.rows, horizon)):
-        described = {name: folder.described(row)[name] for name in names}
+        columns = folder.columns(row)
+        shared = {name: columns[name] for name in names}
         logged = read_metrics(folder.path / RUNS / row.run_id) or exported.get(row.run_id, [])
-        lines += [{**line, **described, "run_id": row.run_id} for line in logged]
+        lines += [{**line, **shared, "run_id": row.run_id} for line in logged]
     curves = pd.DataFrame(lines, columns=[*names, *CURVE_COLUMNS])
     numbers = list(CURVE_COLUMNS[1:])
     try:
@@ -186,12 +187,12 @@ class _Folder:
     shared: Mapping[str, Any]
     choice: _Choice | None
 
-    def described(self, row: Row) -> dict[str, Any]:
+    def columns(self, row: Row) -> dict[str, Any]:
         """The row's columns with its rung and what its folder says."""
-        described = {name: getattr(row, name) for name in COLUMNS}
-        described["rung"] = 1 + self.horizons.index(row.horizon)
-        is_choice = _Choice(candidate=row.candidate, horizon=row.horizon) == self.choice
-        return described | dict(self.shared) | {"chosen": is_choice}
+        own = {name: getattr(row, name) for name in COLUMNS}
+        rung = 1 + self.horizons.index(row.horizon)
+        chosen = _Choice(candidate=row.candidate, horizon=row.horizon) == self.choice
+        return own | {"rung": rung} | dict(self.shared) | {"chosen": chosen}
 
 
 def _read_folder(path: Path) -> _Folder:

@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "cmtscale",  # the same frame gives the same bytes
 }
 ACCURACY = "validation accuracy (%)"
-# Okabe and Ito's palette: told apart with any colour vision; yellow is too pale for lines.
+# Okabe and Ito's palette for any colour vision, without its yellow, too pale for lines
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, BLACK, GREY, PALE = "#CC79A7", "#56B4E9", "#000000", "#767676", "#C8C8C8"
 MARKS = (
@@ -51,6 +51,7 @@ MARKS = (
 )
 
 _LEADER = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0}
+_DISTANCES = (8, 14, 20, 28, 38, 50)  # in points, from a mark to the nearest edge of its label
 _ANGLES = np.deg2rad(range(0, 360, 30))
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(3)
 _TITLE_CHARACTERS = 50  # what fits over one column's axes
@@ -94,29 +95,29 @@ def about(candidates: pd.DataFrame, group: pd.DataFrame, by: list[str]) -> pd.Da
 
 
 def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
-    """What a panel stands on: data, seeds, horizon, runs without a result, tour, unfinished."""
+    """A panel's title: data, seeds, horizon, failed runs, and if it is a tour or unfinished."""
     failed = int(group["failed"].sum())
     parts = [
         ", ".join(sorted({data.rsplit("/", 1)[-1] for data in group["data"]})),
         _range(group["seeds"], "seed"),
         f"{_range(group['epochs'], 'epoch')} of {_range(group['train_images'], 'image')}",
-        *([f"{failed} run{'s' if failed > 1 else ''} failed"] if failed else []),
     ]
+    if failed:
+        parts.append(f"{failed} run{'s' if failed > 1 else ''} failed")
     lines = [", ".join(part.replace(" ", _NO_BREAK) for part in parts)]
     if name_run:
         names = ", ".join(sorted(set(group["run"])))
         one_of_several = group["rungs"].max() > 1 and group["rung"].nunique() == 1
         lines.insert(0, f"{names}, rung {group['rung'].iloc[0]}" if one_of_several else names)
-    if group["tour"].any():
-        what = "tour: recommends" if group["tour"].all() else "tours among them recommend"
-        lines.append(f"{what} nothing")
+    if group["tour"].all():
+        lines.append("tour: recommends nothing")
+    elif group["tour"].any():
+        lines.append("tours among them recommend nothing")
     unfinished, searches = group.loc[~group["finished"], "run"].nunique(), group["run"].nunique()
-    if unfinished:
-        lines.append(
-            "the search is not finished"
-            if searches == 1
-            else f"{unfinished} of {searches} searches not finished"
-        )
+    if unfinished and searches == 1:
+        lines.append("the search is not finished")
+    elif unfinished:
+        lines.append(f"{unfinished} of {searches} searches not finished")
     wrapped = [textwrap.fill(line, _TITLE_CHARACTERS) for line in lines]
     return "\n".join(wrapped).replace(_NO_BREAK, " ")
 
@@ -138,7 +139,7 @@ def macs_axis(ax: Axes, macs: Iterable[float]) -> None:
 
 
 def accuracy_axis(ax: Axes) -> None:
-    """Accuracy in % along y: no room above 100 but for half a marker; call when all is drawn."""
+    """End the axis of accuracies in % at 100 and half a marker; call when all is drawn."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, min(high, 100 + 0.03 * (100 - low)))
 
@@ -159,10 +160,10 @@ def label_points(
 def _place(
     figure: Figure, ax: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]]
 ) -> None:
-    pixel = figure.dpi / 72
+    px_per_point = figure.dpi / 72
     marks = ax.transData.transform([*points, *((x, y) for x, y, _, _ in labels)])
     obstacles = [text.get_window_extent() for text in ax.findobj(Text) if text.get_text()]
-    obstacles += [Bbox.from_bounds(x, y, 0, 0).padded(3 * pixel) for x, y in marks]
+    obstacles += [Bbox.from_bounds(x, y, 0, 0).padded(3 * px_per_point) for x, y in marks]
     panel = ax.get_tightbbox()
     assert panel is not None
     for x, y, text, colour in labels:
@@ -170,20 +171,20 @@ def _place(
         size = np.asarray(measured.get_window_extent().size)
         measured.remove()
         shifts = [
-            distance * pixel * direction + size / 2 * np.sign(direction)
-            for distance, direction in itertools.product((8, 14, 20, 28, 38, 50), _DIRECTIONS)
+            distance * px_per_point * direction + size / 2 * np.sign(direction)
+            for distance, direction in itertools.product(_DISTANCES, _DIRECTIONS)
         ]
         corner = ax.transData.transform((x, y)) - size / 2
         boxes = [Bbox.from_bounds(*(corner + shift), *size) for shift in shifts]
         best = int(np.argmin([_penalty(box, panel, obstacles) for box in boxes]))
-        far = best >= len(_DIRECTIONS)
+        line_needed = best >= len(_DIRECTIONS)  # not at the smallest distance
         note = ax.annotate(
-            text, (x, y), shifts[best] / pixel, textcoords="offset points", color=colour,
+            text, (x, y), shifts[best] / px_per_point, textcoords="offset points", color=colour,
             ha="center", va="center",
-            arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if far else None,
+            arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if line_needed else None,
         )  # fmt: skip
         note.set_in_layout(False)
-        obstacles.append(boxes[best].padded(pixel))
+        obstacles.append(boxes[best].padded(px_per_point))
 
 
 def _penalty(box: Bbox, panel: Bbox, obstacles: Iterable[Bbox]) -> int:
@@ -201,9 +202,9 @@ def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -
     gap = 9.5 * figure.dpi / 72  # a line of 7 pt text
     for ax, labels in panels:
         ordered = sorted(labels, key=lambda label: label[1])
-        wanted = [ax.transData.transform((x, y))[1] for x, y, _, _ in ordered]
+        targets = [ax.transData.transform((x, y))[1] for x, y, _, _ in ordered]
         frame = ax.get_window_extent()
-        heights = spread(wanted, gap, frame.y0, frame.y1)
+        heights = spread(targets, gap, frame.y0, frame.y1)
         for (x, y, text, colour), height in zip(ordered, heights, strict=True):
             ax.annotate(
                 text,
@@ -217,14 +218,14 @@ def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -
             )
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
-    """The heights nearest to the wanted ones (both sorted) that are at least `gap` apart.
+def spread(targets: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
+    """The heights nearest to the targets (both sorted) that are at least `gap` apart.
 
     Within `low` to `high` if they fit there.
     """
-    steps = gap * np.arange(len(wanted))
-    level = isotonic_regression(np.asarray(wanted, dtype=float) - steps).x
-    top = max(low, high - gap * (len(wanted) - 1))
+    steps = gap * np.arange(len(targets))
+    level = isotonic_regression(np.asarray(targets, dtype=float) - steps).x
+    top = max(low, high - gap * (len(targets) - 1))
     return np.asarray(np.clip(level, low, top) + steps)
 
 

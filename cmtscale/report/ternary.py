@@ -38,12 +38,12 @@ def triangle(candidates: pd.DataFrame) -> Figure:
     One panel per run and rung, each with its own colours: losses of different rungs do not
     compare. Raises `ResultsError` where no on-budget candidate is complete.
     """
-    done = complete(candidates)
-    shown = done[done["on_budget"] & done[_CORNERS].notna().all(axis=1)]
-    if shown.empty:
+    completed = complete(candidates)
+    on_budget = completed[completed["on_budget"] & completed[_CORNERS].notna().all(axis=1)]
+    if on_budget.empty:
         raise ResultsError("no candidate on the budget has finished; wait for one")
-    figure, groups = panels(shown, ["run", "rung"], height_in=3.5, axes_class=TernaryAxes)
-    near: list[tuple[Axes, list[Label], Any]] = []
+    figure, groups = panels(on_budget, ["run", "rung"], height_in=3.5, axes_class=TernaryAxes)
+    labelled_axes: list[tuple[Axes, list[Label], Any]] = []
     for ax, group in groups:
         _draw_frame(ax)
         points = _draw_losses(ax, group)
@@ -51,18 +51,18 @@ def triangle(candidates: pd.DataFrame) -> Figure:
         rows = about(candidates, group, ["run", "rung"])
         title = describe(rows, name_run=len(groups) > 1) + _tokens_note(group)
         ax.set_title(title, x=-0.2, y=1, pad=30)  # above the corner's name
-        near.append((ax, labels, points.get_offsets()))
-    label_points(figure, near)
+        labelled_axes.append((ax, labels, points.get_offsets()))
+    label_points(figure, labelled_axes)
     return figure
 
 
 def _draw_frame(ax: Any) -> None:
     """The frame: edges, a line per quarter share, corners named by what alone grows there."""
-    alone = paper.PHI_BASE
+    growth = paper.PHI_BASE
     for axis, name in (
-        (ax.taxis, f"resolution only\nγ = {alone ** (1 / paper.RESOLUTION_EXPONENT):.3g}"),
-        (ax.laxis, f"depth only\nα = {alone:.3g}"),
-        (ax.raxis, f"width only\nβ = {alone ** (1 / paper.WIDTH_EXPONENT):.3g}"),
+        (ax.taxis, f"resolution only\nγ = {growth ** (1 / paper.RESOLUTION_EXPONENT):.3g}"),
+        (ax.laxis, f"depth only\nα = {growth:.3g}"),
+        (ax.raxis, f"width only\nβ = {growth ** (1 / paper.WIDTH_EXPONENT):.3g}"),
     ):
         axis.set_label_text(name)
         axis.set_label_rotation_mode("horizontal")

@@ -24,8 +24,8 @@ def curves_of(path):
 
 
 def line(ax, label):
-    (found,) = [line for line in ax.lines if line.get_label() == label]
-    return found
+    (drawn,) = [line for line in ax.lines if line.get_label() == label]
+    return drawn
 
 
 def in_the_plane(shares):
@@ -377,9 +377,9 @@ def test_titles_say_data_seeds_epochs_and_failures(run_folder):
     assert title == "fashion-mnist, 1–2 seeds, 4 epochs of 6,000 images, 2 runs failed"
 
 
-@pytest.mark.parametrize("place", ["run_folder", "root", "ladder"])
-def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatch):
-    path = request.getfixturevalue(place)
+@pytest.mark.parametrize("results", ["run_folder", "root", "ladder"])
+def test_every_text_is_readable_and_overlaps_no_other(results, request, monkeypatch):
+    path = request.getfixturevalue(results)
     table = load_candidates(path)
     literature = load_literature()
     for figure in (
@@ -396,8 +396,8 @@ def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatc
 @pytest.mark.parametrize("shares", [(0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0.56, 0.44)])
 def test_a_long_name_of_the_choice_is_readable_wherever_it_lies(run_folder, shares, monkeypatch):
     table = load_candidates(run_folder)
-    places = table[["depth", "width", "resolution"]]
-    chosen = table["on_budget"] & np.isclose(places, shares, atol=1e-9).all(axis=1)
+    table_shares = table[["depth", "width", "resolution"]]
+    chosen = table["on_budget"] & np.isclose(table_shares, shares, atol=1e-9).all(axis=1)
     assert chosen.sum() == 1
     names = table["candidate"].mask(chosen, "d12.12.64.12-w128-r224")
     figure = figures.triangle(table.assign(chosen=chosen, candidate=names))
@@ -406,12 +406,12 @@ def test_a_long_name_of_the_choice_is_readable_wherever_it_lies(run_folder, shar
 
 
 @given(st.lists(st.floats(0, 100), max_size=8).map(sorted))
-def test_labels_are_moved_apart_and_stay_in_the_frame(wanted):
-    heights = spread(wanted, 10.0, 0.0, 100.0)
+def test_labels_are_moved_apart_and_stay_in_the_frame(targets):
+    heights = spread(targets, 10.0, 0.0, 100.0)
     assert (np.diff(heights) >= 10.0 - 1e-9).all()
     assert all(-1e-9 <= height <= 100 + 1e-9 for height in heights)
-    if (np.diff(wanted) >= 10.0).all():
-        assert heights == pytest.approx(wanted)
+    if (np.diff(targets) >= 10.0).all():
+        assert heights == pytest.approx(targets)
 
 
 def test_saving_writes_png_and_svg_of_all_four(run_folder):
@@ -470,7 +470,7 @@ def test_a_failed_save_leaves_nothing_half_written(run_folder, monkeypatch):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_place_that_is_a_file_is_refused(run_folder, tmp_path):
+def test_an_out_that_is_a_file_is_refused(run_folder, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match="cannot be written to"):
         figures.save_figures(run_folder, tmp_path / "file")
@@ -481,5 +481,5 @@ def test_drawing_loads_no_torch_and_no_pyplot():
         "import sys, cmtscale.report.figures; "
         "print([m for m in ('torch', 'torchvision', 'matplotlib.pyplot') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"
