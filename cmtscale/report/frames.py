@@ -95,7 +95,8 @@ def run_folders(path: str | Path) -> list[Path]:
     folders = sorted(table.parent for table in path.glob(f"*/{TRIALS}"))
     if not folders:
         raise ResultsError(
-            f"{path} has no trials.csv, nor has any folder in it; run `cmtscale search` first"
+            f"{path} has no trials.csv, nor has any folder in it; "
+            "run `cmtscale search` first, or name a run folder"
         )
     return folders
 
