@@ -74,7 +74,7 @@ def test_imports_point_one_way(folder: str) -> None:
         ("model", {"torch", "fvcore", "numpy"}),
         ("data", {"torch", "torchvision", "numpy", "PIL", "sklearn", "filelock", "platformdirs"}),
         ("train", {"torch", "numpy", "scipy", "joblib"}),
-        ("report", {"numpy", "pandas", "matplotlib"}),
+        ("report", {"numpy", "pandas", "matplotlib", "mpltern", "scipy"}),
         ("cli", {"typer", "rich", "pydantic"}),
     ],
 )

@@ -32,7 +32,7 @@ from cmtscale.report.layout import (
 
 _PURE = {"depth": (ORANGE, "s"), "width": (GREEN, "^"), "resolution": (VERMILLION, "D")}
 _IMAGENET_CLASSES = 1000
-_NOTHING_PUBLISHED = pd.DataFrame({"family": [], "gflops": [], "top1": []})
+_NO_LITERATURE = pd.DataFrame({"family": [], "gflops": [], "top1": []})
 
 
 @styled
@@ -43,34 +43,36 @@ def accuracy_flops(candidates: pd.DataFrame, literature: pd.DataFrame | None = N
     (from `load_literature`) is drawn on ImageNet-like data only. Raises `ResultsError` if no
     run is complete.
     """
-    done = complete(candidates)
-    figure, groups = panels(done, ["data"], height_in=3.15 + 0.15 * done["run"].nunique())
-    ends: list[tuple[Axes, list[Label]]] = []
+    completed = complete(candidates)
+    figure, groups = panels(completed, ["data"], height_in=3.15 + 0.15 * completed["run"].nunique())
+    labelled_axes: list[tuple[Axes, list[Label]]] = []
     for ax, group in groups:
         imagenet = bool((group["num_classes"] == _IMAGENET_CLASSES).all())
-        published = _NOTHING_PUBLISHED if literature is None or not imagenet else literature
-        handles = []
+        published = _NO_LITERATURE if literature is None or not imagenet else literature
+        run_handles = []
         for number, (name, run) in enumerate(group.groupby("run", sort=True)):
             colour, marker = MARKS[number % len(MARKS)]
             _draw_run(ax, run, colour, marker)
-            handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=str(name)))
+            run_handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=str(name)))
         macs_axis(ax, [*group["proxy_macs"], *(1e9 * published["gflops"])])
         labels = _draw_literature(ax, published)
         ax.margins(y=0.08)
         ax.set(xlabel=_macs_label(group), ylabel=_accuracy_label(group))
         ax.set_title(describe(about(candidates, group, ["data"])))
+        if len(run_handles) == 1:
+            run_handles = []
         ax.legend(
-            handles=[*(handles if len(handles) > 1 else []), *_mark_handles(group)],
+            handles=run_handles + _mark_handles(group),
             loc="upper center",
             bbox_to_anchor=(0.5, 0.0),
-            borderaxespad=4.5,  # font sizes: below the axis label
+            borderaxespad=4.5,  # in font sizes: clears the axis label
             columnspacing=1.2,
             frameon=False,
-            ncols=1 if len(handles) > 1 else 2,
+            ncols=1 if run_handles else 2,
         )
         accuracy_axis(ax)
-        ends.append((ax, labels))
-    label_ends(figure, ends)
+        labelled_axes.append((ax, labels))
+    label_ends(figure, labelled_axes)
     return figure
 
 
@@ -85,7 +87,7 @@ def ablation(candidates: pd.DataFrame) -> Figure:
     rows = _ablation_rows(complete(candidates))
     series = ["data", "epochs", "train_images", "trained_base"]
     figure, groups = panels(rows, series, height_in=2.7)
-    ends: list[tuple[Axes, list[Label]]] = []
+    labelled_axes: list[tuple[Axes, list[Label]]] = []
     for ax, group in groups:
         base = group[group["role"] == "base"]
         compound = group[group["role"].isin(["compound", "paper"])]
@@ -93,10 +95,10 @@ def ablation(candidates: pd.DataFrame) -> Figure:
         ax.plot(compound["proxy_macs"], 100 * compound["val_accuracy"], "o", color=SKY, ms=2.5)
         labels: list[Label] = []
         for role, (colour, marker) in _PURE.items():
-            alone = group[group["role"] == role]
-            labels += _draw_growth(ax, base, alone, f"{role} only", colour, marker)
-        most = compound.groupby("run").size().max()
-        labels += _draw_growth(ax, base, best, f"compound, best loss of {most}", BLUE, "o")
+            pure = group[group["role"] == role]
+            labels += _draw_growth(ax, base, pure, f"{role} only", colour, marker)
+        count = compound.groupby("run").size().max()
+        labels += _draw_growth(ax, base, best, f"compound, best loss of {count}", BLUE, "o")
         ax.errorbar(
             base["proxy_macs"], 100 * base["val_accuracy"], 100 * base["val_accuracy_sd"],
             fmt="X", color=BLACK, ms=6, elinewidth=0.7, zorder=4,
@@ -104,30 +106,32 @@ def ablation(candidates: pd.DataFrame) -> Figure:
         macs_axis(ax, group["proxy_macs"])
         ax.set(xlabel=_macs_label(group), ylabel=_accuracy_label(group))
         ax.set_title(describe(about(candidates, group, ["run", "rung"]), name_run=len(groups) > 1))
-        lowest = base.nsmallest(1, "val_accuracy")
-        top = lowest["val_accuracy"] + lowest["val_accuracy_sd"].fillna(0.0)
-        for mark in zip(lowest["proxy_macs"], 100 * top, strict=True):
-            ax.annotate("base", mark, (0, 6), textcoords="offset points", ha="center")
+        bar_ends = 100 * (base["val_accuracy"] + base["val_accuracy_sd"].fillna(0.0))
+        highest = base.assign(bar_end=bar_ends).nlargest(1, "bar_end")
+        for point in zip(highest["proxy_macs"], highest["bar_end"], strict=True):
+            ax.annotate("base", point, (0, 6), textcoords="offset points", ha="center")
         accuracy_axis(ax)
-        ends.append((ax, labels))
-    label_ends(figure, ends)
+        labelled_axes.append((ax, labels))
+    label_ends(figure, labelled_axes)
     return figure
 
 
 def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
-    last = run[run["rung"] == run["rung"].max()]
-    scaled = last["role"].isin(["compound", "paper"])
+    last_rung = run[run["rung"] == run["rung"].max()]
+    scaled = last_rung["role"].isin(["compound", "paper"])
     for rows, alpha, fill in (
         (run[run["rung"] < run["rung"].max()], 0.3, "none"),
-        (last[~scaled], 1.0, "white"),
-        (last[scaled], 1.0, colour),
+        (last_rung[~scaled], 1.0, "white"),
+        (last_rung[scaled], 1.0, colour),
     ):
         ax.errorbar(
             rows["proxy_macs"], 100 * rows["val_accuracy"], 100 * rows["val_accuracy_sd"],
             fmt=marker, color=colour, mfc=fill, ecolor=GREY, elinewidth=0.6,
             alpha=alpha, zorder=3, ms=4,
         )  # fmt: skip
-    front = last[pareto_front(last["proxy_macs"].to_numpy(), last["val_accuracy"].to_numpy())]
+    front = last_rung[
+        pareto_front(last_rung["proxy_macs"].to_numpy(), last_rung["val_accuracy"].to_numpy())
+    ]
     front = front.sort_values("proxy_macs")
     ax.plot(
         front["proxy_macs"], 100 * front["val_accuracy"], "--", lw=0.9, color=colour,
@@ -135,7 +139,10 @@ def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
     )  # fmt: skip
     marks: tuple[tuple[pd.DataFrame, dict[str, Any]], ...] = (
         (run[run["chosen"]], {"marker": "o", "mfc": "none", "mec": BLACK, "ms": 9, "mew": 1.2}),
-        (last[last["role"] == "paper"], {"marker": "+", "color": BLACK, "ms": 8, "mew": 1.3}),
+        (
+            last_rung[last_rung["role"] == "paper"],
+            {"marker": "+", "color": BLACK, "ms": 8, "mew": 1.3},
+        ),
     )
     for rows, look in marks:
         ax.plot(rows["proxy_macs"], 100 * rows["val_accuracy"], ls="", zorder=4, **look)
@@ -143,19 +150,19 @@ def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
 
 def _mark_handles(group: pd.DataFrame) -> list[Line2D]:
     """Legend entries for the marks that the panel really has."""
-    in_last = group["rung"] == group.groupby("run")["rung"].transform("max")
-    last = group[in_last]
+    in_last_rung = group["rung"] == group.groupby("run")["rung"].transform("max")
+    last_rung = group[in_last_rung]
     tour = " of a tour" if group["tour"].all() else ""
     entries: tuple[tuple[Any, str, dict[str, Any]], ...] = (
         (group["chosen"].any(), f"choice{tour}", {"marker": "o", "ms": 8, "mfc": "none"}),
-        ((last["role"] == "paper").any(), "paper's constants", {"marker": "+", "ms": 7}),
+        ((last_rung["role"] == "paper").any(), "paper's constants", {"marker": "+", "ms": 7}),
         (
-            last["role"].isin(["base", *_PURE]).any(),
+            last_rung["role"].isin(["base", *_PURE]).any(),
             "base, or one dimension only",
             {"marker": "o", "mfc": "white"},
         ),
         (
-            not in_last.all(),
+            not in_last_rung.all(),
             "earlier rung, fewer images",
             {"marker": "o", "mfc": "none", "alpha": 0.3},
         ),
@@ -178,13 +185,13 @@ def _draw_literature(ax: Axes, published: pd.DataFrame) -> list[Label]:
     return labels
 
 
-def _ablation_rows(done: pd.DataFrame) -> pd.DataFrame:
+def _ablation_rows(completed: pd.DataFrame) -> pd.DataFrame:
     """Per run the last rung with one-dimensional candidates, and the `trained_base` of each row."""
-    pure = done[done["role"].isin(list(_PURE))]
+    pure = completed[completed["role"].isin(list(_PURE))]
     if pure.empty:
         raise ResultsError("no one-dimensional candidate (depth, width or resolution) has finished")
     rungs = pure.groupby("run", as_index=False)["rung"].max()
-    rows = done.merge(rungs, on=["run", "rung"])
+    rows = completed.merge(rungs, on=["run", "rung"])
     bases = {
         base.run: f"{base.proxy_dims} {base.proxy_depths} {base.proxy_resolution_px}"
         for base in rows[rows["role"] == "base"].itertuples()

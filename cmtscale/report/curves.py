@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import ResultsError
 from cmtscale.report.layout import (
     ACCURACY,
@@ -37,15 +38,15 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
     the paper's constants are labelled with their shares. One panel per run and rung. Raises
     `ResultsError` where no curve of a complete run was kept.
     """
-    done = curves[curves["status"] == "complete"]
-    if done.empty:
+    completed = curves[curves["status"] == "complete"]
+    if completed.empty:
         raise ResultsError("no metrics.jsonl or curves.csv holds the curve of a complete run")
-    evaluations = done.groupby("run_id")["val_accuracy"].count()
+    evaluations = completed.groupby("run_id")["val_accuracy"].count()
     metric, factor = ("val_accuracy", 100.0) if evaluations.max() > 1 else ("train_loss", 1.0)
     keys = ["run", "rung", "candidate", "images"]
-    lines = done.dropna(subset=[metric]).groupby(keys)[[metric]].mean().reset_index()
+    lines = completed.dropna(subset=[metric]).groupby(keys)[[metric]].mean().reset_index()
     figure, groups = panels(lines, ["run", "rung"], height_in=2.7)
-    ends: list[tuple[Axes, list[Label]]] = []
+    labelled_axes: list[tuple[Axes, list[Label]]] = []
     for ax, group in groups:
         rows = about(candidates, group, ["run", "rung"])
         labels: list[Label] = []
@@ -55,30 +56,31 @@ def learning_curves(curves: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
                 str(name), (PALE, "." if len(line) == 1 else "", "")
             )
             x, y = line["images"].to_numpy(), factor * line[metric].to_numpy()
-            width, level = (1.4, 3) if text else (0.7, 2)
-            ax.plot(x, y, color=colour, marker=marker, ms=3, lw=width, zorder=level, label=name)
+            width, zorder = (1.4, 3) if text else (0.7, 2)
+            ax.plot(x, y, color=colour, marker=marker, ms=3, lw=width, zorder=zorder, label=name)
             labels += [(x[-1], y[-1], text, colour)] if text else []
         ax.set(xlabel="training images seen", ylabel=ACCURACY if factor > 1 else "training loss")
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         title = describe(rows, name_run=len(groups) > 1)
-        ax.set_title(f"{title}\nlabels: depth/width/resolution share in %")
-        # the first third is the same steep rise for all and would flatten the rest
+        budget = format_macs(rows["budget_macs"].iloc[0])
+        ax.set_title(f"{title}\nfor {budget}; labels: depth/width/resolution share in %")
+        # the first third rises steeply for all alike and would flatten the rest
         start = group["images"].max() / 3
-        late = factor * group[group["images"] >= start][metric]
+        late_values = factor * group[group["images"] >= start][metric]
         ax.set_xlim(left=0.9 * start)
-        spread = np.ptp(late) or 1.0
-        ax.set_ylim(late.min() - 0.02 * spread, late.max() + 0.05 * spread)
+        spread = np.ptp(late_values) or 1.0
+        ax.set_ylim(late_values.min() - 0.02 * spread, late_values.max() + 0.05 * spread)
         if factor > 1:
             accuracy_axis(ax)
-        ends.append((ax, labels))
-    label_ends(figure, ends)
+        labelled_axes.append((ax, labels))
+    label_ends(figure, labelled_axes)
     return figure
 
 
-def _highlights(about: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
+def _highlights(candidates: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and label of the candidates that a learning curve is labelled for."""
-    ranked = about[about["may_win"]].sort_values("val_loss")
+    ranked = candidates[candidates["may_win"]].sort_values("val_loss")
     chosen = ranked[ranked["chosen"]]
     marked = pd.concat([chosen, ranked.head(3)]).drop_duplicates("candidate")
     looks = list(zip(marked.itertuples(), _LOOKS, strict=False))

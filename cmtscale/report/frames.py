@@ -25,8 +25,8 @@ from cmtscale.record.scores import current, scores
 _METRICS = (
     "val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second", "temperature",
 )  # fmt: skip
-# What the runs of a candidate do not share, and a table of candidates leaves out.
-_OF_A_RUN = {"run_id", "seed", "seconds", "status", "cause", "identity", *_METRICS}
+# Differs between the runs of a candidate, so it has no column in a table of candidates.
+_RUN_COLUMNS = {"run_id", "seed", "seconds", "status", "cause", "identity", *_METRICS}
 _MEANS = ("val_loss", "val_loss_sd", "val_accuracy", "val_accuracy_sd", "images_per_second")
 
 
@@ -34,11 +34,12 @@ def load_results(path: str | Path) -> pd.DataFrame:
     """Every run of a run folder, or of all run folders directly under `path`; one row per run.
 
     The columns of `trials.csv`, `rung` (1 for the fewest images seen), and of each folder: `run`
-    (its name), `budget_macs`, `data`, `tour`, `num_classes`, `native_px`, `chosen` (is this the
-    candidate and the horizon that the search chose). Raises `ResultsError`.
+    (its name), `rungs` (how many it has), `budget_macs`, `data`, `tour`, `num_classes`,
+    `native_px`, `finished` (did the search conclude at the horizon it was last asked for),
+    `chosen` (is this the candidate and the horizon that the search chose). Raises `ResultsError`.
     """
     folders = [_read_folder(folder) for folder in run_folders(path)]
-    rows = [folder.described(row) for folder in folders for row in folder.rows]
+    rows = [folder.columns(row) for folder in folders for row in folder.rows]
     if not rows:
         raise ResultsError(f"{path} has no finished run yet; wait for the search or start it again")
     return pd.DataFrame(rows).astype(dict.fromkeys(_METRICS, float))
@@ -58,9 +59,9 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
             rows = current(folder.rows, horizon)
             for score in scores(rows):
                 first = next(row for row in rows if row.candidate == score.candidate)
-                shared = folder.described(first)
+                columns = folder.columns(first)
                 table.append(
-                    {name: value for name, value in shared.items() if name not in _OF_A_RUN}
+                    {name: value for name, value in columns.items() if name not in _RUN_COLUMNS}
                     | {
                         "seeds": len(score.seeds),
                         "failed": score.failed + score.diverged,
@@ -94,25 +95,26 @@ def run_folders(path: str | Path) -> list[Path]:
     folders = sorted(table.parent for table in path.glob(f"*/{TRIALS}"))
     if not folders:
         raise ResultsError(
-            f"{path} has no trials.csv, nor has any folder in it; run `cmtscale search` first"
+            f"{path} has no trials.csv, nor has any folder in it; "
+            "run `cmtscale search` first, or name a run folder"
         )
     return folders
 
 
 def complete(candidates: pd.DataFrame) -> pd.DataFrame:
     """The candidates with at least one complete run; `ResultsError` if there is none."""
-    done = candidates[candidates["seeds"] > 0]
-    if done.empty:
+    completed = candidates[candidates["seeds"] > 0]
+    if completed.empty:
         raise ResultsError("every run diverged or failed; the column cause in trials.csv says why")
-    return done
+    return completed
 
 
 def pareto_front(macs: NDArray[np.float64], accuracy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which points no other beats: none is at least as good in both and better in one."""
     cheaper = macs[None, :] <= macs[:, None]
     better = accuracy[None, :] >= accuracy[:, None]
-    strictly = (macs[None, :] < macs[:, None]) | (accuracy[None, :] > accuracy[:, None])
-    return np.logical_not((cheaper & better & strictly).any(axis=1))
+    better_in_one = (macs[None, :] < macs[:, None]) | (accuracy[None, :] > accuracy[:, None])
+    return np.logical_not((cheaper & better & better_in_one).any(axis=1))
 
 
 def load_curves(run_folder: str | Path) -> pd.DataFrame:
@@ -130,9 +132,10 @@ def load_curves(run_folder: str | Path) -> pd.DataFrame:
     names = ["run", "rung", "candidate", "seed", "status"]
     lines: list[dict[str, Any]] = []
     for row in (row for horizon in folder.horizons for row in current(folder.rows, horizon)):
-        described = {name: folder.described(row)[name] for name in names}
+        columns = folder.columns(row)
+        shared = {name: columns[name] for name in names}
         logged = read_metrics(folder.path / RUNS / row.run_id) or exported.get(row.run_id, [])
-        lines += [{**line, **described, "run_id": row.run_id} for line in logged]
+        lines += [{**line, **shared, "run_id": row.run_id} for line in logged]
     curves = pd.DataFrame(lines, columns=[*names, *CURVE_COLUMNS])
     numbers = list(CURVE_COLUMNS[1:])
     try:
@@ -168,24 +171,29 @@ def load_literature() -> pd.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Folder:
-    """One run folder: its rows, the horizons by images seen, and what all rows share.
+class _Choice:
+    """What a search concluded: its winner (None: it could choose none) at a horizon."""
 
-    `choice` is the candidate and the horizon that the search calls its choice, if it does.
-    """
+    candidate: str | None
+    horizon: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """One run folder: its rows, the horizons by images seen, and what all rows share."""
 
     path: Path
     rows: tuple[Row, ...]
     horizons: tuple[tuple[int, int], ...]
     shared: Mapping[str, Any]
-    choice: tuple[str, tuple[int, int]] | None
+    choice: _Choice | None
 
-    def described(self, row: Row) -> dict[str, Any]:
+    def columns(self, row: Row) -> dict[str, Any]:
         """The row's columns with its rung and what its folder says."""
-        described = {name: getattr(row, name) for name in COLUMNS}
-        described["rung"] = 1 + self.horizons.index(row.horizon)
-        is_choice = (row.candidate, row.horizon) == self.choice
-        return described | dict(self.shared) | {"chosen": is_choice}
+        own = {name: getattr(row, name) for name in COLUMNS}
+        rung = 1 + self.horizons.index(row.horizon)
+        chosen = _Choice(candidate=row.candidate, horizon=row.horizon) == self.choice
+        return own | {"rung": rung} | dict(self.shared) | {"chosen": chosen}
 
 
 def _read_folder(path: Path) -> _Folder:
@@ -197,32 +205,40 @@ def _read_folder(path: Path) -> _Folder:
         raise ResultsError(f"{error.filename} is missing; is it from `cmtscale search`?") from error
     images_seen = {row.horizon: row.images_seen for row in rows}
     data = _value(path / ENVIRONMENT, environment, "data", dict)
+    recipe = _value(path / REQUEST, request, "recipe", dict)
+    choice = _read_choice(path / CHOICE)
     shared = {
         "run": path.resolve().name,
+        "rungs": len(images_seen),
         "budget_macs": float(_value(path / REQUEST, request, "budget_macs", int, float)),
         "data": _value(path / REQUEST, request, "data", str),
         "tour": _value(path / REQUEST, request, "tour", bool),
         "num_classes": float(_value(path / ENVIRONMENT, data, "num_classes", int)),
         "native_px": float(_value(path / ENVIRONMENT, data, "native_px", int, float)),
+        "finished": choice is not None and choice.horizon == _horizon(path / REQUEST, recipe),
     }
     return _Folder(
         path=path,
         rows=tuple(rows),
         horizons=tuple(sorted(images_seen, key=lambda horizon: (images_seen[horizon], horizon))),
         shared=shared,
-        choice=_read_choice(path / CHOICE),
+        choice=choice,
     )
 
 
-def _read_choice(path: Path) -> tuple[str, tuple[int, int]] | None:
-    """The chosen candidate and its horizon; None before a choice, and where none could be made."""
+def _read_choice(path: Path) -> _Choice | None:
+    """What the search concluded; None before it did."""
     try:
         choice = read_json(path)
     except FileNotFoundError:
         return None
     winner, verdict = (_value(path, choice, name, str) for name in ("winner", "verdict"))
-    epochs, train_images = (_value(path, choice, name, int) for name in ("epochs", "train_images"))
-    return (winner, (epochs, train_images)) if verdict == "choice" else None
+    candidate = winner if verdict == "choice" else None
+    return _Choice(candidate=candidate, horizon=_horizon(path, choice))
+
+
+def _horizon(path: Path, table: Mapping[str, Any]) -> tuple[int, int]:
+    return _value(path, table, "epochs", int), _value(path, table, "train_images", int)
 
 
 def _value(path: Path, table: Mapping[str, Any], name: str, *kinds: type) -> Any:

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from cmtscale.arch.budget import format_macs
 
@@ -35,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "cmtscale",  # the same frame gives the same bytes
 }
 ACCURACY = "validation accuracy (%)"
-# Okabe and Ito's palette: told apart with any colour vision; yellow is too pale for lines.
+# Okabe and Ito's palette for any colour vision, without its yellow, too pale for lines
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, BLACK, GREY, PALE = "#CC79A7", "#56B4E9", "#000000", "#767676", "#C8C8C8"
 MARKS = (
@@ -49,6 +51,9 @@ MARKS = (
 )
 
 _LEADER = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0}
+_DISTANCES = (8, 14, 20, 28, 38, 50)  # in points, from a mark to the nearest edge of its label
+_ANGLES = np.deg2rad(range(0, 360, 30))
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(3)
 _TITLE_CHARACTERS = 50  # what fits over one column's axes
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -70,14 +75,17 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
 
 
 def panels(
-    frame: pd.DataFrame, by: list[str], *, height_in: float
+    frame: pd.DataFrame, by: list[str], *, height_in: float, axes_class: type[Axes] = Axes
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with one panel per group of `frame`: one column wide, or two with several."""
     groups: list[tuple[Hashable, pd.DataFrame]] = list(frame.groupby(by, sort=True))
     columns = min(2, len(groups))
     rows = -(-len(groups) // columns)
     figure = Figure(figsize=(COLUMN_IN * columns, height_in * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, number + 1) for number in range(len(groups))]
+    axes = [
+        figure.add_subplot(rows, columns, number + 1, axes_class=axes_class)
+        for number in range(len(groups))
+    ]
     return figure, [(ax, group) for ax, (_, group) in zip(axes, groups, strict=True)]
 
 
@@ -87,21 +95,29 @@ def about(candidates: pd.DataFrame, group: pd.DataFrame, by: list[str]) -> pd.Da
 
 
 def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
-    """What a panel stands on: data, seeds, horizon, runs without a result, tour."""
+    """A panel's title: data, seeds, horizon, failed runs, and if it is a tour or unfinished."""
     failed = int(group["failed"].sum())
     parts = [
         ", ".join(sorted({data.rsplit("/", 1)[-1] for data in group["data"]})),
         _range(group["seeds"], "seed"),
         f"{_range(group['epochs'], 'epoch')} of {_range(group['train_images'], 'image')}",
-        *([f"{failed} run{'s' if failed > 1 else ''} failed"] if failed else []),
     ]
+    if failed:
+        parts.append(f"{failed} run{'s' if failed > 1 else ''} failed")
     lines = [", ".join(part.replace(" ", _NO_BREAK) for part in parts)]
     if name_run:
-        runs, rungs = sorted(set(group["run"])), sorted(set(group["rung"]))
-        lines.insert(0, ", ".join(runs) + (f", rung {rungs[0]}" if len(rungs) == 1 else ""))
-    if group["tour"].any():
-        what = "tour: recommends" if group["tour"].all() else "tours among them recommend"
-        lines.append(f"{what} nothing")
+        names = ", ".join(sorted(set(group["run"])))
+        one_of_several = group["rungs"].max() > 1 and group["rung"].nunique() == 1
+        lines.insert(0, f"{names}, rung {group['rung'].iloc[0]}" if one_of_several else names)
+    if group["tour"].all():
+        lines.append("tour: recommends nothing")
+    elif group["tour"].any():
+        lines.append("tours among them recommend nothing")
+    unfinished, searches = group.loc[~group["finished"], "run"].nunique(), group["run"].nunique()
+    if unfinished and searches == 1:
+        lines.append("the search is not finished")
+    elif unfinished:
+        lines.append(f"{unfinished} of {searches} searches not finished")
     wrapped = [textwrap.fill(line, _TITLE_CHARACTERS) for line in lines]
     return "\n".join(wrapped).replace(_NO_BREAK, " ")
 
@@ -123,7 +139,7 @@ def macs_axis(ax: Axes, macs: Iterable[float]) -> None:
 
 
 def accuracy_axis(ax: Axes) -> None:
-    """Accuracy in % along y: no room above 100 but for half a marker; call when all is drawn."""
+    """End the axis of accuracies in % at 100 and half a marker; call when all is drawn."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, min(high, 100 + 0.03 * (100 - low)))
 
@@ -132,7 +148,7 @@ def label_points(
     figure: Figure,
     panels: Sequence[tuple[Axes, Sequence[Label], Iterable[tuple[float, float]]]],
 ) -> None:
-    """Write each label near its point, off the panel's other points and all text already there.
+    """Write each label beside its point, at the nearest offset that covers no point and no text.
 
     To be called once, when everything else is drawn: what is drawn later moves the axes.
     """
@@ -144,30 +160,37 @@ def label_points(
 def _place(
     figure: Figure, ax: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]]
 ) -> None:
-    pixel = figure.dpi / 72
-    taken = [text.get_window_extent() for text in ax.texts] + [
-        Bbox.from_bounds(x - 3 * pixel, y - 3 * pixel, 6 * pixel, 6 * pixel)
-        for x, y in ax.transData.transform(np.asarray([*points]).reshape(-1, 2))
-    ]
-    frame = ax.get_window_extent()
+    px_per_point = figure.dpi / 72
+    marks = ax.transData.transform([*points, *((x, y) for x, y, _, _ in labels)])
+    obstacles = [text.get_window_extent() for text in ax.findobj(Text) if text.get_text()]
+    obstacles += [Bbox.from_bounds(x, y, 0, 0).padded(3 * px_per_point) for x, y in marks]
+    panel = ax.get_tightbbox()
+    assert panel is not None
     for x, y, text, colour in labels:
-        best: tuple[float, Any, Bbox] | None = None
-        for distance, angle in itertools.product((8, 14, 20, 28, 38, 50), range(0, 360, 30)):
-            note = _note(ax, (x, y), text, colour, distance, np.deg2rad(angle))
-            box = note.get_window_extent()
-            clashes = sum(box.overlaps(other) for other in taken)
-            outside = not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1))
-            penalty = clashes + 100 * outside
-            if best is None or penalty < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (penalty, note, box)
-            else:
-                note.remove()
-            if best[0] == 0:
-                break
-        assert best is not None
-        taken.append(best[2].padded(pixel))
+        measured = figure.text(0, 0, text)
+        size = np.asarray(measured.get_window_extent().size)
+        measured.remove()
+        shifts = [
+            distance * px_per_point * direction + size / 2 * np.sign(direction)
+            for distance, direction in itertools.product(_DISTANCES, _DIRECTIONS)
+        ]
+        corner = ax.transData.transform((x, y)) - size / 2
+        boxes = [Bbox.from_bounds(*(corner + shift), *size) for shift in shifts]
+        best = int(np.argmin([_penalty(box, panel, obstacles) for box in boxes]))
+        line_needed = best >= len(_DIRECTIONS)  # not at the smallest distance
+        note = ax.annotate(
+            text, (x, y), shifts[best] / px_per_point, textcoords="offset points", color=colour,
+            ha="center", va="center",
+            arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if line_needed else None,
+        )  # fmt: skip
+        note.set_in_layout(False)
+        obstacles.append(boxes[best].padded(px_per_point))
+
+
+def _penalty(box: Bbox, panel: Bbox, obstacles: Iterable[Bbox]) -> int:
+    """How many obstacles a label's box covers; a box outside of the panel is worse than any."""
+    inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
+    return sum(box.overlaps(obstacle) for obstacle in obstacles) + 100 * (not inside)
 
 
 def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -> None:
@@ -179,9 +202,9 @@ def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -
     gap = 9.5 * figure.dpi / 72  # a line of 7 pt text
     for ax, labels in panels:
         ordered = sorted(labels, key=lambda label: label[1])
-        wanted = [ax.transData.transform((x, y))[1] for x, y, _, _ in ordered]
+        targets = [ax.transData.transform((x, y))[1] for x, y, _, _ in ordered]
         frame = ax.get_window_extent()
-        heights = spread(wanted, gap, frame.y0, frame.y1)
+        heights = spread(targets, gap, frame.y0, frame.y1)
         for (x, y, text, colour), height in zip(ordered, heights, strict=True):
             ax.annotate(
                 text,
@@ -195,39 +218,15 @@ def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -
             )
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
-    """The sorted heights at least `gap` apart that are nearest to the wanted ones (sorted too).
+def spread(targets: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
+    """The heights nearest to the targets (both sorted) that are at least `gap` apart.
 
-    Within `low` to `high` if they fit there. Least squares: pools adjacent violators.
+    Within `low` to `high` if they fit there.
     """
-    pools: list[tuple[float, int]] = []  # mean, size
-    for index, height in enumerate(wanted):
-        mean, size = height - gap * index, 1
-        while pools and pools[-1][0] > mean:
-            before, count = pools.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        pools.append((mean, size))
-    level = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
-    top = max(low, high - gap * (len(wanted) - 1))
-    return np.asarray(np.clip(level, low, top) + gap * np.arange(len(wanted)))
-
-
-def _note(
-    ax: Axes, point: tuple[float, float], text: str, colour: str, distance: float, angle: float
-) -> Any:
-    across, up = np.cos(angle), np.sin(angle)
-    note = ax.annotate(
-        text,
-        point,
-        xytext=(distance * across, distance * up),
-        textcoords="offset points",
-        color=colour,
-        ha="left" if across > 0.1 else "right" if across < -0.1 else "center",
-        va="bottom" if up > 0.1 else "top" if up < -0.1 else "center",
-        arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if distance > 8 else None,
-    )
-    note.set_in_layout(False)
-    return note
+    steps = gap * np.arange(len(targets))
+    level = isotonic_regression(np.asarray(targets, dtype=float) - steps).x
+    top = max(low, high - gap * (len(targets) - 1))
+    return np.asarray(np.clip(level, low, top) + steps)
 
 
 def _range(values: "pd.Series[int]", unit: str) -> str:

@@ -51,6 +51,7 @@ def train(
         dropout=recipe.dropout,
         attention=recipe.attention,
     ).to(device)
+    parameters = list(model.parameters())
     optimizer = make_optimizer(model, recipe)
     autocast = make_autocast(recipe, device)
     generator = torch.Generator().manual_seed(run.seed)
@@ -87,7 +88,7 @@ def train(
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimizer.step()
             losses.append(loss.detach())
             step += 1

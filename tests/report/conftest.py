@@ -85,6 +85,7 @@ def write_run_folder(
         "tour": tour,
         "proxy_macs": int(TWIN_MACS * twin_scale),
         "base": {"name": "cmt-ti"},
+        "recipe": {"epochs": epochs, "train_images": train_images},
     }
     (folder / REQUEST).write_text(tomli_w.dumps(request))
     environment = {

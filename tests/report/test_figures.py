@@ -17,7 +17,6 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.report import figures
 from cmtscale.report.frames import load_candidates, load_curves, load_literature, run_folders
 from cmtscale.report.layout import BLUE, PALE, spread
-from cmtscale.report.ternary import corner_coordinates, paper_point
 
 
 def curves_of(path):
@@ -25,8 +24,14 @@ def curves_of(path):
 
 
 def line(ax, label):
-    (found,) = [line for line in ax.lines if line.get_label() == label]
-    return found
+    (drawn,) = [line for line in ax.lines if line.get_label() == label]
+    return drawn
+
+
+def in_the_plane(shares):
+    """Where mpltern draws shares: corners on a triangle of height 1, its base about the origin."""
+    corners = {"resolution": (0, 1), "depth": (-(3**-0.5), 0), "width": (3**-0.5, 0)}
+    return shares[list(corners)].to_numpy() @ np.array(list(corners.values()))
 
 
 def texts(figure):
@@ -195,6 +200,16 @@ def test_runs_of_one_base_join_to_curves(root, folders):
     assert drawn.get_ydata()[1:] == pytest.approx(100 * best["val_accuracy"].to_numpy())
 
 
+def test_the_base_is_named_above_the_bases_of_all_runs(root):
+    (ax,) = figures.ablation(load_candidates(root)).axes
+    ax.figure.draw_without_rendering()
+    (label,) = [note for note in ax.texts if note.get_text() == "base"]
+    (bases,) = [container[0] for container in ax.containers if container[0].get_marker() == "X"]
+    heights = ax.transData.transform(bases.get_xydata())[:, 1]
+    assert len(heights) == 3
+    assert label.get_window_extent().y0 > max(heights)
+
+
 @pytest.mark.parametrize("other", [(12, 6000), (4, 12_000), (2, 12_000)])
 def test_other_horizons_are_not_joined(tmp_path, folders, other):
     for number, (epochs, train_images) in enumerate([(4, 6000), other]):
@@ -214,10 +229,7 @@ def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder
     ax = figures.triangle(table).axes[0]
     (points,) = ax.collections
     assert points.get_array().tolist() == shown["val_loss"].tolist()
-    x, y = corner_coordinates(
-        *(shown[name].to_numpy() for name in ("depth", "width", "resolution"))
-    )
-    np.testing.assert_allclose(points.get_offsets(), np.stack([x, y], axis=1))
+    np.testing.assert_allclose(points.get_offsets(), in_the_plane(shown), atol=1e-12)
     written = texts(ax.figure)
     assert "depth only\nα = 2.5" in written
     assert "width only\nβ = 1.84" in written
@@ -225,17 +237,52 @@ def test_the_triangle_holds_the_on_budget_candidates_coloured_by_loss(run_folder
     assert f"choice {folders.BEST}" in written
 
 
-def test_the_papers_constants_lie_where_their_shares_say():
-    x, y = paper_point()
-    resolution = y / (3**0.5 / 2)
-    assert resolution == pytest.approx(0.305 / 0.933, abs=1e-3)
-    assert x - resolution / 2 == pytest.approx(0.429 / 0.933, abs=1e-3)
+def test_the_papers_constants_lie_where_their_shares_say(run_folder):
+    ax = figures.triangle(load_candidates(run_folder)).axes[0]
+    (diamond,) = [drawn for drawn in ax.lines if drawn.get_marker() == "D"]
+    published = pd.DataFrame({"depth": [0.199], "width": [0.429], "resolution": [0.305]}) / 0.933
+    np.testing.assert_allclose(diamond.get_xydata(), in_the_plane(published), atol=1e-3)
+
+
+def test_labels_cover_no_candidate_in_a_crowd(run_folder):
+    shares = np.random.default_rng(0).dirichlet((6, 9, 6), 60)
+    table = load_candidates(run_folder)
+    table = table[table["on_budget"]].sample(60, replace=True, random_state=0)
+    depth, width, resolution = shares.T
+    names = [f"d2.2.{number}.2-w18-r96" for number in range(60)]
+    table = table.assign(depth=depth, width=width, resolution=resolution, candidate=names)
+    middle = np.argmin(np.linalg.norm(shares - shares.mean(axis=0), axis=1))
+    figure = figures.triangle(table.assign(chosen=np.arange(60) == middle))
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    boxes = [Text.get_window_extent(label) for label in ax.texts]
+    assert len(boxes) == 2
+    for point in ax.transData.transform(ax.collections[0].get_offsets()):
+        assert not any(box.contains(*point) for box in boxes)
 
 
 def test_each_run_and_rung_has_its_own_triangle(ladder):
     figure = figures.triangle(load_candidates(ladder))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
     assert [title.splitlines()[0] for title in titles] == ["ladder, rung 1", "ladder, rung 2"]
+
+
+def test_where_a_run_has_one_horizon_no_rung_is_named(root):
+    table = load_candidates(root)
+    for figure in (figures.triangle(table), figures.learning_curves(curves_of(root), table)):
+        titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+        assert [title.splitlines()[0] for title in titles] == sorted(set(table["run"]))
+
+
+def test_every_figure_names_the_budget(run_folder):
+    table = load_candidates(run_folder)
+    for figure in (
+        figures.accuracy_flops(table),
+        figures.ablation(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(run_folder), table),
+    ):
+        assert any("for 4G" in text for text in texts(figure))
 
 
 def test_resolution_above_the_images_is_called_tokens(run_folder):
@@ -288,15 +335,51 @@ def test_a_tour_says_that_it_recommends_nothing(tmp_path, folders):
         assert any("tour: recommends nothing" in text for text in texts(figure))
 
 
+def titles_of(path):
+    table = load_candidates(path)
+    for figure in (
+        figures.accuracy_flops(table),
+        figures.ablation(table),
+        figures.triangle(table),
+        figures.learning_curves(curves_of(path), table),
+    ):
+        yield "\n".join(ax.get_title(loc="left") for ax in figure.axes)
+
+
+def test_a_search_without_a_choice_is_called_unfinished(run_folder):
+    assert not any("finished" in title for title in titles_of(run_folder))
+    (run_folder / "choice.json").unlink()
+    assert all("the search is not finished" in title for title in titles_of(run_folder))
+
+
+def test_a_choice_of_another_horizon_does_not_finish_a_search(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "run", keep=17)
+    asked = (folder / "request.toml").read_text().replace("epochs = 4", "epochs = 12")
+    (folder / "request.toml").write_text(asked)
+    assert all("the search is not finished" in title for title in titles_of(folder))
+
+
+def test_searches_without_a_choice_are_counted(root):
+    next(root.glob("fashion-mnist-*-8G-*/choice.json")).unlink()
+    table = load_candidates(root)
+    title = figures.ablation(table).axes[0].get_title(loc="left")
+    assert title.splitlines()[-1] == "1 of 3 searches not finished"
+
+
+def test_a_search_that_could_choose_nothing_is_finished(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path / "run", verdict="nothing learned yet")
+    assert not any("finished" in title for title in titles_of(folder))
+
+
 def test_titles_say_data_seeds_epochs_and_failures(run_folder):
     (ax,) = figures.accuracy_flops(load_candidates(run_folder)).axes
     title = ax.get_title(loc="left").replace("\n", " ")
     assert title == "fashion-mnist, 1–2 seeds, 4 epochs of 6,000 images, 2 runs failed"
 
 
-@pytest.mark.parametrize("place", ["run_folder", "root", "ladder"])
-def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatch):
-    path = request.getfixturevalue(place)
+@pytest.mark.parametrize("results", ["run_folder", "root", "ladder"])
+def test_every_text_is_readable_and_overlaps_no_other(results, request, monkeypatch):
+    path = request.getfixturevalue(results)
     table = load_candidates(path)
     literature = load_literature()
     for figure in (
@@ -313,8 +396,8 @@ def test_every_text_is_readable_and_overlaps_no_other(place, request, monkeypatc
 @pytest.mark.parametrize("shares", [(0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0.56, 0.44)])
 def test_a_long_name_of_the_choice_is_readable_wherever_it_lies(run_folder, shares, monkeypatch):
     table = load_candidates(run_folder)
-    places = table[["depth", "width", "resolution"]]
-    chosen = table["on_budget"] & np.isclose(places, shares, atol=1e-9).all(axis=1)
+    table_shares = table[["depth", "width", "resolution"]]
+    chosen = table["on_budget"] & np.isclose(table_shares, shares, atol=1e-9).all(axis=1)
     assert chosen.sum() == 1
     names = table["candidate"].mask(chosen, "d12.12.64.12-w128-r224")
     figure = figures.triangle(table.assign(chosen=chosen, candidate=names))
@@ -323,12 +406,12 @@ def test_a_long_name_of_the_choice_is_readable_wherever_it_lies(run_folder, shar
 
 
 @given(st.lists(st.floats(0, 100), max_size=8).map(sorted))
-def test_labels_are_moved_apart_and_stay_in_the_frame(wanted):
-    heights = spread(wanted, 10.0, 0.0, 100.0)
+def test_labels_are_moved_apart_and_stay_in_the_frame(targets):
+    heights = spread(targets, 10.0, 0.0, 100.0)
     assert (np.diff(heights) >= 10.0 - 1e-9).all()
     assert all(-1e-9 <= height <= 100 + 1e-9 for height in heights)
-    if (np.diff(wanted) >= 10.0).all():
-        assert heights == pytest.approx(wanted)
+    if (np.diff(targets) >= 10.0).all():
+        assert heights == pytest.approx(targets)
 
 
 def test_saving_writes_png_and_svg_of_all_four(run_folder):
@@ -387,7 +470,7 @@ def test_a_failed_save_leaves_nothing_half_written(run_folder, monkeypatch):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_place_that_is_a_file_is_refused(run_folder, tmp_path):
+def test_an_out_that_is_a_file_is_refused(run_folder, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match="cannot be written to"):
         figures.save_figures(run_folder, tmp_path / "file")
@@ -398,5 +481,5 @@ def test_drawing_loads_no_torch_and_no_pyplot():
         "import sys, cmtscale.report.figures; "
         "print([m for m in ('torch', 'torchvision', 'matplotlib.pyplot') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"

@@ -43,6 +43,8 @@ def test_every_run_is_a_row_with_its_folder(run_folder, folders):
     assert set(frame.loc[frame["chosen"], "candidate"]) == {folders.BEST}
     assert frame["on_budget"].dtype == bool
     assert (frame["rung"] == 1).all()
+    assert (frame["rungs"] == 1).all()
+    assert frame["finished"].all()
     assert set(COLUMNS) <= set(frame.columns)
     assert sorted(frame["status"].unique()) == ["complete", "diverged", "failed"]
     assert frame.loc[frame["status"] != "complete", "val_loss"].isna().all()
@@ -83,8 +85,9 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path):
         ("trials.csv", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
         ("request.toml", b"budget_macs = ", "is damaged: Invalid value"),
         ("request.toml", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
-        ("request.toml", b"data = 'digits'\n", "is damaged: it lacks 'budget_macs'"),
-        ("request.toml", b"budget_macs = '4G'\n", "is damaged: budget_macs is '4G'"),
+        ("request.toml", b"data = 'digits'\n", "is damaged: it lacks 'recipe'"),
+        ("request.toml", b"recipe = {}\n", "is damaged: it lacks 'budget_macs'"),
+        ("request.toml", b"recipe = {}\nbudget_macs = '4G'\n", "is damaged: budget_macs is '4G'"),
         ("environment.json", b"{", "is damaged: Expecting property name"),
         ("environment.json", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
         ("environment.json", b"[]", "is damaged: it holds no object"),
@@ -145,6 +148,7 @@ def test_horizons_of_one_folder_are_rungs_by_images_seen(tmp_path, folders):
     for frame in (load_results(folder), load_candidates(folder)):
         horizons = frame[["rung", "epochs", "train_images"]].drop_duplicates()
         assert sorted(map(tuple, horizons.to_numpy())) == [(1, 5, 2000), (2, 3, 12_000)]
+        assert (frame["rungs"] == 2).all()
     curves = load_curves(folder)
     assert curves.groupby("rung")["images"].max().to_dict() == {1: 10_000, 2: 36_000}
 

@@ -15,7 +15,7 @@ from cmtscale.search.jobs import ReadTestSplit
 RESULTS = Path(__file__).parents[2] / "results"
 KEPT = ("trials.csv", "val_losses.npz", "choice.json", "best.toml", "curves.csv", "request.toml")
 COMMAND = ["search", "--budget", "4.0G", "--data", "fashion-mnist", "--train-images", "12800"]
-COMMAND += ["--epochs", "1", "--seeds", "2", "--device", "cpu"]
+COMMAND += ["--epochs", "1", "--seeds", "2", "--device", "cpu", "--out", "results/search"]
 
 
 @pytest.fixture
@@ -29,21 +29,26 @@ def nothing_trains(in_process_class: type[Any], use_executor: Callable[[Any], No
     use_executor(Refusing())
 
 
+def test_results_hold_ones_own_run_folders_and_the_committed_ones_a_level_below() -> None:
+    questions = [readme.parent for readme in RESULTS.glob("*/README.md")]
+    assert not [folder for folder in questions if (folder / "trials.csv").exists()]
+    assert RESULTS / "fashion-mnist-4G" / "search" / "trials.csv" in RESULTS.glob("*/*/trials.csv")
+
+
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="no local Fashion-MNIST")
 @pytest.mark.usefixtures("nothing_trains")
 def test_the_committed_search_is_found_done_by_its_own_command(
     tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (committed,) = [path.parent for path in RESULTS.glob("fashion-mnist-*/request.toml")]
     monkeypatch.chdir(tmp_path)
-    copy = tmp_path / "results" / committed.name  # where the command looks by itself
-    shutil.copytree(committed, copy)
+    copy = tmp_path / "results" / "search"
+    shutil.copytree(RESULTS / "fashion-mnist-4G" / "search", copy)
     shutil.rmtree(copy / "runs", ignore_errors=True)
     before = {name: (copy / name).read_bytes() for name in KEPT}
     for _ in range(2):  # without study.db, then with it
         assert run([*COMMAND, "--cache-dir", str(cache_dir)]) == 0
         assert {name: (copy / name).read_bytes() for name in KEPT} == before
         assert (copy / "study.db").exists()
-    assert [path.name for path in copy.parent.iterdir()] == [committed.name]
+    assert list(copy.parent.iterdir()) == [copy]
     assert run(["search", "--from", str(copy), "--cache-dir", str(cache_dir)]) == 0
     assert {name: (copy / name).read_bytes() for name in KEPT} == before
