@@ -21,7 +21,7 @@ import torch
 from cmtscale.arch.variant import Stage, Variant
 from cmtscale.model.cmt import build
 from cmtscale.search.environment import hardware
-from cmtscale.train.devices import keep_freed_memory
+from cmtscale.train.memory import keep_freed_memory
 from cmtscale.train.optimizer import make_optimizer
 from cmtscale.train.recipe import Recipe
 

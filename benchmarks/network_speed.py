@@ -32,7 +32,7 @@ from cmtscale.arch.cost import cost
 from cmtscale.arch.variant import Variant, variant
 from cmtscale.model.cmt import build
 from cmtscale.search.environment import hardware
-from cmtscale.train.devices import keep_freed_memory
+from cmtscale.train.memory import keep_freed_memory
 
 WORKLOADS = {"cmt-ti": 8, "cmt-s": 4}  # variant → batch, at the variant's own resolution
 TARGETS = {"cmt-ti": 1.5, "cmt-s": 1.3}
