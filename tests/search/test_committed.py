@@ -1,4 +1,4 @@
-"""Searches committed under results/ are found done, from their table alone."""
+"""Searches committed under results/ are recognised as finished from their table alone."""
 
 import shutil
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def test_the_committed_search_is_found_done_by_its_own_command(
 ) -> None:
     (committed,) = [path.parent for path in RESULTS.glob("fashion-mnist-*/request.toml")]
     monkeypatch.chdir(tmp_path)
-    copy = tmp_path / "results" / committed.name  # where the command looks by itself
+    copy = tmp_path / "results" / committed.name  # the default folder of the command
     shutil.copytree(committed, copy)
     shutil.rmtree(copy / "runs", ignore_errors=True)
     before = {name: (copy / name).read_bytes() for name in KEPT}
