@@ -5,10 +5,9 @@
 Costs are counted many at a time, every field of every variant, in repeats of `--variants`.
 Solutions are timed one at a time over random points: any published base, shares uniform on the
 simplex, budgets log-uniform from 0.2 G to 40 G MACs; points without a solution apart, because
-their error looks for the nearest budget. Of three solves of a point the fastest counts, so that
-the slowest point is a hard one and not an interrupted one. Times are CPU seconds of this process,
-held to one core where the system allows it: the wall seconds of an idle core, without the waiting
-on a busy one.
+their error computes the nearest budget. The fastest of three solves of a point counts, so that
+the slowest point is a hard one and not one that was interrupted. Times are CPU seconds of this
+process, pinned to one core where the system allows it, so that a busy machine changes them little.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from cmtscale.search.environment import hardware
 COSTS_PER_SECOND_GOAL = 1e6
 SOLVE_MS_GOAL = 10.0
 REPEATS = 7
-SOLVE_REPEATS = 3  # of each point the fastest counts: others were interrupted
+SOLVE_REPEATS = 3  # the fastest counts: others may have been interrupted
 
 
 def main() -> None:
@@ -46,21 +45,22 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rng = np.random.default_rng(args.seed)
-    found = {**time_costs(args.variants, rng), **time_solve(args.points, rng)}
+    results = {**time_costs(args.variants, rng), **time_solve(args.points, rng)}
     print(
-        f"{found['costs_per_second_median'] / 1e6:.2f} million exact costs per second "
-        f"(best {found['costs_per_second_best'] / 1e6:.2f}, goal {COSTS_PER_SECOND_GOAL / 1e6:g}), "
+        f"{results['costs_per_second_median'] / 1e6:.2f} million exact costs per second "
+        f"(best {results['costs_per_second_best'] / 1e6:.2f}, "
+        f"goal {COSTS_PER_SECOND_GOAL / 1e6:g}), "
         f"n={REPEATS} repeats of {args.variants:,} on one core"
     )
     print(
-        f"solve: median {found['solve_ms_median']:.2f} ms, p99 {found['solve_ms_p99']:.2f} ms, "
-        f"slowest {found['solve_ms_max']:.2f} ms (goal {SOLVE_MS_GOAL:g}), "
-        f"n={found['solve_n']} random points; {found['impossible_n']} impossible ones "
-        f"said so in {found['impossible_ms_median']} ms (median)"
+        f"solve: median {results['solve_ms_median']:.2f} ms, p99 {results['solve_ms_p99']:.2f} ms, "
+        f"slowest {results['solve_ms_max']:.2f} ms (goal {SOLVE_MS_GOAL:g}), "
+        f"n={results['solve_n']} random points; {results['impossible_n']} impossible ones "
+        f"said so in {results['impossible_ms_median']} ms (median)"
     )
     if args.out:
         described = {
-            **found,
+            **results,
             "seed": args.seed,
             "hardware": hardware(("cpu",)),
             "load_average": round(os.getloadavg()[0], 2),

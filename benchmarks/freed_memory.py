@@ -2,8 +2,9 @@
 
     python benchmarks/freed_memory.py [--rounds 3] [--steps 6] [--out results/freed-memory]
 
-Each round trains every twin twice, in turn and in a process of its own: as glibc comes, and after
-`keep_freed_memory`, as workers and `cmtscale train` do. The ratio is taken within each round.
+Each round trains every twin twice, in turn and in a process of its own: with the defaults of
+glibc, and after `keep_freed_memory`, as workers and `cmtscale train` do. The ratio is taken within
+each round.
 """
 
 import argparse
@@ -70,15 +71,15 @@ def main() -> None:
 
 
 def compare(name: str, rounds: int, steps: int) -> dict[str, object]:
-    """Time both modes of one twin; print and return what was found."""
-    found: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
+    """Time both modes of one twin; print the ratio, return the table row."""
+    rows: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
     for _ in range(rounds):
         for mode in MODES:
             command = [sys.executable, __file__, "--steps", str(steps), "--measure", name, mode]
             run = subprocess.run(command, check=True, capture_output=True, text=True)
-            found[mode].append([float(number) for number in run.stdout.split()])
+            rows[mode].append([float(number) for number in run.stdout.split()])
     seconds, faults, peak_mb = (
-        {mode: [row[column] for row in found[mode]] for mode in MODES} for column in range(3)
+        {mode: [row[column] for row in rows[mode]] for mode in MODES} for column in range(3)
     )
     ratios = [d / k for d, k in zip(seconds["default"], seconds["kept"], strict=True)]
     print(

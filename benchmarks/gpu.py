@@ -1,7 +1,7 @@
 """What does CMT training do on a card? Parity, speed, runs at a time, a whole search: 9 minutes.
 
     python benchmarks/gpu.py [--minutes 9] [--out results/gpu-<card>]
-    python benchmarks/gpu.py --device cpu --reduced --out DIR    # that it works, in seconds
+    python benchmarks/gpu.py --device cpu --reduced --out DIR    # checks that it works, in seconds
 
 Pre-registered: this file and `card/` said before any card was at hand what is measured and what
 counts as good (`card/criteria.py`: limits, their reasons, and what each decides).
@@ -14,9 +14,9 @@ counts as good (`card/criteria.py`: limits, their reasons, and what each decides
 3. One to eight processes at a time that train the same twin on one card, eager and as CUDA graphs.
 4. A whole small search from the command line, with one worker and with four.
 
-Every cell ends as a row of `gpu.csv`: with its numbers, or with the cause why it has none (out of
+Every cell becomes a row of `gpu.csv`: with its numbers, or with the cause if it has none (out of
 memory, a compilation that failed or took too long, no time left, a missing package). Each section
-ends at its share of the time, whatever is left of it. 1 and 2 need torch, NumPy and tomli-w alone.
+ends at its share of the time, finished or not. 1 and 2 need torch, NumPy and tomli-w alone.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
         )
     root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as compiled:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = compiled  # nothing is compiled beforehand
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = compiled  # an empty cache: nothing is precompiled
         results = run(
             reduced_plan() if args.reduced else full_plan(),
             args.device,
@@ -110,7 +110,7 @@ def run(plan: Plan, device: str, *, out: Path, minutes: float, commit: str) -> R
 def measure(
     cells: Sequence[Setting], deadline: float, worker: Worker, work: Work, *arguments: object
 ) -> Outcomes:
-    """Each cell in turn, done by one worker."""
+    """Each cell in turn on one worker."""
 
     def outcome(cell: Setting) -> Outcome:
         worker.ask(work, cell, *arguments)
@@ -124,7 +124,7 @@ def measure(
 def measure_runs(
     cells: Sequence[Setting], deadline: float, device: str, window_seconds: float
 ) -> Outcomes:
-    """Each cell by as many workers as it has processes: all get ready, then all train."""
+    """Each cell on as many workers as it has processes: all warm up, then all train."""
     workers: list[Worker] = []
 
     def ask_all(count: int, work: Work, *arguments: object) -> list[Outcome]:
@@ -191,8 +191,8 @@ def search(cell: Setting, plan: Plan, device: str, folder: Path, seconds: float)
                 process.wait()
     elapsed = time.monotonic() - started
     if code:
-        said = log.read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
-        return Outcome(cause=f"the search ended with code {code}: {said[-1][:200]}")
+        log_lines = log.read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
+        return Outcome(cause=f"the search ended with code {code}: {log_lines[-1][:200]}")
     rows = read_rows(folder / "search" / "trials.csv")
     if failed := [row for row in rows if row.status != "complete"]:
         return Outcome(cause=f"{len(failed)} of {len(rows)} runs failed: {failed[0].cause}")

@@ -112,7 +112,7 @@ def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
 def profile(name: str) -> None:
     """Print which operators take the time of a step of each implementation, and its products' rate.
 
-    Dispatch is what a step of the same depth with next to no arithmetic takes.
+    Dispatch is the time of a step of the same depth with almost no arithmetic.
     """
     spec = variant(name)
     images, labels = batch(spec)
@@ -175,7 +175,7 @@ def peak_megabytes(label: str, name: str) -> float:
 
 def peak_resident() -> float:
     status = Path("/proc/self/status")
-    if status.exists():  # Linux: getrusage would count the parent's memory before exec too
+    if status.exists():  # Linux: getrusage includes the parent's memory before exec
         return float(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[0]) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 

@@ -1,7 +1,7 @@
 """How fast does a search train, beside the script that an engineer would write instead?
 
     python benchmarks/search_speed.py [--train-images 3200] [--trials 8] [--out FOLDER]
-    python benchmarks/search_speed.py --quick    # digits, a minute or two: whether it runs
+    python benchmarks/search_speed.py --quick    # digits, a minute or two: checks that it runs
 
 Runs `cmtscale search`, then `textbook_training.py` on the networks that it trained, then the same
 search again in a new folder, so that a slow phase of the machine hits both. Both sides train one
@@ -118,7 +118,7 @@ def measure_search(folder: Path, data: str, train_images: int, trials: int) -> M
     assert all(row.status == "complete" for row in rows)
     recipe = tomllib.loads((folder / REQUEST).read_text(encoding="utf-8"))["recipe"]
     batch_size = recipe["batch_size"]
-    images = {  # of whole batches
+    images = {  # in whole batches
         row.run_id: row.epochs * (row.train_images // batch_size) * batch_size for row in rows
     }
     return Measurement(

@@ -1,8 +1,8 @@
-"""CMT as a textbook would write it: what the benchmarks hold cmtscale against.
+"""A textbook implementation of CMT, the baseline of the benchmarks.
 
 The published network (arXiv 2107.06263) under the published names, so that it loads the authors'
 state dict as it is. Maps are NCHW; every block flattens and transposes them to tokens and back;
-q, k and v are separate layers. A test holds it against the parity data.
+q, k and v are separate layers. A test compares it with the parity data.
 """
 
 import torch

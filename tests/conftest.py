@@ -1,4 +1,4 @@
-"""One tiny search, finished once per test run, that several folders of tests look at."""
+"""One tiny finished search per test run, shared by several test folders."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def tiny_base() -> Variant:
 
 @pytest.fixture(scope="session")
 def make_row() -> "Callable[..., Row]":
-    """A complete run's row; `make_row(candidate="b", seed=1)` names the run after what it is."""
+    """Makes a complete run's row: `make_row(candidate="b", seed=1)`; the run id follows."""
     from cmtscale.record.result import SCORING
     from cmtscale.record.row import Row
 
@@ -112,7 +112,7 @@ def tiny_request(tiny_base: Variant, cache_dir: Path) -> "SearchRequest":
 
 @pytest.fixture(scope="session")
 def finished(tiny_request: "SearchRequest", tmp_path_factory: pytest.TempPathFactory) -> "Outcome":
-    """The search of `tiny_request` on two workers. Its folder is for reading only."""
+    """The search of `tiny_request` on two workers. Tests must not change its folder."""
     from cmtscale.search.driver import search
 
     out = tmp_path_factory.mktemp("results") / "finished"
@@ -124,7 +124,7 @@ def finished(tiny_request: "SearchRequest", tmp_path_factory: pytest.TempPathFac
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread, as a worker has: on tiny networks more of them only wait."""
+    """One torch thread, as a worker has: more are slower on tiny networks."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The cells of the GPU benchmark: what is measured, in which order, and what came of each."""
+"""The cells of the GPU benchmark: what is measured, in which order, and their outcomes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +10,19 @@ Precision = Literal["fp32", "bf16"]
 Attention = Literal["auto", "explicit", "sdpa"]
 Network = tuple[Variant, int]  # with the batch that it is timed at
 
+SEARCH_FLAGS = (
+    "--budget", "4.0G", "--data", "digits", "--trials", "6",
+    "--epochs", "3", "--train-images", "1024", "--batch-size", "32",
+)  # fmt: skip
+REDUCED_SEARCH_FLAGS = (
+    "--budget", "1.22M", "--no-proxy", "--data", "digits", "--trials", "4",
+    "--epochs", "1", "--train-images", "64", "--batch-size", "32",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What one cell measures; what is not said is what a search does on CUDA today.
+    """What one cell measures; the defaults are what a search does on CUDA.
 
     `quantity` is what a parity cell compares. `compiled` is `torch.compile` of the network,
     `cuda_graph` a whole step captured and replayed, `autotuned` cuDNN's choice by timing.
@@ -36,7 +45,7 @@ class Setting:
 
     @property
     def execution(self) -> str:
-        """For people; "eager" is torch as it comes."""
+        """For display; "eager" is torch without any of these options."""
         parts = {
             "compiled": self.compiled,
             "CUDA graph": self.cuda_graph,
@@ -47,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The numbers of a cell, or the cause why it has none.
+    """The numbers of a cell, or the cause if it has none.
 
     Rates are medians over chunks of steps, with the slowest and fastest chunk. `prepare_seconds`
     are those of compiling, capturing and warming up; `error` is relative to float64.
@@ -85,7 +94,7 @@ class Plan:
     parity_batch: int
     processes: tuple[int, ...]
     search_flags: tuple[str, ...]
-    search_base: Variant | None  # None: the search's own
+    search_base: Variant | None  # None: the default of the search
     search_batch: int
     workers: tuple[int, ...]
     chunk_seconds: float
@@ -139,10 +148,7 @@ def full_plan() -> Plan:
         attentions=("explicit", "sdpa"),
         parity_batch=32,
         processes=(1, 2, 4, 8),
-        search_flags=(
-            *("--budget", "4.0G", "--data", "digits", "--trials", "6"),
-            *("--epochs", "3", "--train-images", "1024", "--batch-size", "32"),
-        ),
+        search_flags=SEARCH_FLAGS,
         search_base=None,
         search_batch=32,
         workers=(4, 1),
@@ -152,7 +158,7 @@ def full_plan() -> Plan:
 
 
 def reduced_plan() -> Plan:
-    """For any machine, in seconds: it shows that the benchmark works and measures nothing."""
+    """For any machine, in seconds: checks that the benchmark works; the numbers mean nothing."""
     tiny = twin("tiny-twin", 8, (1, 1, 1, 1), 64)
     colour = twin("tiny-colour", 8, (1, 1, 2, 1), 64, channels=3)
     return Plan(
@@ -166,10 +172,7 @@ def reduced_plan() -> Plan:
         attentions=("explicit",),
         parity_batch=8,
         processes=(1, 2),
-        search_flags=(
-            *("--budget", "1.22M", "--no-proxy", "--data", "digits", "--trials", "4"),
-            *("--epochs", "1", "--train-images", "64", "--batch-size", "32"),
-        ),
+        search_flags=REDUCED_SEARCH_FLAGS,
         search_base=twin("tiny", 4, (1, 1, 1, 1), 64),
         search_batch=32,
         workers=(2,),
@@ -179,7 +182,7 @@ def reduced_plan() -> Plan:
 
 
 def settings(plan: Plan) -> dict[Section, tuple[Setting, ...]]:
-    """Every cell of the plan, by section, the most telling first: time may end before the cells."""
+    """Every cell of the plan, by section, the most informative first, as time may run out."""
     return {
         "parity": tuple(_parity(plan)),
         "steps": tuple(dict.fromkeys(_steps(plan))),

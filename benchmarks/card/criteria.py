@@ -1,6 +1,6 @@
 """What counts as good on a card, and why: fixed before the first run.
 
-A criterion that fails is an answer too; each says what it decides.
+A failed criterion is a result too; each names the decision that depends on it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,18 +10,18 @@ from typing import Literal
 from card.cells import Network, Outcome, Outcomes, Plan, Precision, Setting, search_of, steps_of
 
 RUN_IMAGES = 25_600  # what a search's training sees by default
-# "A second implementation of a part stays out unless it is a third faster": so do a second way to
-# execute a step, and more runs on a card.
+# The project adds a second implementation of a part only if it is a third faster; the same holds
+# for a second way to execute a step and for more runs on a card.
 PAYS = 1.33
 
 
 class UnmeasuredError(Exception):
-    """A criterion cannot be judged, and why."""
+    """A criterion cannot be judged; the message is the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All that was measured, as the criteria ask for it."""
+    """All outcomes, with the queries that the criteria use."""
 
     plan: Plan
     outcomes: Outcomes
@@ -268,6 +268,6 @@ CRITERIA = (
 
 
 def _number(value: float | None) -> float:
-    if value is None:  # all else is there when a cell is measured
+    if value is None:  # the only number that a measured cell may lack
         raise UnmeasuredError("the card's peak is not known")
     return value

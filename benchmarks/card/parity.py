@@ -21,7 +21,7 @@ from cmtscale.model.weights import load_published
 
 RECORDS = Path(__file__).parents[2] / "tests" / "model" / "parity"
 
-# ‖card - float64‖ / ‖float64‖ at most. A CPU deviates in fp32 by 5e-7 (logits), 2e-7 (loss), 1e-5
+# Largest ‖card - float64‖ / ‖float64‖. A CPU deviates in fp32 by 5e-7 (logits), 2e-7 (loss), 1e-5
 # (gradient) and 3e-5 (update), in bf16 by 8e-3, 6e-4, 9e-2 and 0.18 (the full plan's networks):
 # a card may do 10 to 50 times worse in fp32, where it adds up in another order, and twice (loss,
 # one number that can agree by chance: ten times) in bf16. A lost position bias changes the logits
@@ -36,7 +36,7 @@ TOLERANCES = {
     ("gradient", "bf16"): 0.2,
     ("update", "bf16"): 0.4,
 }
-# AdamW's epsilon, a fortieth of a usual gradient. With 1e-8 the first step moves every weight by
+# AdamW's epsilon, a fortieth of a typical gradient. With 1e-8 the first step moves every weight by
 # the learning rate, also those whose gradient is zero but for rounding (biases before a BatchNorm).
 EPSILON = 1e-4
 
@@ -60,7 +60,7 @@ def measure_parity(setting: Setting, device: str) -> Outcome:
 
 
 def switch_tf32_off() -> None:
-    """fp32 is fp32: cuDNN's convolutions, unlike matrix products, else round to 10 bits."""
+    """Full fp32: by default cuDNN's convolutions, unlike matrix products, round to 10 bits."""
     torch.backends.cudnn.allow_tf32 = False
 
 
@@ -95,7 +95,7 @@ def _published() -> tuple[dict[str, Tensor], Tensor]:
 def _step(
     network: Variant, batch: int, precision: str, attention: Attention, device: str
 ) -> dict[str, Tensor]:
-    """Loss, gradient and update of all weights (float64, on the CPU) in one step from one start."""
+    """Loss, gradient and update of all weights (float64, on the CPU) in one seeded step."""
     switch_tf32_off()
     dtype = torch.float64 if precision == "fp64" else torch.float32
     torch.manual_seed(0)

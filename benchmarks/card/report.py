@@ -1,4 +1,4 @@
-"""What is written of the GPU benchmark: README.md, with the criteria's verdicts, and gpu.csv."""
+"""The report of the GPU benchmark: README.md, with the verdict of each criterion, and gpu.csv."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ def write_report(folder: Path, results: Results, *, device: str, commit: str) ->
 
 
 def to_csv(outcomes: Outcomes) -> str:
-    """One row per cell: what it measures, then its numbers, floats in full."""
+    """One row per cell: its settings, then its numbers, floats in full."""
     of_setting, of_outcome = ([f.name for f in fields(c)] for c in (Setting, Outcome))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -77,7 +77,7 @@ def card_name(device: str) -> str:
 
 
 def _judge(criterion: Criterion, results: Results) -> tuple[str, str]:
-    """The measured value and the verdict, as they are shown."""
+    """The measured value and the verdict, as text."""
     try:
         value = criterion.value(results)
     except UnmeasuredError as error:
@@ -134,8 +134,12 @@ def _steps_table(outcomes: Outcomes) -> str:
         share, memory = outcome.peak_share, outcome.memory_gb
         rows.append(
             [
-                *(_name(setting), str(setting.network.resolution_px), str(setting.batch)),
-                *(setting.precision, setting.attention, setting.execution),
+                _name(setting),
+                str(setting.network.resolution_px),
+                str(setting.batch),
+                setting.precision,
+                setting.attention,
+                setting.execution,
                 f"{outcome.images_per_second:,.0f} ({outcome.slowest:,.0f}-{outcome.fastest:,.0f})",
                 "not known" if share is None else f"{100 * share:.1f} %",
                 "" if memory is None else f"{memory:.1f}",
@@ -166,7 +170,7 @@ def _search_table(outcomes: Outcomes) -> str:
 
 
 def _causes(outcomes: Outcomes) -> str:
-    """The cells that have none, those of one cause together."""
+    """The cells without a number, grouped by cause."""
     cells: dict[str, list[str]] = {}
     for setting, outcome in outcomes.items():
         if outcome.cause:
@@ -206,11 +210,11 @@ def _hardware(device: str) -> str:
         return platform.processor() or platform.machine()
     card = torch.cuda.get_device_properties(0)
     peaks = {precision: peak_tflops(card.name, precision) for precision in ("bf16", "fp32")}
-    known = [f"{tflops:g} TFLOP/s {precision}" for precision, tflops in peaks.items() if tflops]
+    dense = [f"{tflops:g} TFLOP/s {precision}" for precision, tflops in peaks.items() if tflops]
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
     return (
         f"{card.name}, {card.total_memory / 1e9:.0f} GB, {card.multi_processor_count} "
-        f"multiprocessors, dense peak {', '.join(known) or 'not known'}, "
+        f"multiprocessors, dense peak {', '.join(dense) or 'not known'}, "
         f"driver {first_line_of(query)}"
     )
 

@@ -21,12 +21,12 @@ from cmtscale.arch.cost import cost
 from cmtscale.model.cmt import build
 
 WARM_UP, CHUNKS = 3, 5
-LR = 1e-4  # small: one batch is trained on for hundreds of steps
-STEPS_UNWATCHED = 10  # a search looks at its losses every 20 steps
+LR = 1e-4  # small, as one batch is used for hundreds of steps
+STEPS_PER_WAIT = 10  # a search reads its losses every 20 steps
 
 # Dense TFLOP/s of cards by name, from NVIDIA's data sheets: bf16 tensor cores adding in fp32, and
-# fp32 without tensor cores. Laptop cards and slices of a card (MIG) bear longer names and are not
-# these. A card without bf16 tensor cores has None.
+# fp32 without tensor cores. Laptop cards and MIG slices have longer names, which do not match.
+# None for bf16: the card has no bf16 tensor cores.
 PEAKS: dict[str, tuple[float | None, float]] = {
     r"GH200 \d+GB": (989, 67),
     r"H200": (989, 67),
@@ -59,7 +59,7 @@ def peak_tflops(card: str, precision: Precision) -> float | None:
 
 
 def measure_steps(setting: Setting, device: str, chunk_seconds: float) -> Outcome:
-    """The speed of the cell's training steps: chunks of about `chunk_seconds`, waited for once."""
+    """The speed of the cell's steps in chunks of about `chunk_seconds`, synchronised at the end."""
     if device == "cuda":
         _reset_memory()
     step = training_step(setting, device)
@@ -82,18 +82,18 @@ def measure_steps(setting: Setting, device: str, chunk_seconds: float) -> Outcom
 
 
 def prepare_steps(setting: Setting, device: str) -> Outcome:
-    """Bring the cell's step to where `train_for` goes on, in the same process."""
+    """Warm up the step that `train_for` then uses in the same process."""
     _prepared(setting, device)
     return Outcome()
 
 
 def train_for(setting: Setting, device: str, window_seconds: float) -> Outcome:
-    """Images per second of this process over a window in which others may train too."""
+    """Images per second of this process over a window in which other processes may train too."""
     step = _prepared(setting, device)
     seconds, steps = 0.0, 0
     while seconds < window_seconds:
-        seconds += _seconds(step, STEPS_UNWATCHED, device)
-        steps += STEPS_UNWATCHED
+        seconds += _seconds(step, STEPS_PER_WAIT, device)
+        steps += STEPS_PER_WAIT
     return Outcome(images_per_second=setting.batch * steps / seconds, steps=steps)
 
 
@@ -106,7 +106,7 @@ def training_step(setting: Setting, device: str) -> Step:
     if device == "cpu":
         torch.set_num_threads(1)  # as a search's workers
     if setting.compiled:
-        torch.compiler.reset()  # what earlier cells compiled
+        torch.compiler.reset()  # drops what earlier cells compiled
     torch.manual_seed(0)
     model = build(network, attention=setting.attention).to(device).train()
     parameters = list(model.parameters())
@@ -137,7 +137,7 @@ def _prepared(setting: Setting, device: str) -> Step:
 
 
 def _prepare(step: Step, setting: Setting, device: str) -> Step:
-    """The step after its first ones, which compile and allocate; captured if the cell says so."""
+    """The step after its warm-up, which compiles and allocates; captured if the cell says so."""
     if setting.cuda_graph:
         return _captured(step)
     for _ in range(WARM_UP):
@@ -147,7 +147,7 @@ def _prepare(step: Step, setting: Setting, device: str) -> Step:
 
 
 def _captured(step: Step) -> Step:
-    """The step as a CUDA graph, warmed up beside the default stream, as captures need it."""
+    """The step as a CUDA graph, warmed up on a side stream, as captures require."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

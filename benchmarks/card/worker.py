@@ -1,6 +1,6 @@
-"""A process that does one piece of the GPU benchmark after another and can be stopped at any time.
+"""A worker process for the cells of the GPU benchmark that can be stopped at any time.
 
-A compilation that hangs, a crash or a broken CUDA context costs one cell then, not the benchmark.
+A compilation that hangs, a crash or a broken CUDA context then costs one cell, not the benchmark.
 """
 
 import gc
@@ -19,7 +19,7 @@ Work = Callable[..., Outcome]
 class Worker:
     """Ask it for work, then read its answer.
 
-    Its process starts when it is first asked, and anew after a failure that may have broken it.
+    Its process starts with the first request, and again after a failure that may have broken it.
     """
 
     def __init__(self) -> None:
@@ -30,15 +30,15 @@ class Worker:
         if self._process is None or not self._process.is_alive():
             self.stop()
             context = multiprocessing.get_context("spawn")
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            self._connection, other_end = context.Pipe()
+            self._process = context.Process(target=_serve, args=(other_end,), daemon=True)
             self._process.start()
-            theirs.close()
+            other_end.close()
         assert self._connection is not None
         self._connection.send((work, arguments))
 
     def answer(self, seconds: float) -> Outcome:
-        """What the work gave; after `seconds` the process is ended, and that is the outcome."""
+        """The outcome of the work; after `seconds` the process is killed, and that is the cause."""
         assert self._connection is not None
         assert self._process is not None
         try:
@@ -63,14 +63,14 @@ class Worker:
 
 
 def attempt(work: Work, *arguments: object) -> tuple[Outcome, bool]:
-    """What `work` gives, or its failure as a cause, and whether this process may be broken now."""
+    """The outcome of `work`, or its failure as a cause, and whether this process may be broken."""
     try:
         return work(*arguments), False
     except torch.OutOfMemoryError as error:
         outcome = Outcome(cause=f"out of memory: {_first_line(error)}")
-    except Exception as error:  # a cell must not take the others with it
+    except Exception as error:  # one failed cell must not end the others
         return Outcome(cause=f"{type(error).__name__}: {_first_line(error)}"), True
-    gc.collect()  # only now, without the traceback, are the tensors of the failed step free
+    gc.collect()  # the traceback, which held the tensors of the failed step, is gone now
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return outcome, False

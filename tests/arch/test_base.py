@@ -1,4 +1,4 @@
-"""The base of a budget: by default far enough from it, and refused where it is too far."""
+"""The base for a budget: the default one, and bases too near or too far that are refused."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ G = 10**9
 @pytest.mark.parametrize(
     ("budget", "name"),
     [
-        (0.65 * G, "cmt-xs"),  # nothing is half as large: shrink the smallest of twice the size
+        (0.65 * G, "cmt-xs"),  # none is at most half: shrink the smallest at least twice as large
         (1.0 * G, "cmt-s"),
         (1.3 * G, "cmt-ti"),
         (3.0 * G, "cmt-ti"),

@@ -1,4 +1,4 @@
-"""Many costs at once and smooth costs, held against those of single variants."""
+"""Vectorised and smooth costs, compared with the costs of single variants."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every network that integers express at a budget: none twice, none missing, all legal."""
+"""The lattice lists every legal integer network at a budget exactly once."""
 
 import functools
 import itertools
@@ -89,7 +89,7 @@ def test_networks_are_distinct_legal_and_at_the_budget(case: Case) -> None:
             depths=network.depths,
             resolution_px=network.resolution_px,
         )
-        assert network == grown  # other dims, stem, heads, reductions, expansions: the base's
+        assert network == grown  # the rest follows from dim1, depths, resolution and the base
         assert network.resolution_px in resolution_levels(case.base, case.target_macs)
 
 
@@ -155,7 +155,7 @@ def depths_exist(base: Variant, target: int, side: int, dim1: int, cap: float) -
     depths = np.array(list(itertools.product(*(range(1, 12 * depth) for depth in base.depths))))
     macs = fixed + depths @ blocks[0]
     depths = depths[np.abs(macs / target - 1) <= 0.02]
-    # one factor that each depth is the next integer below or above of
+    # a factor must exist of which each depth is the rounding, down or up
     least = ((depths - 1) / base.depths).max(axis=1, initial=0)
     most = ((depths + 1) / base.depths).min(axis=1, initial=np.inf)
     smooth = smooth_depth(base, target, side, dim1)
@@ -164,7 +164,7 @@ def depths_exist(base: Variant, target: int, side: int, dim1: int, cap: float) -
 
 
 def smooth_depth(base: Variant, target: int, side: int, dim1: int) -> float:
-    """The factor on all depths at which these sizes, nothing else rounded, cost the target."""
+    """The unrounded depth factor at which this width and resolution cost the target."""
     sizes = (dim1 / base.dims[0], side / base.resolution_px)
     once, twice = smooth_macs(base, 1.0, *sizes), smooth_macs(base, 2.0, *sizes)
     return 1 + (target - once) / (twice - once)  # MACs are linear in depth
@@ -187,7 +187,7 @@ def test_resolution_levels_reach_from_the_base_to_resolution_alone() -> None:
     assert levels == list(range(64, levels[-1] + 1, 32))
     assert cost(replace(SMALL, resolution_px=levels[-1])).macs <= 6.4 * cost(SMALL).macs
     assert cost(replace(SMALL, resolution_px=levels[-1] + 32)).macs > 6.25 * cost(SMALL).macs
-    assert len(levels) >= 3  # two steps of resolution are what a twin base is chosen for
+    assert len(levels) >= 3  # twin bases are chosen to leave room for two resolution steps
 
 
 @pytest.mark.parametrize("grow", [pure_width, pure_resolution])
@@ -211,7 +211,7 @@ def test_one_axis_alone_comes_as_near_to_the_cost_as_integers_allow(grow, ratio)
         assert abs(math.log(cost(other).macs / target)) >= miss
 
 
-# --- the nearest one
+# --- the nearest network
 
 
 @given(depth=st.floats(0, 1), rest=st.floats(0, 1))

@@ -1,4 +1,4 @@
-"""The constraint surface, log shares both ways, and `scale`."""
+"""The constraint surface, conversion to and from log shares, and `scale`."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The integer variant at a budget: within 2 %, smallest stray, or an error that is right."""
+"""The integer variant at a budget: within 2 %, with the smallest stray, or a correct error."""
 
 import math
 from dataclasses import replace
@@ -31,7 +31,7 @@ def budgets():
 
 
 def roundings(base: Variant, scaling: Scaling, cap: float):
-    """Every legal rounding with a stray of at most `cap`, slowly and plainly."""
+    """Every legal rounding with a stray of at most `cap`, by brute force."""
     factors = [c**scaling.phi for c in (scaling.alpha, scaling.beta, scaling.gamma)]
     for dim1 in range(2, math.ceil(base.dims[0] * factors[1] * 1.5), 2):
         width = 1.92 * abs(math.log(dim1 / (base.dims[0] * factors[1])))
@@ -92,7 +92,7 @@ def smallest_deviation_is(stray, base, solution):
 def feasible_strays(base, point, budget):
     """Strays of every rounding within 2 % of the budget, found exhaustively."""
     phi = solve_phi(base, scaling_from_shares(0.0, point), budget)
-    if phi is None:  # what lies outside the blocks alone costs more than the budget
+    if phi is None:  # the layers outside the blocks already cost more
         return []
     return [
         stray
@@ -155,7 +155,7 @@ def test_phi_is_solved_on_the_exact_cost():
 def test_the_solved_phi_costs_the_budget(name, point, budget):
     base, scaling = BASES[name], scaling_from_shares(0.0, point)
     phi = solve_phi(base, scaling, budget)
-    if phi is None:  # what lies outside the blocks alone costs more than the budget
+    if phi is None:  # the layers outside the blocks already cost more
         return
     sizes = (scaling.alpha**phi, scaling.beta**phi, scaling.gamma**phi)
     assert smooth_macs(base, *sizes) == pytest.approx(budget, rel=1e-8)

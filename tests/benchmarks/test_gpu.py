@@ -1,4 +1,4 @@
-"""The GPU benchmark in its reduced form, on a CPU: no cell is lost, and each says what it is."""
+"""The GPU benchmark, reduced and on a CPU: every cell becomes a row with numbers or a cause."""
 
 import csv
 import os
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("single_threaded")
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
-class Here:
-    """A worker that is this process, so that a test can exchange what it calls."""
+class InProcessWorker:
+    """A worker in this process, so that a test can patch what it calls."""
 
     def ask(self, work, *arguments):
         self.outcome, _ = import_module("card.worker").attempt(work, *arguments)
@@ -60,8 +60,8 @@ def criteria():
 
 
 @pytest.fixture
-def search_that_finds(gpu, monkeypatch):
-    """Let the search end at once with the rows that are given."""
+def search_returning(gpu, monkeypatch):
+    """Replace the search by one that ends at once with the given rows."""
 
     def end_with(*rows):
         code = (
@@ -74,10 +74,10 @@ def search_that_finds(gpu, monkeypatch):
 
 
 @pytest.fixture
-def run_here(gpu, cells, monkeypatch, tmp_path, search_that_finds, make_row):
-    """Run the reduced form in this process; its search is not carried out."""
-    search_that_finds(make_row())
-    monkeypatch.setattr(gpu, "Worker", Here)
+def run_reduced(gpu, cells, monkeypatch, tmp_path, search_returning, make_row):
+    """Run the reduced benchmark in this process, without a real search."""
+    search_returning(make_row())
+    monkeypatch.setattr(gpu, "Worker", InProcessWorker)
 
     def run(minutes=9.0):
         return gpu.run(
@@ -96,8 +96,8 @@ def readme(tmp_path):
     return (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_reduced_form_measures_all_that_a_cpu_can(run_here, cells, criteria, tmp_path):
-    results = run_here()
+def test_the_reduced_form_measures_all_that_a_cpu_can(run_reduced, cells, criteria, tmp_path):
+    results = run_reduced()
     planned = [cell for section in cells.settings(results.plan).values() for cell in section]
     assert list(results.outcomes) == planned
     causes = {cell: outcome.cause for cell, outcome in results.outcomes.items() if outcome.cause}
@@ -122,8 +122,8 @@ def test_the_reduced_form_measures_all_that_a_cpu_can(run_here, cells, criteria,
     assert "commit abc" in readme(tmp_path)
 
 
-def test_what_no_time_is_left_for_is_listed(run_here, gpu, tmp_path):
-    results = run_here(minutes=0)
+def test_what_no_time_is_left_for_is_listed(run_reduced, gpu, tmp_path):
+    results = run_reduced(minutes=0)
     causes = [(cell.needs_cuda, outcome.cause) for cell, outcome in results.outcomes.items()]
     assert set(causes) == {(False, gpu.NO_TIME), (True, "needs CUDA")}
     assert len(table(tmp_path)) == len(causes)
@@ -132,7 +132,7 @@ def test_what_no_time_is_left_for_is_listed(run_here, gpu, tmp_path):
     assert "search with 2 workers" in listed
 
 
-def test_a_step_that_runs_out_of_memory_is_a_row_with_its_cause(run_here, monkeypatch, tmp_path):
+def test_a_step_that_runs_out_of_memory_is_a_row_with_its_cause(run_reduced, monkeypatch, tmp_path):
     steps = import_module("card.steps")
     real = steps.training_step
 
@@ -142,7 +142,7 @@ def test_a_step_that_runs_out_of_memory_is_a_row_with_its_cause(run_here, monkey
         return real(setting, device)
 
     monkeypatch.setattr(steps, "training_step", refuse)
-    results = run_here()
+    results = run_reduced()
     cause = "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
     for cell, outcome in results.outcomes.items():
         if cell.section == "steps" and not cell.needs_cuda:
@@ -151,7 +151,7 @@ def test_a_step_that_runs_out_of_memory_is_a_row_with_its_cause(run_here, monkey
     assert {(row["section"], row["precision"], row["status"]) for row in rows} == {
         ("steps", "fp32", "not measured")
     }
-    assert f"not measured: {cause}" in readme(tmp_path)  # in bf16 against fp32
+    assert f"not measured: {cause}" in readme(tmp_path)  # in the criterion of bf16 over fp32
 
 
 def test_a_loss_that_is_not_finite_is_no_speed(cells, monkeypatch):
@@ -186,8 +186,8 @@ def test_another_network_is_not_within_the_tolerance(cells, monkeypatch, precisi
 # --- criteria
 
 
-def made_up(cells, cell):
-    """Numbers of a card on which everything has a speed of its own."""
+def invented_outcome(cells, cell):
+    """Invented numbers in which every option changes the speed by a different factor."""
     rate = 1000.0
     for is_so, factor in (
         (cell.cuda_graph, 2.0),
@@ -212,7 +212,7 @@ def made_up(cells, cell):
 def card_results(cells, criteria):
     plan = cells.full_plan()
     every = [cell for section in cells.settings(plan).values() for cell in section]
-    outcomes = {cell: made_up(cells, cell) for cell in every}
+    outcomes = {cell: invented_outcome(cells, cell) for cell in every}
     return criteria.Results(plan=plan, outcomes=outcomes, seconds=500.0)
 
 
@@ -325,16 +325,16 @@ def test_a_search_that_does_not_end_well_says_why(
 
 
 def test_a_search_counts_the_images_of_all_its_runs(
-    gpu, cells, search_that_finds, make_row, tmp_path
+    gpu, cells, search_returning, make_row, tmp_path
 ):
-    search_that_finds(make_row(seed=0), make_row(seed=1))  # 2 epochs of 1,000 images each
+    search_returning(make_row(seed=0), make_row(seed=1))  # 2 epochs of 1,000 images each
     plan = cells.reduced_plan()
     outcome = gpu.search(cells.search_of(plan, 2), plan, "cpu", tmp_path, 200)
     assert outcome.images_per_second * outcome.seconds == pytest.approx(4000)
 
 
-def test_a_search_with_a_failed_run_has_no_speed(gpu, cells, search_that_finds, make_row, tmp_path):
-    search_that_finds(make_row(), make_row(seed=1, status="failed", cause="the worker died"))
+def test_a_search_with_a_failed_run_has_no_speed(gpu, cells, search_returning, make_row, tmp_path):
+    search_returning(make_row(), make_row(seed=1, status="failed", cause="the worker died"))
     plan = cells.reduced_plan()
     outcome = gpu.search(cells.search_of(plan, 2), plan, "cpu", tmp_path, 200)
     assert outcome == cells.Outcome(cause="1 of 2 runs failed: the worker died")

@@ -88,10 +88,15 @@ def test_an_epoch_shows_each_image_at_most_once_with_its_own_label(train: Device
     pixels = np.concatenate([raw_pixels(train, images) for images, _ in batches])
     labels = torch.cat([labels for _, labels in batches]).numpy()
     stored = train.dataset.images[train.indices]
-    known = {image.tobytes(): label for image, label in zip(stored, train.labels, strict=True)}
-    assert len(known) == len(stored)  # no two digits are alike
+    labels_by_image = {
+        image.tobytes(): label for image, label in zip(stored, train.labels, strict=True)
+    }
+    assert len(labels_by_image) == len(stored)  # no two digits are alike
     assert len({image.tobytes() for image in pixels}) == 1200
-    assert all(known[image.tobytes()] == label for image, label in zip(pixels, labels, strict=True))
+    assert all(
+        labels_by_image[image.tobytes()] == label
+        for image, label in zip(pixels, labels, strict=True)
+    )
 
 
 def test_a_split_smaller_than_a_batch_is_one_batch(digits: Dataset) -> None:
@@ -110,7 +115,9 @@ def test_the_same_generator_state_gives_the_same_batches_bitwise(photos: Dataset
 
 def test_batches_from_the_file_equal_those_from_memory(photos: Dataset) -> None:
     split = device_split(photos, photos.splits.train, device=CPU)
-    assert split.images is None  # on the CPU the page cache holds the file, once for all workers
+    assert (
+        split.images is None
+    )  # on the CPU batches are read from the file, whose pages workers share
     settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
     for (a, x), (b, y) in zip(
         epoch(split, **settings), epoch(held(split), **settings), strict=True
@@ -136,7 +143,7 @@ def test_the_generator_moves_by_whole_epochs_whatever_the_recipe(train: DeviceSp
             generator=generator,
             flip=flip,
             shift_px_fraction=shift,
-        )  # not even iterated
+        )  # not iterated
         states.append(generator.get_state())
     assert torch.equal(*states)
 
@@ -155,18 +162,18 @@ def test_every_image_is_a_mirrored_and_reflected_shift_of_its_own(
     augmented = raw_pixels(
         split, epoch(split, batch_size=28, resolution_px=40, flip=flip, shift=0.05)[0][0]
     )
-    found = []
+    shifts = []
     for image, result in zip(plain, augmented, strict=True):
         padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
-        found += [
+        shifts += [
             (y, x, mirrored)
             for y in range(5)
             for x in range(5)
             for mirrored in (False, True)
             if np.array_equal(padded[y : y + 40, x : x + 40][:, :: -1 if mirrored else 1], result)
         ]
-    assert len(found) == 28
-    ys, xs, mirrors = zip(*found, strict=True)
+    assert len(shifts) == 28
+    ys, xs, mirrors = zip(*shifts, strict=True)
     assert set(ys) == set(xs) == {0, 1, 2, 3, 4}
     assert set(mirrors) == ({False, True} if flip else {False})
 
@@ -210,7 +217,7 @@ def test_resizing_is_bilinear_antialiased_and_keeps_channels_last(
     assert images.is_contiguous(memory_format=torch.channels_last)
     stored = torch.from_numpy(np.array(photos.images[photos.splits.val])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (photos.mean, photos.std))
-    # independently: resized first, in double precision, normalised afterwards
+    # reference: resize first, in double precision, then normalise
     expected = F.interpolate(
         stored.double() / 255,
         size=(resolution_px, resolution_px),
@@ -229,7 +236,7 @@ def test_resizing_is_bilinear_antialiased_and_keeps_channels_last(
 
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Read batches as for CUDA; returns what the thread would have pinned."""
+    """Read batches as for CUDA; returns the tensors that the thread pinned."""
     tensors: list[Tensor] = []
 
     def pin(tensor: Tensor) -> Tensor:
@@ -281,7 +288,9 @@ def test_one_part_is_gathered_ahead_and_no_more() -> None:
     for result in read_ahead(gather, range(4)):
         results.append(result)
         if result < 30:
-            assert begun[result // 10 + 1].wait(timeout=10)  # while this one is used
+            assert begun[result // 10 + 1].wait(
+                timeout=10
+            )  # the next part is gathered while this one is used
         assert len(gathered) == min(4, result // 10 + 2)
     assert results == [0, 10, 20, 30]
     assert gathered == [0, 1, 2, 3]
@@ -352,10 +361,10 @@ def test_batches_read_ahead_for_a_gpu_equal_those_it_holds(photos: Dataset) -> N
 
 @pytest.mark.gpu
 def test_batches_on_the_gpu_equal_those_on_the_cpu(photos: Dataset) -> None:
-    here = device_split(photos, photos.splits.train, device=CPU)
-    there = device_split(photos, photos.splits.train, device=torch.device("cuda"))
-    assert there.images is not None
+    on_cpu = device_split(photos, photos.splits.train, device=CPU)
+    on_gpu = device_split(photos, photos.splits.train, device=torch.device("cuda"))
+    assert on_gpu.images is not None
     settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
-    for (a, x), (b, y) in zip(epoch(here, **settings), epoch(there, **settings), strict=True):
+    for (a, x), (b, y) in zip(epoch(on_cpu, **settings), epoch(on_gpu, **settings), strict=True):
         torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-5)
         assert torch.equal(x, y.cpu())

@@ -1,4 +1,4 @@
-"""The cache: packed once, never half, rebuilt when damaged, removed only where it is ours."""
+"""The cache: packed once and atomically, rebuilt when damaged; clearing removes only our files."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def test_a_changed_file_another_side_and_another_seed_are_packed_apart(
     hashes.append(load(pets, cache, split_seed=1).content_hash)
     os.utime(pets / "cat" / "000.png", ns=(1, 1))
     hashes.append(load(pets, cache).content_hash)
-    assert hashes[3] == hashes[0]  # only touched: the content is the same
+    assert hashes[3] == hashes[0]  # a new mtime, the same content
     assert len(set(hashes[:3])) == 3
     assert len(entries(cache)) == 4
 

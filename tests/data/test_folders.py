@@ -1,4 +1,4 @@
-"""Image folders: layouts, sizes, modes, and one clear line for each thing that is wrong."""
+"""Image folders: layouts, sizes, modes, and a one-line error for each fault."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_the_short_side_is_resized_and_the_centre_is_cut_out(tmp_path: Path) -> 
             left, top = (size[0] - 60) // 2, (size[1] - 60) // 2
             image.paste(colour, (left, top, left + 60, top + 60))
             image.save(tmp_path / "bars" / name / f"{number}.png")
-    for resolution_px, edge in ((60, 0), (32, 3)):  # resizing mixes in what is cut off
+    for resolution_px, edge in ((60, 0), (32, 3)):  # resizing mixes cropped pixels into the edge
         data = load(tmp_path / "bars", resolution_px=resolution_px)
         inner = data.images[:, edge : resolution_px - edge, edge : resolution_px - edge]
         assert data.native_px == 60
@@ -120,7 +120,7 @@ def test_photos_are_turned_upright_as_their_camera_says(tmp_path: Path, write_im
     image = Image.new("RGB", (40, 40))
     image.paste((255, 255, 255), (0, 0, 40, 20))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held so that the picture needs a quarter turn clockwise
+    exif[0x0112] = 6  # needs a quarter turn clockwise
     for number in range(3):
         image.save(tmp_path / "photos" / "b" / f"{number}.png", exif=exif)
     turned = load(tmp_path / "photos", resolution_px=40).images[5]
@@ -195,16 +195,16 @@ def test_a_class_with_too_few_images_is_refused(pets: Path, write_images) -> Non
 
 
 def test_splits_with_different_classes_are_refused(tmp_path: Path, write_images) -> None:
-    for place in ("train/cat", "train/dog", "val/cat", "val/cow"):
-        write_images(tmp_path / "pets" / place, 3)
+    for class_folder in ("train/cat", "train/dog", "val/cat", "val/cow"):
+        write_images(tmp_path / "pets" / class_folder, 3)
     assert "class 'cow' is not in the train split" in refusal(tmp_path / "pets")
     write_images(tmp_path / "pets" / "train" / "cow", 3)
     assert "class 'dog' is not in the val split" in refusal(tmp_path / "pets")
 
 
 def test_a_split_under_another_name_is_refused_not_ignored(tmp_path: Path, write_images) -> None:
-    for place in ("train/cat", "train/dog", "validation/cat", "validation/dog"):
-        write_images(tmp_path / "pets" / place, 3)
+    for class_folder in ("train/cat", "train/dog", "validation/cat", "validation/dog"):
+        write_images(tmp_path / "pets" / class_folder, 3)
     assert "has 'validation' beside 'train'; name the splits" in refusal(tmp_path / "pets")
 
 
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_listed_is_named(pets: Path, monkeypatch) -> Non
     def denied(self: Path) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "iterdir", denied)  # root may list everything
+    monkeypatch.setattr(Path, "iterdir", denied)  # root ignores file permissions
     with pytest.raises(DataError, match=f"folder {pets} cannot be read: Permission denied"):
         load(pets)
 

@@ -1,4 +1,4 @@
-"""Named sources: what they hold, where they are looked for, what is said when they are missing."""
+"""Named sources: their contents, where they are looked for, and the error when missing."""
 
 import gzip
 import os
@@ -100,7 +100,7 @@ def test_fashion_mnist_is_complete_and_keeps_its_test_split(tmp_path: Path) -> N
     assert fashion.class_names[9] == "Ankle boot"
     assert fashion.labels[0] == 9
     assert fashion.may_flip
-    # the known figures of the training images, here of nine tenths of them
+    # the usual figures of Fashion-MNIST; ours come from nine tenths of its training images
     assert fashion.mean == pytest.approx([0.2860], abs=1e-3)
     assert fashion.std == pytest.approx([0.3530], abs=1e-3)
 
@@ -112,7 +112,7 @@ def test_fashion_mnist_is_read_from_a_given_root_first(tmp_path: Path) -> None:
     for name in IDX_NAMES:
         (path,) = (path for path in (source / name, source / f"{name}.gz") if path.exists())
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        # unpacked, and with one pixel changed so that it can be told from the system's copy
+        # unpacked, with one pixel changed to distinguish it from the system's copy
         (raw / name).write_bytes(data[:-1] + b"\x7b" if "t10k-images" in name else data)
     source = open_source(
         "fashion-mnist",

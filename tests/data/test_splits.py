@@ -1,4 +1,4 @@
-"""Splits are disjoint, stratified, complete and the same for ever."""
+"""Splits are disjoint, stratified, complete and stable across versions."""
 
 import numpy as np
 import pytest

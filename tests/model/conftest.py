@@ -1,4 +1,4 @@
-"""The published network's records: names, shapes, logits, and the weights that gave them."""
+"""Reference data of the published network: names, shapes, logits and the weights behind them."""
 
 import json
 import runpy

@@ -1,4 +1,4 @@
-"""The blocks: which attention is called, and that every layer of theirs is."""
+"""The blocks: which attention is chosen, and that every layer is called."""
 
 import pytest
 import torch

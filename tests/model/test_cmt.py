@@ -1,4 +1,4 @@
-"""What the network takes, gives and keeps."""
+"""The network: inputs, outputs, gradients, position bias and its cache, initialisation."""
 
 import copy
 import pickle
@@ -187,7 +187,7 @@ def test_cache_is_bounded_and_stays_out_of_state_copies_and_gradients(tiny):
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert not twin.stages[3]._resized
         assert torch.equal(twin(images), expected)
-    for _ in range(2):  # a graph of an earlier pass must not be used again
+    for _ in range(2):  # the graph of an earlier pass must not be reused
         model(images).sum().backward()
 
 

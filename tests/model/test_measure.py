@@ -27,7 +27,7 @@ REST = [pair for pair in REST if pair not in QUICK]
 
 
 def random_variant(seed: int) -> Variant:
-    """A small legal variant with nothing regular about it."""
+    """A small legal variant with irregular dims, depths, heads and expansions."""
     draw = np.random.RandomState(seed).randint
     resolution_px = 32 * int(draw(1, 6))
     stages = []
@@ -36,7 +36,7 @@ def random_variant(seed: int) -> Variant:
         stages.append(
             Stage(
                 dim=heads * int(draw(1, 7)),
-                depth=max(1, int(draw(-6, 4))),  # mostly 1: each block takes its time to trace
+                depth=max(1, int(draw(-6, 4))),  # mostly 1: tracing a block is slow
                 heads=heads,
                 reduction=int(draw(1, min(8, resolution_px // stride) + 1)),
                 expansion=int(draw(100, 450)) / 100,
@@ -106,7 +106,7 @@ def test_the_random_variants_cover_what_is_irregular():
 
 @pytest.mark.parametrize("spec", RANDOM[:4], ids=lambda spec: spec.name)
 def test_every_part_is_what_fvcore_alone_counts_in_its_modules(spec):
-    """Without our handles and sums: fvcore's totals of the modules that make up a part."""
+    """fvcore's totals of a part's modules, without our own operator handles and sums."""
     model = build(spec).eval()
     image = torch.zeros(1, spec.in_channels, spec.resolution_px, spec.resolution_px)
     flops, written = FlopCountAnalysis(model, image), ActivationCountAnalysis(model, image)
@@ -177,15 +177,15 @@ def test_an_input_with_less_than_one_key_is_refused(tiny):
 def test_fused_attention_costs_what_the_explicit_one_does(tiny):
     side = 96
     fused = build(tiny, attention="sdpa")
-    found = measure_network(fused, height=side, width=side)
+    measured = measure_network(fused, height=side, width=side)
     counted = cost(tiny, height=side, width=side)
-    assert (found.macs, found.fvcore_flops) == (counted.macs, counted.fvcore_flops)
-    assert found.part_macs == {part.name: part.counts.macs for part in counted.parts}
+    assert (measured.macs, measured.fvcore_flops) == (counted.macs, counted.fvcore_flops)
+    assert measured.part_macs == {part.name: part.counts.macs for part in counted.parts}
     assert count_with_torch(fused, height=side, width=side) == counted.macs
 
 
-class Then(nn.Module):
-    """A head whose logits go through one more function."""
+class HeadThenFunction(nn.Module):
+    """A head followed by one more function of the logits."""
 
     def __init__(self, head, function):
         super().__init__()
@@ -206,7 +206,7 @@ class Then(nn.Module):
 def test_an_operator_that_nobody_counts_is_an_error(tiny, monkeypatch, operator, function):
     def build_more(spec):
         model = build(spec)
-        model.head = Then(model.head, function)
+        model.head = HeadThenFunction(model.head, function)
         return model
 
     monkeypatch.setattr(measuring, "build", build_more)
@@ -217,7 +217,7 @@ def test_an_operator_that_nobody_counts_is_an_error(tiny, monkeypatch, operator,
 def test_a_network_that_does_more_than_the_cost_says_is_an_error(tiny, monkeypatch):
     def build_more(spec):
         model = build(spec)
-        model.head = Then(model.head, lambda logits: logits @ logits.transpose(0, 1))
+        model.head = HeadThenFunction(model.head, lambda logits: logits @ logits.transpose(0, 1))
         return model
 
     monkeypatch.setattr(measuring, "build", build_more)

@@ -1,4 +1,4 @@
-"""A disk that fills up, and readers of one line's worth of error."""
+"""Fixtures: a full disk, and a check for one-line errors."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from cmtscale.arch.errors import ResultsError
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
-    """Within `with full_disk():` no file can be brought to the disk."""
+    """Within `with full_disk():` every fsync fails with ENOSPC."""
 
     def fsync(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -28,7 +28,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextMa
 
 @pytest.fixture(scope="session")
 def refused() -> Callable[..., AbstractContextManager[None]]:
-    """`with refused(*parts):` expects a `ResultsError` of one line that says all `parts`."""
+    """`with refused(*parts):` expects a `ResultsError` of one line that contains all `parts`."""
 
     @contextmanager
     def expect(*parts: object) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Files are whole or untouched, and what is damaged is named."""
+"""Files are written whole or left untouched, and damaged files are named."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One process at a time works in a folder, and a start that came to nothing leaves nothing."""
+"""One process at a time works in a folder; one that wrote nothing leaves no new folder."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Equal things share a hash, different ones never, in this version as in those to come."""
+"""Equal fields share a hash and different ones do not, also across versions."""
 
 import copy
 import math
@@ -41,7 +41,7 @@ RUN = {
 
 
 def test_hashes_are_pinned():
-    """A failure here means that everybody's finished runs are orphaned and trained again.
+    """If this fails, every user's finished runs would be orphaned and trained again.
 
     Never change the values. Give a new field its old meaning in the frozen table instead.
     """
@@ -55,7 +55,7 @@ def test_hashes_are_pinned():
     assert identity(search, length=8) == "773595ec"
 
 
-# --- equality: what `identity` promises, said in another way than it is computed
+# --- equality, defined independently of how `identity` computes it
 
 NAMES = st.text("ab_1", min_size=1, max_size=3).filter(lambda name: not name.isdigit())
 SCALARS = (
@@ -75,7 +75,7 @@ FIELDS = st.dictionaries(NAMES, VALUES, max_size=3)
 
 
 def key(value):
-    """A value that is equal for values which count as equal, and for no others."""
+    """Equal keys for exactly the values that count as equal."""
     if isinstance(value, dict):
         return "fields", frozenset((name, key(item)) for name, item in value.items())
     if isinstance(value, list | tuple):
@@ -107,21 +107,21 @@ def test_two_things_share_a_hash_exactly_if_they_are_equal(one, other):
 
 @st.composite
 def changed(draw):
-    """Fields, and the same with one value replaced or one name dropped."""
+    """A pair: fields, and a copy with one value replaced or one name dropped."""
     fields = draw(FIELDS.filter(bool))
     other = copy.deepcopy(fields)
-    place = other
+    parent = other
     while True:
         name = draw(
-            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+            st.sampled_from(sorted(parent) if isinstance(parent, dict) else range(len(parent)))
         )
-        if not place[name] or not isinstance(place[name], dict | list) or draw(st.booleans()):
+        if not parent[name] or not isinstance(parent[name], dict | list) or draw(st.booleans()):
             break
-        place = place[name]
+        parent = parent[name]
     if draw(st.booleans()):
-        del place[name]
+        del parent[name]
     else:
-        place[name] = draw(VALUES)
+        parent[name] = draw(VALUES)
     return fields, other
 
 
@@ -133,7 +133,7 @@ def test_one_change_anywhere_changes_the_hash(pair):
 
 
 def shuffled(value):
-    """The same with every mapping in the opposite order, and whole numbers of the other type."""
+    """A copy with mappings in reverse order, lists as tuples, and whole floats as integers."""
     if isinstance(value, dict):
         return {name: shuffled(item) for name, item in reversed(value.items())}
     if isinstance(value, list):
@@ -156,7 +156,7 @@ def test_a_name_that_could_be_mistaken_for_a_nested_one_is_refused(name):
         with pytest.raises(AssertionError):
             identity(fields)
     with pytest.raises(AssertionError):
-        identity({"a": {"0": 1}})  # or for a position
+        identity({"a": {"0": 1}})  # looks like a list index
 
 
 @pytest.mark.parametrize("value", [object(), b"", {1, 2}, 1j, [object()]])
@@ -178,10 +178,10 @@ def leaves(fields, path=()):
 
 def with_value(fields, path, value):
     fields = copy.deepcopy(fields)
-    place = fields
+    parent = fields
     for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = value
+        parent = parent[name]
+    parent[path[-1]] = value
     return fields
 
 
@@ -247,7 +247,7 @@ def test_a_dataclass_is_its_fields():
     )
 
 
-# --- what differs, in words
+# --- the difference, as text for messages
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Losses of images in half precision: enough for what they are for, and never lost with runs/."""
+"""Losses of images in half precision: exact enough for comparisons, kept when runs/ is deleted."""
 
 import shutil
 import zipfile
@@ -16,7 +16,7 @@ def losses_like(kind, images, seed):
     drawn = {
         "exponential": generator.exponential(0.8, images),
         "gamma": generator.gamma(0.3, 2.0, images),  # a good network: most near 0
-        "early": generator.gamma(9.0, 0.25, images),  # of chance level, ten classes
+        "early": generator.gamma(9.0, 0.25, images),  # near chance level, ten classes
     }[kind]
     return np.minimum(drawn, 15.0)
 
@@ -34,7 +34,7 @@ def same(one, other):
 def test_half_precision_keeps_means_and_the_noise_of_paired_differences(kind, images, tmp_path):
     for seed in range(5):
         one = losses_like(kind, images, seed)
-        # another network on the same images: it errs on the same ones, a few per cent more or less
+        # another network on the same images: errors on the same ones, losses a few per cent apart
         other = one * np.random.default_rng(100 + seed).lognormal(0.0, 0.2, images)
         for run_id, losses in (("a", one), ("b", other)):
             put(tmp_path, run_id, losses)

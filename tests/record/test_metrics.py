@@ -1,4 +1,4 @@
-"""A log that a kill has torn is read up to there, and curves outlive the logs they came from."""
+"""Torn logs are read up to the last whole line; curves are kept when their logs are deleted."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Every reading of a test split is logged, in order, and the log is never begun anew."""
+"""Every reading of a test split is logged, in order, and a damaged log is never overwritten."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -52,8 +52,19 @@ LINE = b"2025-01-01T00:00:00+00:00,search,a,9,0.5\n"
         HEADER + b"a" * 200_000,
     ],
     ids=[
-        *("empty", "no text", "zeros", "no header", "merge", "images", "accuracy", "nan"),
-        *("short", "long", "torn", "column", "huge"),
+        "empty",
+        "no text",
+        "zeros",
+        "no header",
+        "merge",
+        "images",
+        "accuracy",
+        "nan",
+        "short",
+        "long",
+        "torn",
+        "column",
+        "huge",
     ],
 )
 def test_a_damaged_log_is_refused_in_one_line_and_not_begun_anew(content, tmp_path, refused):

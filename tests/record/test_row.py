@@ -1,4 +1,4 @@
-"""A row is the same after any trip through the table, and a damaged table is never half read."""
+"""Rows survive the table and JSON exactly; a damaged table is refused as a whole."""
 
 import csv
 import json
@@ -23,9 +23,9 @@ from cmtscale.record.row import (
 
 # Scripts outside the package read these by position.
 PROMISED = (
-    *("run_id", "candidate", "alpha", "beta", "gamma", "phi", "macs", "params", "proxy_macs"),
-    *("resolution_px", "dims", "depths", "seed"),
-)
+    "run_id", "candidate", "alpha", "beta", "gamma", "phi", "macs", "params", "proxy_macs",
+    "resolution_px", "dims", "depths", "seed",
+)  # fmt: skip
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 WHOLE = st.integers(0, 2**63)
 KINDS = {
@@ -41,7 +41,7 @@ ROWS = st.builds(Row, **{field.name: KINDS[field.type] for field in fields(Row)}
 
 
 def exact(row):
-    """The row with all that `==` overlooks: the sign of zero, and each value's type."""
+    """The row as text: unlike `==` it tells 0.0 from -0.0 and 1 from 1.0."""
     return [repr(value) for value in vars(row).values()]
 
 

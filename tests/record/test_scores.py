@@ -1,4 +1,4 @@
-"""What a candidate's runs come to: means over the complete, and the rest counted with causes."""
+"""A candidate's score: means over its complete runs; other runs are counted with their causes."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""trials.csv never loses a run: not to a full disk, a merge, a second process, or damage."""
+"""trials.csv loses no run to a full disk, a merge, a second process or damage."""
 
 import shutil
 from dataclasses import replace
@@ -57,7 +57,7 @@ def test_a_repeated_run_takes_the_place_of_its_earlier_row(tmp_path, make_row):
 def test_rows_that_came_into_the_file_meanwhile_are_kept(full, rows, make_row):
     table = open_table(full, unexpected)
     theirs = make_row(candidate="theirs", asked=7)
-    (full / TRIALS).write_text(to_csv([theirs]))  # theirs alone: ours are in memory
+    (full / TRIALS).write_text(to_csv([theirs]))  # only their row; ours are in memory
     ours = make_row(candidate="ours", asked=8)
     table.add(ours)
     assert table.rows == read_rows(full / TRIALS) == [*rows, theirs, ours]

@@ -17,10 +17,10 @@ from cmtscale.search.jobs import TimeSteps, TrainRun
 
 @dataclass
 class InProcess:
-    """Carries out one job at a time, here, with one thread as a worker has.
+    """Carries out one job at a time in this process, with one thread as a worker has.
 
-    `started` says which runs were trained, `timed` which networks were; `cancelled` and `closed`
-    count.
+    `started` lists the trained runs and `timed` the timed networks; `cancelled` and `closed` count
+    calls.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -66,12 +66,11 @@ class InProcess:
 
 
 @dataclass
-class Pretence(InProcess):
-    """Trains nothing: the loss is a formula. Interrupts before run number `stop_after`.
+class FakeTraining(InProcess):
+    """Trains nothing: the loss is a formula, and timing returns 0.001 seconds per image.
 
-    Timing takes no time: every network takes a thousandth of a second an image.
-
-    `failing` says how often a run fails before it ends well.
+    Raises KeyboardInterrupt once more than `stop_after` runs were started. `failing` maps run ids
+    to how often they fail before they complete.
     """
 
     stop_after: int | None = None
@@ -113,13 +112,13 @@ def in_process_class() -> type[InProcess]:
 
 
 @pytest.fixture(scope="session")
-def pretence_class() -> type[Pretence]:
-    return Pretence
+def fake_training_class() -> type[FakeTraining]:
+    return FakeTraining
 
 
 @pytest.fixture
 def use_executor(monkeypatch: pytest.MonkeyPatch) -> Callable[[InProcess], None]:
-    """Lets searches that are given no executor use this one, for the slots of their request."""
+    """Makes an executor the default of searches, with the device slots of their request."""
 
     def use(executor: InProcess) -> None:
         def make(devices: tuple[str, ...]) -> InProcess:
@@ -136,15 +135,15 @@ def in_process(
     use_executor: Callable[[InProcess], None],
     single_threaded: None,  # noqa: ARG001
 ) -> InProcess:
-    """Searches train here."""
+    """Searches train in this process."""
     executor = InProcess()
     use_executor(executor)
     return executor
 
 
 @pytest.fixture
-def pretence(use_executor: Callable[[InProcess], None]) -> Pretence:
+def fake_training(use_executor: Callable[[InProcess], None]) -> FakeTraining:
     """Searches train nothing and take no time to plan."""
-    executor = Pretence()
+    executor = FakeTraining()
     use_executor(executor)
     return executor

@@ -1,4 +1,4 @@
-"""Candidates: what integers can express, on both budgets, each network once."""
+"""Candidates: integer networks at the real and the trained budget, each once."""
 
 import math
 from collections import Counter
@@ -39,7 +39,7 @@ def resolved(**changes: Any) -> Settings:
     return resolve(request, Description(num_classes=10, channels=1, train_images=54_000))
 
 
-def off(macs: int, budget_macs: int) -> float:
+def deviation(macs: int, budget_macs: int) -> float:
     return abs(macs / budget_macs - 1)
 
 
@@ -48,7 +48,7 @@ def by_role(candidates: list[Candidate]) -> dict[str, Candidate]:
 
 
 def require_each_network_once(candidates: list[Candidate]) -> None:
-    """Each trained network once, and each under a name of its own."""
+    """Networks and names are unique."""
     networks = [replace(candidate.trained, name="x") for candidate in candidates]
     assert max(Counter(networks).values()) == 1
     assert len({candidate.name for candidate in candidates}) == len(candidates)
@@ -62,8 +62,8 @@ def require_each_network_once(candidates: list[Candidate]) -> None:
 def test_every_grid_is_on_budget_distinct_and_no_larger_than_asked(
     proxy: bool, budget: int, trials: int
 ) -> None:
-    found = resolved(budget_macs=budget, trials=trials, proxy=proxy)
-    candidates = grid(found)
+    settings = resolved(budget_macs=budget, trials=trials, proxy=proxy)
+    candidates = grid(settings)
     assert {"base", "width", "resolution"} <= {candidate.role for candidate in candidates}
     mixed = [candidate for candidate in candidates if candidate.role in ("compound", "paper")]
     assert len(mixed) <= trials
@@ -72,8 +72,8 @@ def test_every_grid_is_on_budget_distinct_and_no_larger_than_asked(
         assert candidate.trained_macs == cost(candidate.trained).macs
         on_both = (
             max(
-                off(candidate.macs, budget),
-                off(candidate.trained_macs, found.trained_macs),
+                deviation(candidate.macs, budget),
+                deviation(candidate.trained_macs, settings.trained_macs),
             )
             <= 0.02
         )
@@ -85,7 +85,7 @@ def test_every_grid_is_on_budget_distinct_and_no_larger_than_asked(
         assert candidate.trained.resolution_px >= (64 if proxy else 32)
     require_each_network_once(candidates)
     sides = [candidate.trained.resolution_px for candidate in candidates]
-    assert largest_resolution(found) >= max(sides)
+    assert largest_resolution(settings) >= max(sides)
 
 
 @pytest.mark.parametrize("proxy", [True, False])
@@ -100,14 +100,14 @@ def test_more_trials_add_to_the_grid_until_integers_express_no_more(proxy: bool)
 
 
 def test_a_few_trials_are_the_paper_s_constants_the_centre_and_what_is_far_from_them() -> None:
-    found = resolved(proxy=False, trials=4)
-    alone, mixed = grid(found)[:4], grid(found)[4:]
+    settings = resolved(proxy=False, trials=4)
+    alone, mixed = grid(settings)[:4], grid(settings)[4:]
     assert [candidate.role for candidate in alone] == ["base", "depth", "width", "resolution"]
     assert [candidate.role for candidate in mixed] == ["paper", "compound", "compound", "compound"]
     centre = Shares(depth=1 / 3, width=1 / 3, resolution=1 / 3)
-    compound = [c for c in lattice_candidates(found) if c.role == "compound"]
+    compound = [c for c in lattice_candidates(settings) if c.role == "compound"]
     assert mixed[1] == nearest(compound, centre)
-    # the next one is as far as any from those before it
+    # the next one is the farthest from all before it
     before = [candidate.shares for candidate in [*alone[1:], *mixed[:2]]]
     gaps = {c.name: min(math.dist(astuple(c.shares), astuple(s)) for s in before) for c in compound}
     assert gaps[mixed[2].name] == pytest.approx(max(gaps.values()))
@@ -131,51 +131,51 @@ def test_the_corners_scale_one_axis_alone_and_the_base_none() -> None:
 
 
 def test_the_real_corners_scale_the_same_axis_as_their_twins() -> None:
-    found = resolved()
-    for role, candidate in by_role(grid(found)).items():
+    settings = resolved()
+    for role, candidate in by_role(grid(settings)).items():
         if role in ("depth", "width", "resolution"):
-            _, shares = implied(found.base, candidate.real)
+            _, shares = implied(settings.base, candidate.real)
             assert getattr(shares, role) > 0.85, role
 
 
 def test_real_variants_are_solved_from_the_shares_of_their_twins() -> None:
-    found = resolved(trials=20)
-    for candidate in grid(found):
+    settings = resolved(trials=20)
+    for candidate in grid(settings):
         if candidate.role in ("compound", "paper", "depth", "width"):
             shares = candidate.shares
             solution = solve(
-                found.base,
+                settings.base,
                 alpha=shares.alpha,
                 beta=shares.beta,
                 gamma=shares.gamma,
-                budget_macs=found.budget_macs,
+                budget_macs=settings.budget_macs,
             )
             assert candidate.real.same_network(solution.variant)
             assert (candidate.phi, candidate.stray) == (solution.phi, solution.stray)
 
 
 def test_without_proxies_the_paper_s_constants_are_a_candidate_and_networks_are_real() -> None:
-    found = resolved(proxy=False, trials=12)
-    candidates = grid(found)
+    settings = resolved(proxy=False, trials=12)
+    candidates = grid(settings)
     published = by_role(candidates)["paper"]
-    assert published.real.same_network(paper_solution(found).variant)
+    assert published.real.same_network(paper_solution(settings).variant)
     assert published.on_budget
     assert all(candidate.real == candidate.trained for candidate in candidates)
 
 
 def test_a_shrinking_search_has_only_smaller_networks() -> None:
-    found = resolved(base=variant("cmt-b"), budget_macs=2 * G, proxy=False, trials=20)
-    for candidate in grid(found):
+    settings = resolved(base=variant("cmt-b"), budget_macs=2 * G, proxy=False, trials=20)
+    for candidate in grid(settings):
         if candidate.role != "base":
-            assert candidate.macs < cost(found.base).macs
+            assert candidate.macs < cost(settings.base).macs
             assert candidate.real.resolution_px <= 256
             assert candidate.phi < 0
 
 
 def test_the_extreme_networks_are_the_base_and_the_corners() -> None:
-    found = resolved()
-    roles = by_role(grid(found))
-    extremes = extreme_networks(found)
+    settings = resolved()
+    roles = by_role(grid(settings))
+    extremes = extreme_networks(settings)
     for role in ("base", "depth", "width", "resolution"):
         assert any(network.same_network(roles[role].trained) for network in extremes)
 
@@ -184,21 +184,21 @@ def test_the_extreme_networks_are_the_base_and_the_corners() -> None:
 @hypothesis_settings(max_examples=5, deadline=None)
 @given(budget=BUDGETS)
 def test_samplers_choose_among_all_networks_at_the_budget(proxy: bool, budget: int) -> None:
-    found = resolved(budget_macs=budget, proxy=proxy)
-    base = found.trained_base
-    candidates = lattice_candidates(found)
+    settings = resolved(budget_macs=budget, proxy=proxy)
+    base = settings.trained_base
+    candidates = lattice_candidates(settings)
     require_each_network_once(candidates)
     for candidate in candidates:
         network = candidate.trained
         assert candidate.on_budget
-        assert off(cost(network).macs, found.trained_macs) <= 0.02
+        assert deviation(cost(network).macs, settings.trained_macs) <= 0.02
         assert candidate.stray <= 0.3
         assert candidate.shares.total == pytest.approx(1)
         assert all(stage.dim % stage.heads == 0 for stage in network.stages)
         assert [stage.reduction for stage in network.stages] == [s.reduction for s in base.stages]
         if candidate.role == "compound":
-            assert network.resolution_px in resolution_levels(base, found.trained_macs)
-    assert lattice_candidates(found) == candidates  # in the same order
+            assert network.resolution_px in resolution_levels(base, settings.trained_macs)
+    assert lattice_candidates(settings) == candidates  # in the same order
 
 
 @pytest.mark.parametrize("proxy", [True, False])
@@ -206,9 +206,9 @@ def test_samplers_choose_among_all_networks_at_the_budget(proxy: bool, budget: i
 def test_every_candidate_of_a_grid_at_the_budget_is_one_for_samplers(
     proxy: bool, trials: int
 ) -> None:
-    found = resolved(trials=trials, proxy=proxy, data="fashion-mnist")
-    candidates = lattice_candidates(found)
-    for candidate in grid(found):
+    settings = resolved(trials=trials, proxy=proxy, data="fashion-mnist")
+    candidates = lattice_candidates(settings)
+    for candidate in grid(settings):
         assert (candidate in candidates) == candidate.on_budget
 
 
@@ -229,9 +229,9 @@ def test_a_candidate_has_one_name_and_one_network_in_every_search() -> None:
 
 
 def test_samplers_see_the_corners_and_the_paper_s_constants_by_their_roles() -> None:
-    found = resolved(proxy=False)
-    roles = by_role(lattice_candidates(found))
-    for role, candidate in by_role(grid(found)).items():
+    settings = resolved(proxy=False)
+    roles = by_role(lattice_candidates(settings))
+    for role, candidate in by_role(grid(settings)).items():
         if candidate.on_budget:
             assert roles[role] == candidate
     assert {"depth", "width", "paper"} <= roles.keys()
@@ -239,15 +239,15 @@ def test_samplers_see_the_corners_and_the_paper_s_constants_by_their_roles() -> 
 
 
 def test_most_of_the_triangle_is_expressed_near_where_it_was_asked() -> None:
-    found = resolved(proxy=False)
-    candidates = lattice_candidates(found)
+    settings = resolved(proxy=False)
+    candidates = lattice_candidates(settings)
     distances = []
     for step in range(1, 10):
         for other in range(1, 10):
             asked = shares_of(step / 10, other / 10)
             network = nearest(candidates, asked)
             assert network is not None
-            _, shares = implied(found.base, network.trained)
+            _, shares = implied(settings.base, network.trained)
             both = zip(astuple(asked), astuple(shares), strict=True)
             distances.append(max(abs(a - b) for a, b in both))
     assert sorted(distances)[len(distances) // 2] < 0.15
@@ -272,10 +272,10 @@ def test_the_base_has_no_point_in_the_triangle() -> None:
 
 
 def test_uniform_points_are_uniform_shares() -> None:
-    # of a uniform triangle each share's mean is 1/3 and exceeds 1/2 in a quarter of it
+    # on a uniform triangle each share has mean 1/3 and exceeds 1/2 on a quarter of the area
     steps = [(i + 0.5) / 100 for i in range(100)]
-    found = [shares_of(u, v) for u in steps for v in steps]
+    triangle_shares = [shares_of(u, v) for u in steps for v in steps]
     for name in ("depth", "width", "resolution"):
-        values = [getattr(shares, name) for shares in found]
+        values = [getattr(shares, name) for shares in triangle_shares]
         assert sum(values) / len(values) == pytest.approx(1 / 3, abs=0.005)
         assert sum(value > 0.5 for value in values) / len(values) == pytest.approx(0.25, abs=0.01)

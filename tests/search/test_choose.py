@@ -1,4 +1,4 @@
-"""The choice: lowest mean on the budget, with noise measured between seeds, or no choice at all."""
+"""The choice: the lowest mean loss at the budget, with noise between seeds, or no choice."""
 
 import math
 import random
@@ -39,7 +39,7 @@ def runs(make_row: Callable[..., Row]) -> Runs:
 
 
 def images_of(rows: list[Row], *, noise: float = 0.0, images: int = 400) -> dict[str, Losses]:
-    """Losses of each image whose means are the runs' losses."""
+    """Losses per image; their mean is the loss of the run."""
     drawn = np.random.default_rng(0)
     losses = {}
     for row in rows:

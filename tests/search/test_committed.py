@@ -1,4 +1,4 @@
-"""Searches committed under results/ are found done, from their table alone."""
+"""Searches committed under results/ are recognised as finished from their table alone."""
 
 import shutil
 from collections.abc import Callable

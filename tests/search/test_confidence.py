@@ -1,4 +1,4 @@
-"""The stated probability of being the best, against how often the chosen one is the best."""
+"""The stated probability of being the best is how often the chosen candidate is the best."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SCENARIOS = list(product(TRUTHS, (0.0, 1.0), (2, 3, 5), (0.5, 1.0, 3.0)))
 
 
 def true_losses(kind: str, random: np.random.Generator) -> FloatArray:
-    """Losses of the candidates in units of their spread; the outliers lie six spreads off."""
+    """Losses of the candidates in units of their spread; the outliers lie six spreads away."""
     losses = random.standard_normal(CANDIDATES)
     if kind == "one better":
         losses[0] = -6
@@ -26,7 +26,7 @@ def true_losses(kind: str, random: np.random.Generator) -> FloatArray:
         losses[0] = 6
     elif kind == "uniform":
         losses = random.uniform(-(3**0.5), 3**0.5, CANDIDATES)
-    elif kind == "ties":  # six within a twentieth of the spread, good or bad as it falls
+    elif kind == "ties":  # six within a twentieth of the spread, at a random level
         losses[:6] = losses[0] + 0.05 * random.standard_normal(6)
     return losses
 
@@ -69,18 +69,18 @@ def test_the_probability_is_how_often_the_chosen_one_is_the_best() -> None:
             groups[str(group)].append((stated, right))
     for group, pairs in groups.items():
         stated, right = np.array(pairs).T
-        # if the statements hold, the share that is right has this standard error
+        # standard error of the share that is right, if the stated probabilities are correct
         error = np.sqrt((stated * (1 - stated)).sum()) / len(stated)
         excess = stated.mean() - right.mean()
-        # unlike shapes of the law of truths cost up to 5 points, whatever one assumes
+        # the true losses may have another distribution than the model assumes: up to 5 points
         assert excess < 0.05 + 2 * error, f"{group}: {stated.mean():.3f} of {right.mean():.3f}"
         if group == "all":
-            # doubt about the shape costs 3 points at most; two standard errors of 720 searches
+            # over all of them at most 3 points, plus two standard errors of 720 searches
             assert abs(excess) < 0.03 + 2 * error
 
 
 def far_apart(gap: float, images: int = 200) -> list[FloatArray]:
-    """Three candidates of two seeds, `gap` apart, whose runs differ by 0.1 or so."""
+    """Three candidates of two seeds, `gap` apart, whose runs differ by about 0.1."""
     random = np.random.default_rng(3)
     return [
         gap * number + 0.1 * random.standard_normal((2, 1)) + random.gamma(1, 0.1, (2, images))
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_answer_in_any_unit() -> None:
     image_losses = far_apart(0.1)
     first = probability_of_best(image_losses, seed=5)
     again = probability_of_best([7 + 1000 * losses for losses in image_losses], seed=5)
-    assert first == pytest.approx(again, abs=0.02)  # rounding may send a chain another way
+    assert first == pytest.approx(again, abs=0.02)  # rounding may change a step of a chain
     assert np.array_equal(first, probability_of_best(image_losses, seed=5))
 
 
@@ -148,8 +148,8 @@ def test_more_seeds_do_not_take_away_the_noise_of_the_images() -> None:
         truths = np.zeros(CANDIDATES)
         split.append((measure(search(truths, 1.0, 5, random)).split_root ** 2).sum())
         seeds_only.append((measure(search(truths, 0.0, 5, random)).split_root ** 2).sum())
-    # 13, as one of the 14 directions is what all share. 300 skewed images tell a variance to some
-    # 15 %, and 50 searches to 2 %; where there is none, chance leaves a little that is positive
+    # 13: one of the 14 directions is the common mean. 300 skewed images estimate a variance to
+    # about 15 %, 50 searches to 2 %; without split noise the estimate is small but positive
     assert np.mean(split) == pytest.approx(CANDIDATES - 1, rel=0.1)
     assert np.mean(seeds_only) < 0.05 * (CANDIDATES - 1)
 

@@ -1,4 +1,4 @@
-"""A search from request to choice, and again."""
+"""Whole searches: results, continuation, refusals, plans, failed runs and samplers."""
 
 import csv
 import hashlib
@@ -54,13 +54,13 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def scores(folder: Path) -> dict[str, tuple[str, ...]]:
-    """What a run found, to the last digit, without how long it took."""
+    """The results of each run as written in the table, without times."""
     names = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "status", "cause")
     return {row["run_id"]: tuple(row[name] for name in names) for row in table(folder)}
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """A hash of every file."""
+    """The hash of every file by its path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -201,14 +201,15 @@ def test_curves_end_where_the_table_says(finished: Outcome) -> None:
 
 
 def test_the_environment_says_what_it_ran_on(finished: Outcome) -> None:
-    found = json.loads((finished.folder / "environment.json").read_text())
-    assert found["data"]["source"] == "digits"
-    assert (found["data"]["num_classes"], found["data"]["native_px"]) == (10, 8)
-    assert found["data"]["train"] + found["data"]["val"] + found["data"]["test"] == 1797
-    assert len(found["data"]["hash"]) == len(found["data"]["splits_hash"]) == 64
-    assert found["devices"] == ["cpu", "cpu"]
-    assert found["versions"]["torch"]
-    assert found["hardware"]
+    environment = json.loads((finished.folder / "environment.json").read_text())
+    data = environment["data"]
+    assert data["source"] == "digits"
+    assert (data["num_classes"], data["native_px"]) == (10, 8)
+    assert data["train"] + data["val"] + data["test"] == 1797
+    assert len(data["hash"]) == len(data["splits_hash"]) == 64
+    assert environment["devices"] == ["cpu", "cpu"]
+    assert environment["versions"]["torch"]
+    assert environment["hardware"]
 
 
 def test_the_request_file_repeats_the_search(finished: Outcome) -> None:
@@ -218,7 +219,7 @@ def test_the_request_file_repeats_the_search(finished: Outcome) -> None:
     assert replace(again, data_hash=settings.data_hash, pack_px=settings.pack_px) == settings
 
 
-# --- again
+# --- the same folder again
 
 
 def test_the_same_request_again_repeats_nothing_and_changes_nothing(
@@ -255,32 +256,32 @@ def test_without_its_database_or_its_runs_a_search_is_found_done(
     if lost != "runs":
         for path in copy.glob("study.db*"):
             path.unlink()
-    noted: list[str] = []
+    notes: list[str] = []
 
     class Watcher(NullWatcher):
         def noted(self, text: str) -> None:
-            noted.append(text)
+            notes.append(text)
 
     run(tiny_request, copy, watcher=Watcher())
     assert in_process.started == []
     after = contents(copy)
     for name in KEPT:
         assert after[name] == before[name], name
-    assert any("8 of the 8 runs are entered into study.db" in text for text in noted) == (
+    assert any("8 of the 8 runs are entered into study.db" in text for text in notes) == (
         lost != "runs"
     )
-    assert any("8 of 8 checkpoints are gone" in text for text in noted) == (lost != "study.db*")
+    assert any("8 of 8 checkpoints are gone" in text for text in notes) == (lost != "study.db*")
     assert len(study_rows(copy)) == 8
 
 
 def test_an_interrupted_search_without_its_database_loses_no_row(
-    copy: Path, tiny_request: SearchRequest, pretence: Any
+    copy: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     # a committed search, continued with another seed, and stopped at once
     before = table(copy)
     shutil.rmtree(copy / "runs")
     (copy / "study.db").unlink()
-    pretence.stop_after = 0
+    fake_training.stop_after = 0
     with pytest.raises(KeyboardInterrupt):
         run(replace(tiny_request, seeds=3), copy)
     assert table(copy) == before
@@ -312,35 +313,35 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("change", EXTENSIONS)
 def test_a_search_that_is_asked_for_more_keeps_every_row_to_the_bit(
-    copy: Path, tiny_request: SearchRequest, pretence: Any, change: str
+    copy: Path, tiny_request: SearchRequest, fake_training: Any, change: str
 ) -> None:
     before = {row["run_id"]: row for row in table(copy)}
     outcome = run(replace(tiny_request, **EXTENSIONS[change]), copy)
     assert len(study_rows(copy)) == len(table(copy))
     after = {row["run_id"]: row for row in table(copy)}
     assert before.items() <= after.items()
-    assert set(pretence.started) == after.keys() - before.keys()
+    assert set(fake_training.started) == after.keys() - before.keys()
     assert outcome.choice is not None
     if change == "seeds":
-        assert sorted(pretence.started) == sorted(
+        assert sorted(fake_training.started) == sorted(
             f"{name}-2x64-s2" for name in (BASE, DEPTH, WIDTH, RESOLUTION)
         )
         assert outcome.choice.best.seeds == (0, 1, 2)
-    if change == "horizon":  # of every candidate, and only these are compared
-        assert len(pretence.started) == 8
-        assert all("-4x64-" in run_id for run_id in pretence.started)
+    if change == "horizon":  # all candidates are trained again, and only the new runs are compared
+        assert len(fake_training.started) == 8
+        assert all("-4x64-" in run_id for run_id in fake_training.started)
         assert all(len(score.seeds) == 2 for score in outcome.choice.ranking)
     if change in ("seed", "fewer"):
-        assert pretence.started == []
-    assert read_settings(copy / "request.toml") == outcome.settings  # what was last asked
-    pretence.started.clear()
+        assert fake_training.started == []
+    assert read_settings(copy / "request.toml") == outcome.settings  # the last request
+    fake_training.started.clear()
     run(tiny_request, copy)
-    assert pretence.started == []
+    assert fake_training.started == []
     assert {row["run_id"]: row for row in table(copy)} == after
 
 
 def test_a_larger_grid_and_another_sampler_go_on_in_the_same_search(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     wide = replace(tiny_request, proxy_base=None, proxy_macs=14_427_200, seeds=1, trials=5)
     first = run(wide, tmp_path / "out")
@@ -349,19 +350,19 @@ def test_a_larger_grid_and_another_sampler_go_on_in_the_same_search(
     assert len({candidate.name for candidate in first.candidates}) < len(lattice)
     second = run(replace(wide, sampler="tpe", trials=100), tmp_path / "out")
     assert {candidate.name for candidate in lattice} <= {c.name for c in second.candidates}
-    assert len(pretence.started) == len(set(pretence.started))
+    assert len(fake_training.started) == len(set(fake_training.started))
     assert contents(tmp_path / "out")["trials.csv"] != rows
     assert [row["asked"] for row in table(tmp_path / "out")] == [
         str(number) for number in range(len(second.candidates))
     ]
-    pretence.started.clear()
-    third = run(replace(wide, seeds=2), tmp_path / "out")  # a seed more of all that are there
-    assert len(pretence.started) == len(second.candidates) == len(third.candidates)
+    fake_training.started.clear()
+    third = run(replace(wide, seeds=2), tmp_path / "out")  # one more seed for every candidate
+    assert len(fake_training.started) == len(second.candidates) == len(third.candidates)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_sampler_search_that_is_asked_for_more_asks_nobody_twice(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, sampler: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any, sampler: Any
 ) -> None:
     request = replace(tiny_request, sampler=sampler, trials=20, seeds=1)
     request = replace(request, proxy_base=None, proxy_macs=40_000_000)
@@ -372,30 +373,30 @@ def test_a_sampler_search_that_is_asked_for_more_asks_nobody_twice(
         outcome = run(replace(request, **more), tmp_path / "out")
         assert {row["candidate"]: row["asked"] for row in table(tmp_path / "out")} == numbers
         assert [c.name for c in outcome.candidates] == [c.name for c in first.candidates]
-        pretence.started.clear()
+        fake_training.started.clear()
     run(replace(request, trials=26), tmp_path / "out")
-    assert len(set(pretence.started)) == 6
+    assert len(set(fake_training.started)) == 6
     rows = table(tmp_path / "out")
     assert sorted({int(row["asked"]) for row in rows}) == list(range(26))
-    # the third generation was filled up: nobody can tell that it was asked in two parts
+    # the third generation was completed in a second request; compare with asking for all at once
     run(replace(request, trials=26), tmp_path / "at once")
     orders = [
         {row["candidate"]: row["asked"] for row in table(tmp_path / name)}
         for name in ("out", "at once")
     ]
-    assert orders[0].keys() == orders[1].keys() or sampler == "tpe"  # it was told more seeds
+    assert orders[0].keys() == orders[1].keys() or sampler == "tpe"  # TPE had seen more seeds
     if sampler == "random":
         assert orders[0] == orders[1]
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_an_interrupted_grid_has_the_same_table_whoever_was_faster(
     tmp_path: Path, tiny_request: SearchRequest
 ) -> None:
     run(tiny_request, tmp_path / "whole")
     run(tiny_request, tmp_path / "parts")
     header, *lines = (tmp_path / "parts" / "trials.csv").read_text().splitlines(keepends=True)
-    slower = [line for line in lines if not line.startswith(BASE)]  # the others were faster
+    slower = [line for line in lines if not line.startswith(BASE)]  # only the others had finished
     shutil.rmtree(tmp_path / "parts" / "runs")
     (tmp_path / "parts" / "trials.csv").write_text("".join([header, *slower]))
     run(tiny_request, tmp_path / "parts")
@@ -403,18 +404,18 @@ def test_an_interrupted_grid_has_the_same_table_whoever_was_faster(
 
 
 def test_a_loss_that_was_edited_is_named(
-    copy: Path, tiny_request: SearchRequest, pretence: Any
+    copy: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     text = (copy / "trials.csv").read_text()
     row = table(copy)[5]
     (copy / "trials.csv").write_text(text.replace(row["val_loss"], "0.001"))
     with pytest.raises(ResultsError, match=rf"the loss 0\.0010 for {row['run_id']}, val_losses"):
         run(tiny_request, copy)
-    assert pretence.started == []
+    assert fake_training.started == []
 
 
 def test_a_run_of_another_search_in_the_table_is_named(
-    copy: Path, tiny_request: SearchRequest, pretence: Any
+    copy: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     text = (copy / "trials.csv").read_text()
     identity = table(copy)[5]["identity"]
@@ -422,7 +423,7 @@ def test_a_run_of_another_search_in_the_table_is_named(
     for dry_run in (True, False):
         with pytest.raises(ResultsError, match=r"identity 0123456789abcdef\) is a run of another"):
             search(replace(tiny_request, out=copy), dry_run=dry_run)
-    assert pretence.started == []
+    assert fake_training.started == []
 
 
 @pytest.mark.parametrize(
@@ -437,16 +438,16 @@ def test_a_run_of_another_search_in_the_table_is_named(
     ids=["batch", "lr", "budget", "twins", "split"],
 )
 def test_another_search_into_the_same_folder_is_refused_and_changes_nothing(
-    copy: Path, tiny_request: SearchRequest, pretence: Any, change: dict[str, Any], what: str
+    copy: Path, tiny_request: SearchRequest, fake_training: Any, change: dict[str, Any], what: str
 ) -> None:
     before = contents(copy)
     with pytest.raises(ResultsError, match=rf"holds another search \({what}\); use"):
         run(replace(tiny_request, **change), copy)
     assert contents(copy) == before
-    assert pretence.started == []
+    assert fake_training.started == []
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_an_open_twin_is_the_one_that_the_folder_has(
     copy: Path, tiny_request: SearchRequest
 ) -> None:
@@ -457,25 +458,25 @@ def test_an_open_twin_is_the_one_that_the_folder_has(
 
 
 def test_a_folder_of_version_0_1_0_is_refused_in_one_line(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     (tmp_path / "request.toml").write_text("budget_macs = 4000000000\ndata = 'digits'\n")
     with pytest.raises(CmtscaleError, match=r"of cmtscale 0\.1\.0; search again") as caught:
         run(tiny_request, tmp_path)
     assert "\n" not in str(caught.value)
-    assert pretence.started == []
+    assert fake_training.started == []
 
 
 @pytest.mark.parametrize("name", ["environment.json", "request.toml", "test_reads.csv"])
 def test_a_damaged_file_is_one_line(
-    copy: Path, tiny_request: SearchRequest, pretence: Any, name: str
+    copy: Path, tiny_request: SearchRequest, fake_training: Any, name: str
 ) -> None:
     (copy / name).write_text('"torn\n{' if name != "test_reads.csv" else "a,b\n1,2\n")
-    seeds = 3 if name == "environment.json" else 2  # it is read where something is to be trained
+    seeds = 3 if name == "environment.json" else 2  # it is read only if something is to be trained
     with pytest.raises(CmtscaleError, match=rf"{name}") as caught:
         run(replace(tiny_request, seeds=seeds), copy)
     assert "\n" not in str(caught.value)
-    assert pretence.started == []
+    assert fake_training.started == []
 
 
 def test_runs_that_were_scored_in_an_older_way_are_scored_again_from_their_checkpoints(
@@ -488,7 +489,7 @@ def test_runs_that_were_scored_in_an_older_way_are_scored_again_from_their_check
         monkeypatch.setattr(f"{module}.SCORING", 99)
     outcome = run(tiny_request, copy)
     assert len(in_process.started) == 8
-    assert scores(copy) == before  # nothing else has changed
+    assert scores(copy) == before  # only `scoring` has changed
     assert {row["scoring"] for row in table(copy)} == {"99"}
     trained = {path for path, text in logs.items() if path.read_bytes() != text}
     assert {path.parent.name for path in trained} == {f"{BASE}-2x64-s0"}
@@ -506,7 +507,7 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(
         run(tiny_request, tmp_path / "thesis.pdf")
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_a_second_driver_is_refused_while_the_first_is_at_work(
     copy: Path, tiny_request: SearchRequest
 ) -> None:
@@ -533,7 +534,7 @@ def test_results_are_the_same_to_the_bit_in_another_folder_and_without_workers(
 # --- plans and refusals
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: SearchRequest) -> None:
     plan = planned(replace(tiny_request, out=tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
@@ -545,21 +546,21 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, tiny_request: Search
 
 
 def test_the_plan_times_each_network_once_and_shares_the_time_among_the_slots(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     plans = [
         planned(replace(tiny_request, workers=workers, out=tmp_path / "out"))
         for workers in (1, 2, 500)
     ]
-    assert pretence.timed == [BASE, DEPTH, WIDTH, RESOLUTION] * 3
+    assert fake_training.timed == [BASE, DEPTH, WIDTH, RESOLUTION] * 3
     # 2 epochs of 64 images; after each, 270 are evaluated, and the 64 once more for BatchNorm
     seconds = 2 * 0.001 * (64 + (270 + 64) / 3)
     assert plans[0].run_seconds == pytest.approx([seconds] * 4)
-    expected = [8 * seconds, 4 * seconds, seconds]  # there are 8 runs
+    expected = [8 * seconds, 4 * seconds, seconds]  # 8 runs
     assert [plan.total_seconds for plan in plans] == pytest.approx(expected)
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_the_plan_of_a_search_that_goes_on_counts_what_is_done(
     copy: Path, tiny_request: SearchRequest
 ) -> None:
@@ -567,27 +568,27 @@ def test_the_plan_of_a_search_that_goes_on_counts_what_is_done(
     assert (plan.runs, plan.runs_done, plan.total_seconds) == (8, 8, 0.0)
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_a_watcher_hears_of_the_plan_first_and_of_every_run_once(
     tmp_path: Path, tiny_request: SearchRequest
 ) -> None:
-    heard: list[str] = []
+    events: list[str] = []
 
     class Watcher(NullWatcher):
         def planned(self, plan: Plan) -> None:
             assert not holds_anything(plan.folder)
-            heard.append("plan")
+            events.append("plan")
 
         def progressed(self, progress: Progress) -> None:
-            assert progress.done == len(heard) - 1
+            assert progress.done == len(events) - 1
             assert progress.runs == 8
 
         def ended(self, row: Row) -> None:
-            heard.append(row.run_id)
+            events.append(row.run_id)
 
     outcome = run(tiny_request, tmp_path / "out", watcher=Watcher())
-    assert heard[0] == "plan"
-    assert sorted(heard[1:]) == sorted(row.run_id for row in outcome.rows)
+    assert events[0] == "plan"
+    assert sorted(events[1:]) == sorted(row.run_id for row in outcome.rows)
 
 
 @pytest.mark.parametrize(
@@ -624,7 +625,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
     tmp_path: Path, tiny_request: SearchRequest, tiny_base: Variant
 ) -> None:
@@ -635,17 +636,17 @@ def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
     assert search(replace(tiny_request, out=tmp_path / "x"), dry_run=True) is None
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_a_recipe_that_wants_more_images_than_there_are_trains_on_all(
     tmp_path: Path, tiny_request: SearchRequest
 ) -> None:
     recipe = Recipe(epochs=2, train_images=2000)
-    found = planned(replace(tiny_request, recipe=recipe, out=tmp_path / "out"))
-    assert len(found.dataset.splits.train) == 1257
-    assert found.settings.recipe == replace(recipe, train_images=1257, epochs=4)
+    plan = planned(replace(tiny_request, recipe=recipe, out=tmp_path / "out"))
+    assert len(plan.dataset.splits.train) == 1257
+    assert plan.settings.recipe == replace(recipe, train_images=1257, epochs=4)
 
 
-@pytest.mark.usefixtures("pretence")
+@pytest.mark.usefixtures("fake_training")
 def test_only_another_split_seed_splits_the_images_anew(
     tmp_path: Path, tiny_request: SearchRequest
 ) -> None:
@@ -681,72 +682,72 @@ def test_a_diverging_run_is_recorded_with_its_step_and_nothing_is_chosen(
 
 
 def test_a_failed_run_is_tried_once_more_before_the_choice(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     name = f"{DEPTH}-2x64-s0"
-    pretence.failing[name] = 1
-    heard: list[Progress] = []
+    fake_training.failing[name] = 1
+    reports: list[Progress] = []
 
     class Watcher(NullWatcher):
         def progressed(self, progress: Progress) -> None:
-            heard.append(progress)
+            reports.append(progress)
 
     run(tiny_request, tmp_path / "out", watcher=Watcher())
-    assert pretence.started.count(name) == 2
-    assert pretence.started[-1] == name
+    assert fake_training.started.count(name) == 2
+    assert fake_training.started[-1] == name
     assert {row["status"] for row in table(tmp_path / "out")} == {"complete"}
-    assert (heard[-1].done, heard[-1].runs) == (8, 8)
+    assert (reports[-1].done, reports[-1].runs) == (8, 8)
 
 
 def test_a_run_that_fails_twice_keeps_its_cause_and_is_tried_again_next_time(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     names = [f"{DEPTH}-2x64-s{seed}" for seed in range(2)]
-    pretence.failing |= dict.fromkeys(names, 2)
-    heard: list[Progress] = []
+    fake_training.failing |= dict.fromkeys(names, 2)
+    reports: list[Progress] = []
 
     class Watcher(NullWatcher):
         def progressed(self, progress: Progress) -> None:
-            heard.append(progress)
+            reports.append(progress)
 
     outcome = run(tiny_request, tmp_path / "out", watcher=Watcher())
     failed = [row for row in table(tmp_path / "out") if row["status"] == "failed"]
     assert [(row["run_id"], row["cause"]) for row in failed] == [(n, "made up") for n in names]
-    assert (heard[-1].done, heard[-1].runs) == (8, 8)
+    assert (reports[-1].done, reports[-1].runs) == (8, 8)
     assert outcome.choice is not None
     last = outcome.choice.ranking[-1]
     assert (last.candidate, last.loss, last.failed, last.causes) == (DEPTH, None, 2, ("made up",))
     stored = json.loads((tmp_path / "out" / "choice.json").read_text())["ranking"][-1]
     assert (stored["candidate"], stored["failed"], stored["causes"]) == (DEPTH, 2, ["made up"])
-    pretence.started.clear()
+    fake_training.started.clear()
     run(tiny_request, tmp_path / "out")
-    assert pretence.started == names
+    assert fake_training.started == names
     assert {row["status"] for row in table(tmp_path / "out")} == {"complete"}
 
 
 def test_all_candidates_have_one_seed_before_any_has_the_next(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     run(tiny_request, tmp_path / "out")
-    assert [run_id[-2:] for run_id in pretence.started] == ["s0"] * 4 + ["s1"] * 4
+    assert [run_id[-2:] for run_id in fake_training.started] == ["s0"] * 4 + ["s1"] * 4
 
 
 def test_the_executor_is_closed_however_a_search_ends(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
-    pretence.stop_after = 3
+    fake_training.stop_after = 3
     with pytest.raises(KeyboardInterrupt):
         run(tiny_request, tmp_path / "out")
-    assert pretence.closed == 1
-    pretence.stop_after = None
+    assert fake_training.closed == 1
+    fake_training.stop_after = None
     run(tiny_request, tmp_path / "out")
-    assert pretence.closed == 2
+    assert fake_training.closed == 2
 
 
 def test_an_executor_that_is_given_stays_open_and_runs_nothing_when_a_search_has_ended(
-    tmp_path: Path, tiny_request: SearchRequest, pretence_class: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training_class: Any
 ) -> None:
-    executor = pretence_class(stop_after=3)
+    executor = fake_training_class(stop_after=3)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(tiny_request, tmp_path / "out", executor=executor)
@@ -758,14 +759,14 @@ def test_an_executor_that_is_given_stays_open_and_runs_nothing_when_a_search_has
 
 
 def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Referred:
         pass
 
     dropped: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", dropped.append)
-    outcome = pretence.outcome
+    outcome = fake_training.outcome
 
     def interrupted(job: TrainRun) -> Any:
         if not isinstance(job, TrainRun):
@@ -776,7 +777,7 @@ def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
         assert reference() is None
         return outcome(job)
 
-    monkeypatch.setattr(pretence, "outcome", interrupted)
+    monkeypatch.setattr(fake_training, "outcome", interrupted)
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -786,8 +787,8 @@ def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
     finally:
         signal.signal(signal.SIGINT, before)
     assert dropped
-    assert len(pretence.started) == len(table(tmp_path / "out")) == 1
-    assert pretence.closed == 1
+    assert len(fake_training.started) == len(table(tmp_path / "out")) == 1
+    assert fake_training.closed == 1
 
 
 # --- samplers
@@ -795,7 +796,7 @@ def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_an_interrupted_sampler_goes_on_as_if_nothing_had_happened(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, sampler: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any, sampler: Any
 ) -> None:
     request = replace(tiny_request, sampler=sampler, trials=10)
     request = replace(request, proxy_base=None, proxy_macs=14_427_200)
@@ -805,69 +806,69 @@ def test_an_interrupted_sampler_goes_on_as_if_nothing_had_happened(
     # later generations depend on results
     assert len({row["asked_after"] for row in table(whole.folder)}) >= 2
     for stop_after in (7, 5):
-        pretence.started.clear()
-        pretence.stop_after = stop_after
+        fake_training.started.clear()
+        fake_training.stop_after = stop_after
         with pytest.raises(KeyboardInterrupt):
             run(request, tmp_path / "parts")
-    pretence.stop_after = None
+    fake_training.stop_after = None
     parts = run(request, tmp_path / "parts")
     assert contents(tmp_path / "parts")["trials.csv"] == contents(tmp_path / "whole")["trials.csv"]
     assert parts.choice == whole.choice
 
 
 def test_an_adaptive_sampler_looks_at_the_results(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = replace(tiny_request, sampler="tpe", trials=24, seeds=1)
     request = replace(request, proxy_base=None, proxy_macs=40_000_000)
     one = run(request, tmp_path / "one").candidates
-    monkeypatch.setattr(pretence, "loss", lambda job: job.run.variant.resolution_px / 100)
+    monkeypatch.setattr(fake_training, "loss", lambda job: job.run.variant.resolution_px / 100)
     other = run(request, tmp_path / "other").candidates
-    assert other[:8] == one[:8]  # of the first generation, asked before there were results
+    assert other[:8] == one[:8]  # the first generation, drawn before any result
     assert other != one
 
 
 def test_a_sampler_ends_when_no_network_is_left_and_says_so(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     request = replace(tiny_request, sampler="random", trials=40, seeds=1)
     request = replace(request, proxy_base=None, proxy_macs=14_427_200)
-    noted: list[str] = []
-    heard: list[Progress] = []
+    notes: list[str] = []
+    reports: list[Progress] = []
 
     class Watcher(NullWatcher):
         def noted(self, text: str) -> None:
-            noted.append(text)
+            notes.append(text)
 
         def progressed(self, progress: Progress) -> None:
-            heard.append(progress)
+            reports.append(progress)
 
     outcome = run(request, tmp_path / "out", watcher=Watcher())
     lattice = {candidate.name for candidate in lattice_candidates(outcome.settings)}
     assert {candidate.name for candidate in outcome.candidates} == lattice
-    assert len(pretence.started) == len(lattice) < 40
-    assert (heard[-1].done, heard[-1].runs) == (len(lattice), len(lattice))
-    assert any(f"all {len(lattice)} networks that integers express" in text for text in noted)
+    assert len(fake_training.started) == len(lattice) < 40
+    assert (reports[-1].done, reports[-1].runs) == (len(lattice), len(lattice))
+    assert any(f"all {len(lattice)} networks that integers express" in text for text in notes)
 
 
 def test_a_folder_whose_images_have_changed_is_not_gone_on_with(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any
 ) -> None:
     run(tiny_request, tmp_path / "out")
     path = tmp_path / "out" / "request.toml"
     digest = read_settings(path).data_hash
     path.write_text(path.read_text().replace(digest, "that of other images"))
-    started = len(pretence.started)
+    started = len(fake_training.started)
     with pytest.raises(ResultsError, match="the images have changed since the runs in"):
         run(tiny_request, tmp_path / "out")
-    assert len(pretence.started) == started
+    assert len(fake_training.started) == started
 
 
 def test_the_precision_is_fixed_when_a_folder_is_first_opened(
-    tmp_path: Path, tiny_request: SearchRequest, pretence: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_request: SearchRequest, fake_training: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tiny_request, tmp_path / "out")
-    started = len(pretence.started)
+    started = len(fake_training.started)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     plan = planned(replace(tiny_request, device="cuda:0", out=tmp_path / "out"))
     assert plan.settings.precision == "fp32"
@@ -878,4 +879,4 @@ def test_the_precision_is_fixed_when_a_folder_is_first_opened(
     other = replace(tiny_request, recipe=replace(tiny_request.recipe, precision="bf16"))
     with pytest.raises(ResultsError, match=r"\(its precision differs\)"):
         run(other, tmp_path / "out")
-    assert len(pretence.started) == started
+    assert len(fake_training.started) == started

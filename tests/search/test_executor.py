@@ -24,7 +24,7 @@ from cmtscale.search.jobs import TimeSteps, TrainRun
 from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe, Run
 
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def executor() -> Iterator[LocalExecutor]:
 
 
 def endless(job: TrainRun) -> TrainRun:
-    """A run of many short epochs, elsewhere."""
+    """A run of so many epochs that it does not end by itself."""
     recipe = replace(job.run.recipe, epochs=100_000)
     run = replace(job.run, run_id="r1-c01-s0", recipe=recipe)
     return replace(job, run=run, folder=job.folder.with_name("r1-c01-s0"))
@@ -51,14 +51,14 @@ def endless(job: TrainRun) -> TrainRun:
 def drain(executor: LocalExecutor, count: int) -> dict[str, Any]:
     """The next `count` results by run id."""
     results: dict[str, Any] = {}
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while len(results) < count and time.monotonic() < deadline:
         results |= {job.run.run_id: result for job, result in executor.results(1.0)}
     return results
 
 
 def wait_for_training(job: TrainRun) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (job.folder / METRICS).exists() or not (job.folder / METRICS).read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -150,7 +150,7 @@ def test_all_jobs_are_carried_out_by_workers_that_are_used_again(
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of runs that are trained, in no time."""
+    """Replaces training by an instant result; returns the ids of trained runs."""
     ids: list[str] = []
 
     def train(run: Run, **_: object) -> RunResult:

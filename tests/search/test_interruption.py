@@ -1,7 +1,7 @@
-"""A driver stopped by Ctrl-C, then killed with SIGKILL, both in mid-run, then left to finish.
+"""A driver stopped by Ctrl-C, then killed with SIGKILL, both in mid-run, then run to its end.
 
 The first trains on one worker, the second on two, the last in this process. Runs that are to be
-stopped wait in mid-run, after their first checkpoint, until they are: no luck is needed.
+stopped wait after their first checkpoint, so that the tests do not depend on timing.
 """
 
 import csv
@@ -33,13 +33,12 @@ from cmtscale.train.recipe import Run
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
 )
-# Ctrl-C as a terminal delivers it, also where the tests themselves run in the background, which
-# makes every child ignore it.
+# Restores the handler of Ctrl-C: children of a background job start with SIGINT ignored.
 PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from cmtscale.cli.app import main; main()"
 )
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 SEEDS = 2
 BASE, DEPTH, WIDTH, RESOLUTION = (
     "d1.1.1.1-w4-r64",
@@ -47,9 +46,9 @@ BASE, DEPTH, WIDTH, RESOLUTION = (
     "d1.1.1.1-w6-r64",
     "d1.1.1.1-w4-r96",
 )
-INTERRUPTED = (f"{WIDTH}-2x64-s0",)  # two runs have ended by then
-KILLED = (f"{BASE}-2x64-s1", f"{DEPTH}-2x64-s1")  # and all of the first seed
-# Found by every process of the driver: the named runs stop before they log their second step.
+INTERRUPTED = (f"{WIDTH}-2x64-s0",)  # after two runs have ended
+KILLED = (f"{BASE}-2x64-s1", f"{DEPTH}-2x64-s1")  # after all runs of the first seed
+# Loaded by every process of the driver: the named runs stop before they log their second step.
 SITECUSTOMIZE = """
 import importlib.util, os, sys, time
 
@@ -83,7 +82,7 @@ Rows = dict[str, dict[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """A driver that was ended: its exit code, messages, what was recorded, who outlived it."""
+    """A stopped driver: exit code, output, recorded rows, and processes that outlived it."""
 
     code: int
     stdout: str
@@ -93,7 +92,7 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class StoppedTwice:
     interrupted: Stopped
     killed: Stopped
     exit_code: int
@@ -109,14 +108,14 @@ def read_rows(folder: Path) -> Rows:
         return {row["run_id"]: row for row in csv.DictReader(file)}
 
 
-def living(mark: str) -> list[int]:
+def living_processes(mark: str) -> list[int]:
     """Processes with this text in their environment; zombies have none."""
     pids = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if mark.encode() in path.read_bytes():
                 pids.append(int(path.parent.name))
-        except OSError:  # gone, or somebody else's
+        except OSError:  # has ended, or belongs to another user
             continue
     return pids
 
@@ -154,28 +153,28 @@ def start_and_stop(
     try:
         wait_until(
             lambda: all(path.exists() for path in markers) or process.poll() is not None,
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
         )
         if not all(path.exists() for path in markers):
             process.kill()
-            pytest.fail(f"the runs never came to wait: {process.communicate()}")
+            pytest.fail(f"the runs never reached the waiting point: {process.communicate()}")
         stop(process.pid)
-        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
-        wait_until(lambda: not living(mark), 20)
+        stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+        wait_until(lambda: not living_processes(mark), 20)
         return Stopped(
             code=process.returncode,
             stdout=stdout,
             stderr=stderr,
             rows=read_rows(folder),
-            survivors=living(mark),
+            survivors=living_processes(mark),
         )
     finally:
-        for pid in living(mark):
+        for pid in living_processes(mark):
             os.kill(pid, signal.SIGKILL)
 
 
 def train_each(settings: Settings, cache_dir: Path) -> Iterator[tuple[str, RunResult]]:
-    """The first run of each candidate without a search, one after the other."""
+    """Train the first run of each candidate one after the other, without a search."""
     data = open_source("digits", cache_dir=cache_dir).pack(96).ref
     for candidate in grid(settings):
         run = Run(
@@ -189,12 +188,12 @@ def train_each(settings: Settings, cache_dir: Path) -> Iterator[tuple[str, RunRe
 
 
 @pytest.fixture(scope="module")
-def story(
+def searched(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_base: Variant,
     cache_dir: Path,
     in_process_class: Callable[[], Executor],
-) -> Story:
+) -> StoppedTwice:
     parent = tmp_path_factory.mktemp("interrupted")
     folder, base = parent / "search", parent / "tiny.toml"
     base.write_text(tiny_base.to_toml())
@@ -215,7 +214,7 @@ def story(
         exit_code = cli([*command, "1"])
     uninterrupted = dict(train_each(read_settings(folder / REQUEST), cache_dir))
     torch.set_num_threads(threads)
-    return Story(
+    return StoppedTwice(
         interrupted=interrupted,
         killed=killed,
         exit_code=exit_code,
@@ -224,46 +223,47 @@ def story(
     )
 
 
-def test_both_were_stopped_in_mid_run(story: Story) -> None:
+def test_both_were_stopped_in_mid_run(searched: StoppedTwice) -> None:
     first_seed = [f"{name}-2x64-s0" for name in (BASE, DEPTH, WIDTH, RESOLUTION)]
-    assert sorted(story.interrupted.rows) == sorted(first_seed[:2])
-    assert sorted(story.killed.rows) == sorted(first_seed)
-    assert len(story.rows) == 8
+    assert sorted(searched.interrupted.rows) == sorted(first_seed[:2])
+    assert sorted(searched.killed.rows) == sorted(first_seed)
+    assert len(searched.rows) == 8
 
 
-def test_ctrl_c_is_one_line_and_exit_code_130(story: Story) -> None:
-    assert story.interrupted.code == 130
-    assert story.interrupted.stdout == ""
+def test_ctrl_c_is_one_line_and_exit_code_130(searched: StoppedTwice) -> None:
+    assert searched.interrupted.code == 130
+    assert searched.interrupted.stdout == ""
     assert (
-        story.interrupted.stderr.splitlines()[-1] == "cmtscale: stopped; the same command goes on"
+        searched.interrupted.stderr.splitlines()[-1]
+        == "cmtscale: stopped; the same command goes on"
     )
-    assert "Traceback" not in story.interrupted.stderr
-    assert "KeyboardInterrupt" not in story.interrupted.stderr
+    assert "Traceback" not in searched.interrupted.stderr
+    assert "KeyboardInterrupt" not in searched.interrupted.stderr
 
 
-def test_no_worker_outlives_its_driver(story: Story) -> None:
-    assert story.interrupted.survivors == []
-    assert story.killed.code == -signal.SIGKILL
-    assert story.killed.survivors == []
+def test_no_worker_outlives_its_driver(searched: StoppedTwice) -> None:
+    assert searched.interrupted.survivors == []
+    assert searched.killed.code == -signal.SIGKILL
+    assert searched.killed.survivors == []
 
 
-def test_the_same_command_finishes_what_was_killed(story: Story) -> None:
-    assert story.exit_code == 0
-    assert {row["status"] for row in story.rows.values()} == {"complete"}
-    assert sorted(story.rows) == sorted(
+def test_the_same_command_finishes_what_was_killed(searched: StoppedTwice) -> None:
+    assert searched.exit_code == 0
+    assert {row["status"] for row in searched.rows.values()} == {"complete"}
+    assert sorted(searched.rows) == sorted(
         f"{name}-2x64-s{seed}" for name in (BASE, DEPTH, WIDTH, RESOLUTION) for seed in range(SEEDS)
     )
 
 
-def test_finished_runs_are_not_repeated(story: Story) -> None:
-    # a repeated run would have taken another number of milliseconds
-    for stopped in (story.interrupted, story.killed):
+def test_finished_runs_are_not_repeated(searched: StoppedTwice) -> None:
+    # a repeated run would have recorded another duration
+    for stopped in (searched.interrupted, searched.killed):
         for run_id, row in stopped.rows.items():
-            assert story.rows[run_id] == row
+            assert searched.rows[run_id] == row
 
 
-def test_results_are_those_of_an_uninterrupted_search_to_the_bit(story: Story) -> None:
-    assert len(story.uninterrupted) == 4
-    for run_id, result in story.uninterrupted.items():
+def test_results_are_those_of_an_uninterrupted_search_to_the_bit(searched: StoppedTwice) -> None:
+    assert len(searched.uninterrupted) == 4
+    for run_id, result in searched.uninterrupted.items():
         for name in ("val_loss", "val_loss_raw", "val_accuracy", "train_loss"):
-            assert story.rows[run_id][name] == str(getattr(result, name)), (run_id, name)
+            assert searched.rows[run_id][name] == str(getattr(result, name)), (run_id, name)

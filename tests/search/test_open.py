@@ -26,7 +26,7 @@ def test_of_two_searches_that_start_at_once_the_second_is_refused(
 
     @contextmanager
     def held_after_the_first(path: Path) -> Iterator[None]:
-        """The other search has opened, trained and closed the folder since we looked."""
+        """The other search opened and closed the folder before we got the lock."""
         with held(path):
             first.save(path / "request.toml")
             yield

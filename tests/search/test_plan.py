@@ -1,4 +1,4 @@
-"""Timing the networks of a search: through the executor, for a limited time."""
+"""Timing the networks of a search through the executor, within a time limit."""
 
 import itertools
 import time
@@ -18,7 +18,7 @@ from cmtscale.search.plan import time_runs
 
 @dataclass
 class Clock:
-    """Executors' time: every network takes 8 s to time, those `too_large` end in failure."""
+    """A fake clock: timing a network takes 8 s, and fails for those in `too_large`."""
 
     now: float = 0.0
     too_large: set[str] = field(default_factory=set)
@@ -34,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def times(clock: Clock, finished: Outcome, in_process_class: Any) -> Any:
-    """The seconds of a run of each of the networks, in their order."""
+    """A function: the estimated seconds of a run of each network."""
 
     class Timer(in_process_class):  # type: ignore[misc]
         def outcome(self, job: Job) -> Any:

@@ -1,4 +1,4 @@
-"""What a search is asked: defaults, refusals, and the file that repeats it."""
+"""Requests: defaults, refusals, the request file and the identity of a search."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ def resolved(**changes: Any) -> Settings:
 
 
 def explicit() -> Settings:
-    """Settings without a default that may be tuned one day."""
+    """Settings with every value explicit, so that tuned defaults do not change them."""
     recipe = Recipe(
         epochs=3,
         train_images=100,
@@ -80,9 +80,9 @@ def test_a_base_too_near_to_the_budget_names_a_better_one(budget: int, better: s
 
 
 def test_the_default_base_is_far_enough_for_any_number_of_classes() -> None:
-    # At 319 M cmt-ti is just far enough with 1000 classes, and just too near with 10.
-    found = resolved(budget_macs=319_000_000)
-    assert found.base.name != "cmt-ti"
+    # At 319 M cmt-ti is just far enough with 1000 classes, but too near with 10.
+    settings = resolved(budget_macs=319_000_000)
+    assert settings.base.name != "cmt-ti"
 
 
 def test_a_seed_that_generators_refuse_is_refused() -> None:
@@ -99,16 +99,18 @@ def test_macs_may_be_written_as_papers_write_them() -> None:
 
 
 def test_a_base_of_twice_the_budget_shrinks() -> None:
-    found = resolved(base=variant("cmt-b"))
-    assert found.base.name == "cmt-b"
-    assert found.trained_macs > 2 * cost(found.trained_base).macs  # twins grow all the same
+    settings = resolved(base=variant("cmt-b"))
+    assert settings.base.name == "cmt-b"
+    assert (
+        settings.trained_macs > 2 * cost(settings.trained_base).macs
+    )  # twins grow also when the real networks shrink
 
 
 def test_networks_get_the_classes_and_channels_of_the_data() -> None:
-    found = resolved()
-    for network in (found.base, found.trained_base):
+    settings = resolved()
+    for network in (settings.base, settings.trained_base):
         assert (network.num_classes, network.in_channels) == (10, 1)
-    assert cost(found.trained_base).macs < 2.4e6
+    assert cost(settings.trained_base).macs < 2.4e6
 
 
 def test_twins_grow_as_much_as_the_real_ones_or_6_25_times() -> None:
@@ -118,12 +120,12 @@ def test_twins_grow_as_much_as_the_real_ones_or_6_25_times() -> None:
     assert near.trained_macs == round(6.25 * twin)
     assert far.trained_macs == round(twin * 40 * G / cost(far.base).macs)
     assert resolved(proxy_macs=9_000_000).trained_macs == 9_000_000
-    assert resolved().trained_macs == round(4.5 * twin)  # a tour is over sooner
+    assert resolved().trained_macs == round(4.5 * twin)  # the tour trains smaller twins
 
 
 def test_without_proxies_the_candidates_themselves_are_trained() -> None:
-    found = resolved(proxy=False)
-    assert (found.trained_base, found.trained_macs) == (found.base, 4 * G)
+    settings = resolved(proxy=False)
+    assert (settings.trained_base, settings.trained_macs) == (settings.base, 4 * G)
 
 
 def test_digits_are_a_tour_of_few_candidates_and_other_data_are_not() -> None:
@@ -249,14 +251,14 @@ def test_a_small_data_set_is_seen_as_often_as_a_large_one(images: int, epochs: i
 
 
 @pytest.mark.parametrize(
-    "found",
+    "settings",
     [resolved(), resolved(proxy=False), resolved(data="folder:/a/b c", sampler="tpe", seeds=3)],
     ids=["defaults", "no proxy", "folder"],
 )
-def test_the_request_file_gives_back_the_same_settings(tmp_path: Path, found: Settings) -> None:
-    found.save(tmp_path / "request.toml")
-    assert read_settings(tmp_path / "request.toml") == found
-    assert resolve(found.as_request(), FASHION) == found
+def test_the_request_file_gives_back_the_same_settings(tmp_path: Path, settings: Settings) -> None:
+    settings.save(tmp_path / "request.toml")
+    assert read_settings(tmp_path / "request.toml") == settings
+    assert resolve(settings.as_request(), FASHION) == settings
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
@@ -270,10 +272,10 @@ def test_any_number_and_path_survives_the_request_file(
     tmp_path_factory: pytest.TempPathFactory, lr: float, decay: float, seed: int, data: str
 ) -> None:
     recipe = replace(explicit().recipe, lr=lr, weight_decay=decay)
-    found = replace(explicit(), recipe=recipe, seed=seed, data=f"folder:{data}")
+    settings = replace(explicit(), recipe=recipe, seed=seed, data=f"folder:{data}")
     path = tmp_path_factory.mktemp("request") / "request.toml"
-    found.save(path)
-    assert read_settings(path) == found
+    settings.save(path)
+    assert read_settings(path) == settings
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_a_request_file_of_version_0_1_0_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_identity_is_pinned() -> None:
-    # If this fails, people's finished searches are no longer found: give a new field its old
+    # If this fails, finished searches of users are not recognised: give a new field its old
     # meaning in record/identity.py instead of changing these.
     assert explicit().identity == "e3a85eb2"
     assert explicit().folder_name == "digits-cmt-xs-4G-e3a85eb2"

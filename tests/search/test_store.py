@@ -1,4 +1,4 @@
-"""The index of the record: every row a trial, made again from the table whenever it is gone."""
+"""The Optuna index: one trial per row, rebuilt from the table whenever it is missing."""
 
 import sqlite3
 from collections.abc import Callable
@@ -48,15 +48,15 @@ def test_diverged_and_failed_runs_are_trials_without_a_value(
     index = Index(tmp_path)
     for seed, status in enumerate(("diverged", "failed")):
         index.add(make_row(seed=seed, status=status, cause="killed"))
-    (found,) = trials(tmp_path).values()
-    assert [(trial.state, trial.value) for trial in found] == [(TrialState.FAIL, None)] * 2
+    (study_trials,) = trials(tmp_path).values()
+    assert [(trial.state, trial.value) for trial in study_trials] == [(TrialState.FAIL, None)] * 2
 
 
 def test_each_horizon_is_a_study(tmp_path: Path, make_row: MakeRow) -> None:
     index = Index(tmp_path)
     for epochs in (1, 2, 1):
         index.add(make_row(epochs=epochs, train_images=500))
-    assert {name: len(found) for name, found in trials(tmp_path).items()} == {
+    assert {name: len(study_trials) for name, study_trials in trials(tmp_path).items()} == {
         "1x500": 2,
         "2x500": 1,
     }
@@ -70,9 +70,9 @@ def test_only_what_is_missing_is_entered_and_a_study_with_a_repeated_run_is_made
     assert Index(tmp_path).update(rows) == 0
     repeated = [*rows[:3], make_row(seed=3, epochs=2, val_loss=0.7)]
     index = Index(tmp_path)
-    index.add(repeated[3])  # beside the trial of its first try
-    assert Index(tmp_path).update(repeated) == 2  # both of its study
-    stored = [trial for found in trials(tmp_path).values() for trial in found]
+    index.add(repeated[3])  # a second trial of the same run
+    assert Index(tmp_path).update(repeated) == 2  # both trials of that study
+    stored = [trial for study_trials in trials(tmp_path).values() for trial in study_trials]
     assert sorted(trial.value for trial in stored) == [0.5, 0.5, 0.5, 0.7]
     (tmp_path / DATABASE).unlink()
     assert Index(tmp_path).update(rows) == 4

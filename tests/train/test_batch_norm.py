@@ -1,4 +1,4 @@
-"""Running statistics: without their initial value, and estimated anew for every score."""
+"""Running statistics: the initial value removed, and estimated again for every score."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Device strings to worker slots, with pretended hardware."""
+"""Device strings to worker slots, with fake hardware."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from cmtscale.train.devices import available_cores, best_device, device_slots
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretend a machine with so many GPUs and cores."""
+    """Fake a machine with this many GPUs and cores."""
 
     def pretend(*, gpus: int = 0, cores: int = 3, mps: bool = False):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -29,7 +29,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "there", "slots"),
+    ("device", "hardware", "slots"),
     [
         ("cpu", {}, ("cpu", "cpu", "cpu")),
         ("cpu", {"gpus": 2, "cores": 1}, ("cpu",)),
@@ -44,8 +44,8 @@ def machine(monkeypatch):
         ("cuda:1,1", {"gpus": 2}, ("cuda:1",)),
     ],
 )
-def test_one_worker_per_gpu_or_core(machine, device, there, slots):
-    machine(**there)
+def test_one_worker_per_gpu_or_core(machine, device, hardware, slots):
+    machine(**hardware)
     assert device_slots(device) == slots
 
 
@@ -67,7 +67,7 @@ def test_workers_override_and_share_the_devices_evenly(machine, device, workers,
 
 
 @pytest.mark.parametrize(
-    ("device", "there", "message"),
+    ("device", "hardware", "message"),
     [
         ("cuda", {}, "device cuda: there is no CUDA device on this machine; use cpu or auto"),
         ("cuda:0", {}, "device cuda:0: there is no CUDA device on this machine; use cpu or auto"),
@@ -76,8 +76,8 @@ def test_workers_override_and_share_the_devices_evenly(machine, device, workers,
         ("mps", {"gpus": 2}, "device mps is not available on this machine; use cpu"),
     ],
 )
-def test_a_device_that_is_not_there_is_an_error(machine, device, there, message):
-    machine(**there)
+def test_a_device_that_is_not_there_is_an_error(machine, device, hardware, message):
+    machine(**hardware)
     with pytest.raises(RequestError) as caught:
         device_slots(device)
     assert str(caught.value).startswith(message)
@@ -112,7 +112,7 @@ def test_cores_are_those_this_process_may_use_where_the_system_says(machine, mon
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert available_cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setitem(sys.modules, "psutil", None)  # asked for the affinity elsewhere
+    monkeypatch.setitem(sys.modules, "psutil", None)  # used where os.sched_getaffinity is missing
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "64")
     assert available_cores() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def calibrated():
-    """Logits (20000, 5) and labels drawn from their softmax: the right temperature is 1."""
+    """Logits (20000, 5) and labels drawn from their softmax: the true temperature is 1."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 5, generator=generator, dtype=torch.float64)
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).flatten()
@@ -31,9 +31,9 @@ def calibrated():
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0, 20.0])
 def test_a_known_temperature_is_recovered(calibrated, temperature):
     logits, labels = calibrated
-    found = fit_temperature(logits * temperature, labels)
-    assert found == pytest.approx(temperature, rel=0.03)  # 20,000 labels: sd about 0.01
-    assert found == pytest.approx(temperature * fit_temperature(logits, labels), rel=1e-4)
+    fitted = fit_temperature(logits * temperature, labels)
+    assert fitted == pytest.approx(temperature, rel=0.03)  # 20,000 labels: sd about 0.01
+    assert fitted == pytest.approx(temperature * fit_temperature(logits, labels), rel=1e-4)
 
 
 def test_the_temperature_stays_within_its_limits(calibrated):

@@ -1,4 +1,4 @@
-"""The training loop: repeatable to the bit, resumable, honest about divergence."""
+"""The training loop: repeatable to the bit, resumable, and divergence is reported."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ train_on_cpu = functools.partial(train, device=CPU)
 
 
 def untimed(result):
-    """A result without what the clock decides."""
+    """A result without its times."""
     return replace(result, seconds=0.0, images_per_second=None)
 
 
@@ -44,7 +44,7 @@ def untimed_metrics(folder):
 
 
 class KilledError(Exception):
-    """Stands for `kill -9`: nothing is written after it."""
+    """Simulates `kill -9`: nothing is written after it."""
 
 
 def kill_at_line(number):
@@ -103,7 +103,7 @@ def spy_on_loss(monkeypatch):
 def test_the_same_seed_gives_the_same_result_to_the_bit(make_run, noisy, tmp_path):
     states = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        torch.randn(7)  # what the process drew before does not matter
+        torch.randn(7)  # earlier draws of the process do not matter
         result = train_on_cpu(make_run(**NOISY), folder=folder)
         assert result.status == "complete"
         assert (untimed(result), untimed_metrics(folder)) == noisy
@@ -119,10 +119,10 @@ def test_another_seed_gives_another_result(make_run, plain):
 
 
 def test_a_folder_or_a_watcher_changes_nothing(make_run, plain, tmp_path):
-    told = []
-    logged = train_on_cpu(make_run(), folder=tmp_path, watch=told.append)
+    entries = []
+    logged = train_on_cpu(make_run(), folder=tmp_path, watch=entries.append)
     assert untimed(logged) == plain
-    assert told == read_metrics(tmp_path)
+    assert entries == read_metrics(tmp_path)
 
 
 # ------------------------------------------------------------------------------ interruption
@@ -136,13 +136,13 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(make_run, noisy, t
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "images": 1')  # torn while being written
     torch.manual_seed(99)
-    told = []
-    resumed = train_on_cpu(run, folder=folder, watch=told.append)
+    entries = []
+    resumed = train_on_cpu(run, folder=folder, watch=entries.append)
     assert (untimed(resumed), untimed_metrics(folder)) == noisy
     epochs_kept = (line - 1) // 2
-    assert len(told) == 6 - 2 * epochs_kept  # finished epochs are not repeated
+    assert len(entries) == 6 - 2 * epochs_kept  # finished epochs are not repeated
     seconds = [entry["seconds"] for entry in read_metrics(folder)]
-    assert seconds == sorted(seconds)  # the time before the kill counts on
+    assert seconds == sorted(seconds)  # includes the time before the kill
 
 
 def test_killed_twice_is_as_good_as_killed_once(make_run, noisy, tmp_path):
@@ -157,12 +157,12 @@ def test_killed_twice_is_as_good_as_killed_once(make_run, noisy, tmp_path):
 def test_killed_after_the_last_checkpoint_only_the_evaluation_is_repeated(make_run, tmp_path):
     run = make_run()
     first = train_on_cpu(run, folder=tmp_path)
-    told = []
-    again = train_on_cpu(run, folder=tmp_path, watch=told.append)
+    entries = []
+    again = train_on_cpu(run, folder=tmp_path, watch=entries.append)
     assert untimed(again) == untimed(first)
     assert again.images_per_second == pytest.approx(first.images_per_second)
     assert again.seconds > first.seconds - 0.5
-    assert told == []
+    assert entries == []
     assert len(read_metrics(tmp_path)) == 4
 
 
@@ -185,10 +185,10 @@ def test_with_a_damaged_checkpoint_a_run_starts_again(make_run, plain, tmp_path,
     else:
         cut, noise = whole[: len(whole) // 2], b"\x80\x04noise"
         path.write_bytes({"cut": cut, "empty": b"", "noise": noise}[damage])
-    told = []
-    result = train_on_cpu(run, folder=tmp_path, watch=told.append)
+    entries = []
+    result = train_on_cpu(run, folder=tmp_path, watch=entries.append)
     assert untimed(result) == plain
-    assert len(told) == len(read_metrics(tmp_path)) == 4
+    assert len(entries) == len(read_metrics(tmp_path)) == 4
 
 
 # ------------------------------------------------------------------------------ learning
@@ -366,10 +366,10 @@ def test_a_bfloat16_run_is_finite_and_near_the_float32_one(make_run):
 
 
 class NoFloat64(TorchFunctionMode):
-    """The CPU as a device without float64, as Apple's GPUs are.
+    """Makes the CPU behave as a device without float64, as Apple's GPUs.
 
-    Tensors are on the device until `.cpu()` brings them to the host, where float64 is allowed, as
-    is what is computed from them there.
+    Tensors count as on the device until `.cpu()`; float64 is allowed for its results and for what
+    is computed from them.
     """
 
     def __init__(self):
@@ -384,7 +384,7 @@ class NoFloat64(TorchFunctionMode):
         out = function(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         if name == "cpu":
-            out = out.view_as(out)  # the device's own tensor stays on it
+            out = out.view_as(out)  # a new tensor, as the original stays on the device
             outputs, from_host = [out], True
         moved = name == "to" and any(isinstance(a, torch.device) for a in (*args, *kwargs.values()))
         for tensor in outputs:
@@ -470,16 +470,16 @@ def test_a_checkpoint_holds_the_devices_generator_too(name, monkeypatch):
     device = torch.device(name)
     module = torch.cuda if device.type == "cuda" else torch.mps
     generators = {name: torch.tensor([7], dtype=torch.uint8)}
-    monkeypatch.setattr(module, "get_rng_state", lambda place="mps": generators[str(place)])
+    monkeypatch.setattr(module, "get_rng_state", lambda device="mps": generators[str(device)])
     monkeypatch.setattr(
-        module, "set_rng_state", lambda state, place="mps": generators.update({str(place): state})
+        module, "set_rng_state", lambda state, device="mps": generators.update({str(device): state})
     )
     states = random_states(device)
     generators[name] = torch.tensor([9], dtype=torch.uint8)
     set_random_states(states, device)
     assert generators[name] == 7
     assert random_states(CPU).keys() == {"torch_rng"}
-    set_random_states(random_states(CPU), device)  # begun on a CPU
+    set_random_states(random_states(CPU), device)  # a checkpoint written on a CPU
     assert generators[name] == 7
 
 

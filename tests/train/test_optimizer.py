@@ -17,25 +17,25 @@ RECIPE = Recipe(lr=3e-3, reference_dim=16, weight_decay=0.07, beta1=0.85, beta2=
 
 @pytest.fixture
 def grouped(make_variant):
-    """(model, {name: (peak learning rate, weight decay)}) at a width; each name exactly once."""
+    """Makes (model, {name: (peak learning rate, weight decay)}); each name must occur once."""
 
     def group(dim1: int):
         model = build(make_variant(dim1, in_channels=3))
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        found = {}
+        settings = {}
         for group in make_optimizer(model, RECIPE).param_groups:
             for parameter in group["params"]:
                 name = names[id(parameter)]
-                assert name not in found
-                found[name] = group["peak_lr"], group["weight_decay"]
-        assert found.keys() == set(names.values())
-        return model, found
+                assert name not in settings
+                settings[name] = group["peak_lr"], group["weight_decay"]
+        assert settings.keys() == set(names.values())
+        return model, settings
 
     return group
 
 
 def kind_of(model, name):
-    """From the layer itself: hidden matrix, first or last matrix, or a vector and the like."""
+    """Derived from the layer: "hidden", "first" or "last" matrix, or "vector"."""
     owner, _, leaf = name.rpartition(".")
     layer = model.get_submodule(owner)
     if leaf != "weight" or not isinstance(layer, nn.Conv2d | nn.Linear):
@@ -49,9 +49,9 @@ def kind_of(model, name):
 
 @pytest.mark.parametrize("dim1", [8, 16, 24])
 def test_only_hidden_matrices_train_at_a_rate_of_one_over_width(grouped, dim1):
-    model, found = grouped(dim1)
-    kinds = {name: kind_of(model, name) for name in found}
-    for name, (peak_lr, _) in found.items():
+    model, settings = grouped(dim1)
+    kinds = {name: kind_of(model, name) for name in settings}
+    for name, (peak_lr, _) in settings.items():
         expected = RECIPE.lr * 16 / dim1 if kinds[name] == "hidden" else RECIPE.lr
         assert peak_lr == pytest.approx(expected, rel=1e-12), name
     assert Counter(kinds.values())["first"] == Counter(kinds.values())["last"] == 1
@@ -73,8 +73,8 @@ def test_the_rate_of_every_parameter_from_a_width_to_its_double(grouped):
 
 
 def test_weight_decay_acts_on_matrices_only(grouped):
-    model, found = grouped(8)
-    for name, (_, decay) in found.items():
+    model, settings = grouped(8)
+    for name, (_, decay) in settings.items():
         assert decay == (0.0 if kind_of(model, name) == "vector" else 0.07), name
 
 

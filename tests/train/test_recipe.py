@@ -114,10 +114,12 @@ def test_neither_names_nor_folders_decide_the_identity(make_run, tmp_path):
 
 
 def test_identities_are_pinned(make_run):
-    # If this fails, people's finished runs are trained again: give a new field of the recipe its
+    # If this fails, finished runs of users are trained again: give a new field of the recipe its
     # old meaning in record/identity.py instead of changing these.
     data = DataRef(path=Path("x"), content_hash="abc")
-    run = replace(make_run(), data=data, recipe=Recipe(**OTHER_RECIPE))  # no default may matter
+    run = replace(
+        make_run(), data=data, recipe=Recipe(**OTHER_RECIPE)
+    )  # independent of the defaults
     assert run.identity == "86df33badc5fe7e5"
     assert replace(run, seed=7, variant=variant("cmt-s")).identity == "b149ef43a6f082ce"
 
@@ -133,6 +135,6 @@ def test_a_field_whose_value_is_its_old_meaning_is_not_hashed(make_run):
 
 
 def test_every_field_of_a_run_is_covered_by_the_identity_or_not():
-    """A field added later must be put on one side or the other, here and in `identity`."""
+    """A new field must be listed here and handled in `identity`."""
     assert {f.name for f in fields(Run)} == {"run_id", "variant", "recipe", "seed", "data"}
     assert {f.name for f in fields(DataRef)} == {"path", "content_hash"}

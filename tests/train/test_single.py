@@ -1,4 +1,4 @@
-"""One training in a folder that remembers what it holds."""
+"""A single training in a folder with a description of its run."""
 
 import json
 
@@ -236,7 +236,7 @@ def test_a_start_that_was_killed_after_its_first_file_can_be_repeated(single, tm
     folder = tmp_path / "new"
     single(folder)
     for name in ("variant.toml", "metrics.jsonl", "checkpoint.pt", "result.json"):
-        (folder / name).unlink()  # what is there after run.json alone was written
+        (folder / name).unlink()  # as if only run.json had been written
     result, _ = single(folder)
     assert result.status == "complete"
     assert (folder / "variant.toml").exists()

@@ -53,7 +53,7 @@ def test_the_script_trains_and_counts_every_network(script, digits_ref, make_var
     assert (timing.networks, timing.images) == (2, 2 * 2 * 300)
     assert 0 < timing.epoch_seconds < timing.training_seconds
     assert len(accuracies) == 4
-    assert min(accuracies[1::2]) > 0.3  # a guess: 0.1
+    assert min(accuracies[1::2]) > 0.3  # chance: 0.1
 
 
 def test_the_script_rebuilds_the_networks_of_a_record(script, make_variant, make_row):

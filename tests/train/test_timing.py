@@ -1,4 +1,4 @@
-"""How long runs are expected to take: steps of their size, warmed up and not too long."""
+"""Estimated run times: steps at the batch size of the run, after warm-up, with a time limit."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from cmtscale.train.timing import EVALUATION_SHARE, run_seconds, seconds_per_ima
 
 @dataclass
 class Steps:
-    """Training steps that take `seconds(batch)` and nothing else."""
+    """Fake training steps that report `seconds(batch)`."""
 
     seconds: Callable[[int], float] = lambda batch: 0.001 * batch
     batches: list[int] = field(default_factory=list)
