@@ -153,40 +153,16 @@ def resolution_levels(base: Variant, target_macs: float) -> list[int]:
 
 
 def first_dims(base: Variant, target_macs: float, side: int) -> list[int]:
-    """Legal first dims at `side` px, from depth alone to width alone."""
-    both_ends = dims_of_splits(base, target_macs, side, np.array([0.0, 1.0]))
-    depth_alone, width_alone = map(int, both_ends)
+    """Legal first dims at `side` px: from the base's to the last that leaves growth for depth."""
     step = dim_step(base.stages[0].heads, 2)
-    if width_alone < depth_alone:
-        step = -step
-    return list(range(depth_alone, width_alone + step, step))
-
-
-def dims_of_splits(
-    base: Variant, target_macs: float, side: int, splits: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """First dims that take the part `splits` of the growth left at `side` px; depth has the rest.
-
-    To the nearest legal dim, but never so far that depth would have to turn back.
-    """
-    resolution = side / base.resolution_px
-    growth = math.log(target_macs / smooth_macs(base, 1.0, 1.0, resolution))  # of the cost
-    # Of sizes: at most 4 times as much, as a quarter of any base's cost scales with its depth.
-    low, high = np.sort([np.zeros(splits.shape), np.full(splits.shape, 4 * growth)], axis=0)
-    for _ in range(15):  # bisection, to far below one rounding
-        middle = (low + high) / 2
-        depth = np.exp((1 - splits) * middle)
-        width = np.exp(splits * middle / paper.WIDTH_EXPONENT)
-        below = smooth_macs(base, depth, width, resolution) < target_macs
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    step = dim_step(base.stages[0].heads, 2)
-    exact = base.dims[0] * np.exp(splits * low / paper.WIDTH_EXPONENT)
-    nearest_dims = np.maximum(np.floor(exact / step + 0.5), 1).astype(np.int64) * step
-    depth = _depth_at(base, target_macs, nearest_dims, side)
-    turned_back = (depth < 1) if growth > 0 else (depth > 1)
-    back = step if growth > 0 else -step
-    dims: NDArray[np.int64] = np.maximum(nearest_dims - turned_back * back, step)
-    return dims
+    start = nearest_multiple(base.dims[0], step)
+    growth = target_macs / smooth_macs(base, 1.0, 1.0, side / base.resolution_px)
+    if growth < 1:
+        dims = np.arange(start, 0, -step)
+        return [int(dim1) for dim1 in dims[_depth_at(base, target_macs, dims, side) <= 1]]
+    # A quarter of any base's cost or more grows with its width.
+    dims = np.arange(start, 4 * growth * start, step, dtype=np.int64)
+    return [int(dim1) for dim1 in dims[_depth_at(base, target_macs, dims, side) >= 1]]
 
 
 def pure_width(base: Variant, target_macs: float) -> Variant:

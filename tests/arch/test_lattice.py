@@ -14,11 +14,9 @@ from cmtscale.arch.cost import cost
 from cmtscale.arch.growth import fixed_and_block_macs, smooth_macs
 from cmtscale.arch.lattice import (
     LatticePoint,
-    dims_of_splits,
     first_dims,
     lattice,
     nearest,
-    point_at,
     pure_resolution,
     pure_width,
     resolution_levels,
@@ -119,18 +117,20 @@ def test_the_order_and_the_number_of_networks_are_stable(case: Case) -> None:
 
 
 @cases
-@settings(deadline=None, max_examples=20)
-@given(data=st.data())
-def test_whatever_split_of_the_growth_is_asked_its_network_is_in_the_lattice(
-    case: Case, data: st.DataObject
+def test_first_dims_reach_from_the_base_to_the_last_that_leaves_growth_for_depth(
+    case: Case,
 ) -> None:
-    side = data.draw(st.sampled_from(resolution_levels(case.base, case.target_macs)))
-    split = data.draw(st.floats(0, 1))
-    (dim1,) = dims_of_splits(case.base, case.target_macs, side, np.array([split]))
-    assert dim1 in first_dims(case.base, case.target_macs, side)
-    point = point_at(case.base, case.target_macs, side, int(dim1), stray_cap=case.stray_cap)
-    if point is not None:
-        assert any(point.variant == other.variant for other in case.points)
+    base, target = case.base, case.target_macs
+    grows = target >= cost(base).macs
+    for side in resolution_levels(base, target):
+        dims = first_dims(base, target, side)
+        assert dims[0] == base.dims[0]
+        step = dims[1] - dims[0] if len(dims) > 1 else (2 if grows else -2)
+        assert (step > 0) == grows
+        assert dims == list(range(dims[0], dims[-1] + step, step))
+        if side == base.resolution_px:  # beyond the last one depth would have to turn back
+            depths = [smooth_depth(base, target, side, dims[-1] + d) for d in (0, step)]
+            assert (depths[0] >= 1 > depths[1]) if grows else (depths[0] <= 1 < depths[1])
 
 
 def test_an_exhaustive_look_finds_depths_exactly_where_the_lattice_has_a_network() -> None:
