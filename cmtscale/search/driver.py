@@ -47,7 +47,7 @@ def search(
     else:
         carrying = nullcontext(executor)
     with carrying as executor:
-        if request.out is not None:
+        if request.out is not None and not dry_run:
             require_free(request.out)  # before images are packed
         settings, dataset = prepare(request, executor.devices[0], watcher.noted)
         folder = request.out or Path("results") / settings.folder_name
