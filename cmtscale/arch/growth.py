@@ -1,6 +1,6 @@
 """The cost of networks grown from one base: of many at once, or of real-valued sizes.
 
-What `solve` and the lattice need of `cost.py`, whose arithmetic is used as it stands.
+The arithmetic of `cost.py` as it stands, for `solve` and the lattice, and for counting in bulk.
 """
 
 from collections.abc import Sequence

@@ -28,6 +28,11 @@ DEPTH_WEIGHT, WIDTH_WEIGHT, RESOLUTION_WEIGHT = 0.9, 1.92, 2.07
 _FIRST_CAPS = (0.06, 0.15, STRAY_CAP)  # a narrow search first: most points are found there
 
 
+def is_within_tolerance(macs: float, budget_macs: float) -> bool:
+    """Whether a cost counts as on the budget: within 2 %."""
+    return abs(macs / budget_macs - 1) <= BUDGET_TOLERANCE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Solution:
     """An integer variant at a budget, and how it got there.

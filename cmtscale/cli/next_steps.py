@@ -1,8 +1,10 @@
 """The commands that a user can copy when a search or a training has ended."""
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from cmtscale.search.outcome import Outcome
@@ -11,31 +13,44 @@ Step = tuple[str, str]  # what a command does, and the command
 
 
 def after_search(outcome: "Outcome") -> list[Step]:
-    """After a search: more of it, its figures, and the training of the choice."""
-    settings, folder = outcome.settings, outcome.folder
+    """After a search: more of it, its figures, and the training of what it chose."""
+    from cmtscale.record.folder import BEST
+
+    settings, folder = outcome.settings, str(outcome.folder)
+    figures = ("figures", _command(["plot", folder]))
     if settings.tour:
-        own = f"cmtscale search --budget {settings.budget_macs / 1e9:g}G --data folder:PATH"
-        return [("your images", f"{own} --seeds 2 --dry-run"), ("figures", _plot(folder))]
-    seeds = _command("search", "--from", str(folder), "--seeds", str(settings.seeds + 1))
-    longer = _command("search", "--from", str(folder), "--epochs", str(3 * settings.horizon[0]))
-    steps = [("surer", seeds), ("longer", longer), ("figures", _plot(folder))]
-    if outcome.choice is None:
-        return steps
-    best, out = str(folder / "best.toml"), f"runs/{folder.name}"
-    train = ["train", "--variant", best, "--data", settings.data, "--out", out, "--test"]
-    return [*steps, ("train it", _command(*train))]
+        budget = f"{settings.budget_macs / 1e9:g}G"
+        own = f"cmtscale search --budget {budget} --data folder:PATH --seeds 2 --dry-run"
+        return [("your images", own), figures]
+    again = ["search", "--from", folder]
+    steps = [
+        ("surer", _command([*again, "--seeds", str(settings.seeds + 1)])),
+        ("longer", _command([*again, "--epochs", str(3 * settings.horizon[0])])),
+        figures,
+    ]
+    if outcome.choice is not None and outcome.choice.verdict == "choice":
+        train = ["train", "--variant", str(outcome.folder / BEST), "--data", settings.data]
+        if settings.split_seed:  # other splits would test on images that the choice has seen
+            train += ["--split-seed", str(settings.split_seed)]
+        train += ["--out", f"runs/{outcome.folder.name}", "--test"]
+        steps.append(("train it", _command(train)))
+    return steps
 
 
-def after_training(folder: Path, data: str, epochs: int) -> list[Step]:
-    """After a training: a longer one."""
-    longer, out = str(2 * epochs), f"{folder}-{2 * epochs}-epochs"
-    train = ["train", "--variant", str(folder / "variant.toml"), "--data", data]
-    return [("longer", _command(*train, "--epochs", longer, "--out", out))]
+def repeated(context: typer.Context, changes: Mapping[str, Any]) -> str:
+    """The command that runs now, with some of its options changed; defaults are left out."""
+    words = [str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        value = changes.get(name, context.params.get(name))
+        if name not in changes and value == parameter.get_default(context):
+            continue
+        if isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            words += [parameter.opts[0], str(value)]
+    return _command(words)
 
 
-def _plot(folder: Path) -> str:
-    return _command("plot", str(folder))
-
-
-def _command(*words: str) -> str:
+def _command(words: list[str]) -> str:
     return shlex.join(["cmtscale", *words])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cmtscale.cli.options import (
+    DEFAULT_BASE,
     VARIANTS_HELP,
     Attention,
     CacheDir,
@@ -35,10 +36,7 @@ def search(
     split_seed: SplitSeed = None,
     base: Annotated[
         str | None,
-        typer.Option(
-            help=f"{VARIANTS_HELP} By default the largest at most half the budget, or else the "
-            "smallest at least twice it."
-        ),
+        typer.Option(help=f"{VARIANTS_HELP} By default {DEFAULT_BASE}."),
     ] = None,
     sampler: Annotated[
         Sampler | None,

@@ -19,7 +19,7 @@ from cmtscale.cli.search_words import (
     warn_of_few_steps,
 )
 from cmtscale.record.files import read_json
-from cmtscale.record.folder import CHOICE, TEST_READS, VAL_LOSSES
+from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS, VAL_LOSSES
 from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
@@ -41,7 +41,7 @@ def print_outcome(outcome: Outcome) -> None:
     else:
         _print_choice(outcome, out)
         warn_of_few_steps(settings, out)
-        out.print(f"written to {escape(str(outcome.folder))}: best.toml, choice.json, trials.csv")
+        out.print(f"written to {escape(str(outcome.folder))}: {BEST}, {CHOICE}, {TRIALS}")
     if settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
     for name, command in after_search(outcome):

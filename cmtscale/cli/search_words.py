@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from rich.console import Console
 
-from cmtscale.arch.solve import BUDGET_TOLERANCE
+from cmtscale.arch.solve import BUDGET_TOLERANCE, is_within_tolerance
 from cmtscale.data.batches import batches_per_epoch
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.settings import Settings
@@ -37,8 +37,8 @@ def off_budget_tag(candidate: Candidate, settings: Settings) -> str:
     """Why a candidate does not count as on the budget."""
     if candidate.role == "base":
         return BASE
-    is_off = abs(candidate.macs / settings.budget_macs - 1) > BUDGET_TOLERANCE
-    return OFF_BUDGET if is_off else TWIN_OFF
+    is_on = is_within_tolerance(candidate.macs, settings.budget_macs)
+    return TWIN_OFF if is_on else OFF_BUDGET
 
 
 def explain_tags(tags: Collection[str], console: Console) -> None:

@@ -9,6 +9,7 @@ from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, Jso
 
 
 def train(
+    context: typer.Context,
     variant: Annotated[str, typer.Option("--variant", "-v", help=VARIANTS_HELP)],
     data: Annotated[
         str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
@@ -54,7 +55,8 @@ def train(
     ).augmented(augment)
 
     from cmtscale.cli.bars import make_bars
-    from cmtscale.cli.train_view import TrainView, print_result
+    from cmtscale.cli.next_steps import repeated
+    from cmtscale.cli.train_view import TrainView, print_json, print_result
     from cmtscale.record.folder import require_free
     from cmtscale.train.devices import device_slots
     from cmtscale.train.memory import keep_freed_memory
@@ -79,8 +81,12 @@ def train(
             planned=view.planned,
             watch=view.logged,
         )
-    print_result(result, test_accuracy, folder=out, data=data, recipe=recipe, as_json=as_json)
+    if as_json:
+        print_json(result, test_accuracy, folder=out)
+    else:
+        print_result(result, test_accuracy, folder=out, test=test)
+        longer = {"epochs": 2 * epochs, "out": f"{out}-{2 * epochs}-epochs"}
+        longer["augment"] = recipe.flip  # the same images, however often they are seen
+        print(f"longer: {repeated(context, longer)}")
     if result.status != "complete":
         raise typer.Exit(1)
-    if test and test_accuracy is None:
-        bars.print("the test split was not read: the checkpoint is gone")

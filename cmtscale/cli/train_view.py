@@ -9,9 +9,7 @@ from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import counted, duration
-from cmtscale.cli.next_steps import after_training
 from cmtscale.record.result import RunResult
-from cmtscale.train.recipe import Recipe
 from cmtscale.train.single import TrainingPlan
 
 
@@ -53,31 +51,27 @@ class TrainView:
         )
 
 
+def print_json(result: RunResult, test_accuracy: float | None, *, folder: Path) -> None:
+    """How the training ended, as JSON."""
+    described = {"folder": str(folder), **asdict(result), "test_accuracy": test_accuracy}
+    print(json.dumps(described, indent=1))
+
+
 def print_result(
-    result: RunResult,
-    test_accuracy: float | None,
-    *,
-    folder: Path,
-    data: str,
-    recipe: Recipe,
-    as_json: bool,
+    result: RunResult, test_accuracy: float | None, *, folder: Path, test: bool
 ) -> None:
-    """How the training ended, and what could be done next; or all of it as JSON."""
-    if as_json:
-        described = {"folder": str(folder), **asdict(result), "test_accuracy": test_accuracy}
-        print(json.dumps(described, indent=1))
-        return
+    """How the training ended; `test` says whether the test split was to be read."""
     if result.status != "complete":
         print(f"{result.status}: {result.cause}")
         return
     assert result.val_accuracy is not None
-    test = "" if test_accuracy is None else f"test accuracy {100 * test_accuracy:.2f} %; "
+    accuracy = "" if test_accuracy is None else f"test accuracy {100 * test_accuracy:.2f} %; "
     print(
         f"validation accuracy {100 * result.val_accuracy:.2f} %, loss {result.val_loss:.4f} "
-        f"(temperature {result.temperature:.3f}); {test}"
+        f"(temperature {result.temperature:.3f}); {accuracy}"
         f"{result.images_per_second:.0f} img/s, {result.seconds:.0f} s; in {folder}"
     )
-    if test_accuracy is None:
+    if test and test_accuracy is None:
+        print("the test split was not read: the checkpoint is gone")
+    elif not test:
         print("the test split: the same command with --test reads it, once")
-    for name, command in after_training(folder, data, recipe.epochs):
-        print(f"{name}: {command}")

@@ -26,6 +26,15 @@ class DataRef:
     content_hash: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What decides which networks can be trained, before any image is read."""
+
+    num_classes: int
+    channels: int
+    train_images: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """A packed data set: everything that training needs to know about the images.

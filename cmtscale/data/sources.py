@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cmtscale.arch.errors import DataError
 from cmtscale.data.cache import default_cache_dir
-from cmtscale.data.dataset import Dataset
-from cmtscale.data.named import NAMES, read_named
+from cmtscale.data.dataset import Dataset, Description
+from cmtscale.data.named import NAMED, read_named
 from cmtscale.data.pack import open_or_pack, packed_channels
 from cmtscale.data.splits import make_splits
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cmtscale.data.folders import Headers, ImageTree
 
 FOLDER = "folder:"
+LARGEST_NATIVE_PX = 32  # of the named data sets, which are packed as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +31,6 @@ class DataSpec:
     text: str
     name: str
     path: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What decides which networks can be trained, before any image is packed."""
-
-    num_classes: int
-    channels: int
-    train_images: int
 
 
 class Source(Protocol):
@@ -69,14 +61,14 @@ def parse_spec(text: str) -> DataSpec:
         path = Path(folder).expanduser().resolve()
         return DataSpec(text=FOLDER + os.path.normpath(folder), name=path.name or "root", path=path)
     name = text.lower().replace("_", "-")
-    if name in NAMES:
+    if name in NAMED:
         return DataSpec(text=name, name=name)
-    message = f"data {text!r} is not one of {', '.join(NAMES)}, folder:PATH"
+    message = f"data {text!r} is not one of {', '.join(NAMED)}, folder:PATH"
     if ":" in text:
         raise DataError(f"{message}; use {FOLDER}{text.partition(':')[2]}")
     if "/" in text or Path(text).is_dir():
         raise DataError(f"{message}; use {FOLDER}{text}")
-    raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMES, n=1, cutoff=0)[0]}")
+    raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMED, n=1, cutoff=0)[0]}")
 
 
 def open_source(
@@ -110,19 +102,10 @@ class _NamedSource:
     download: bool
 
     def describe(self) -> Description:
-        dataset = self._dataset
-        return Description(
-            num_classes=dataset.num_classes,
-            channels=dataset.channels,
-            train_images=len(dataset.splits.train),
-        )
+        return NAMED[self.name]
 
     def pack(self, resolution_px: int) -> Dataset:
-        assert resolution_px >= self._dataset.native_px
-        return self._dataset
-
-    @cached_property
-    def _dataset(self) -> Dataset:
+        assert resolution_px >= LARGEST_NATIVE_PX
         return open_or_pack(
             self.cache_dir,
             name=self.name,

@@ -41,7 +41,7 @@ class Table:
 def open_table(folder: Path, note: Callable[[str], None]) -> Table:
     """The table of a folder; a missing or damaged one is rebuilt from the rows kept in `runs/`.
 
-    What was done is told to `note`. A damaged file is kept as `trials.csv.damaged`, and its whole
+    `note` hears of what was done. A damaged file is kept as `trials.csv.damaged`, and its whole
     rows in the table, if `runs/` does not have them. Raises `ResultsError` for a damaged table
     without `runs/`.
     """

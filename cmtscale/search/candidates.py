@@ -11,7 +11,6 @@ from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.lattice import (
-    LatticePoint,
     farthest_first,
     lattice,
     point_at,
@@ -20,7 +19,7 @@ from cmtscale.arch.lattice import (
     resolution_levels,
 )
 from cmtscale.arch.scaling import Scaling, Shares, implied, resize, scaling_from_shares
-from cmtscale.arch.solve import BUDGET_TOLERANCE, STRAY_CAP, Solution, find
+from cmtscale.arch.solve import STRAY_CAP, Solution, find, is_within_tolerance
 from cmtscale.arch.variant import Variant, network_name
 from cmtscale.record.row import Row
 from cmtscale.search.settings import Settings
@@ -104,8 +103,8 @@ def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidat
     macs = cost(real).macs
     on_budget = (
         role != "base"
-        and abs(macs / settings.budget_macs - 1) <= BUDGET_TOLERANCE
-        and abs(trained_macs / settings.trained_macs - 1) <= BUDGET_TOLERANCE
+        and is_within_tolerance(macs, settings.budget_macs)
+        and is_within_tolerance(trained_macs, settings.trained_macs)
     )
     return Candidate(
         name=name,
@@ -188,12 +187,13 @@ def _anchors(settings: Settings) -> list[tuple[Role, Variant]]:
     """The base, each axis alone, and the paper's constants where integers can express them."""
     base, target = settings.trained_base, settings.trained_macs
     anchors: list[tuple[Role, Variant]] = [("base", base)]
-    depth = _point_at(settings, base.resolution_px, base.dims[0])
+    side, dim1, cap = base.resolution_px, base.dims[0], _stray_cap(settings)
+    depth = point_at(base, target, side, dim1, stray_cap=cap)
     if depth is not None:
         anchors.append(("depth", depth.variant))
     anchors.append(("width", pure_width(base, target)))
     anchors.append(("resolution", pure_resolution(base, target)))
-    published = find(base, Scaling(0.0), target, stray_cap=_stray_cap(settings))
+    published = find(base, Scaling(0.0), target, stray_cap=cap)
     if published is not None:
         anchors.append(("paper", published.variant))
     return anchors
@@ -220,11 +220,6 @@ def _anchors_and_others(settings: Settings) -> tuple[list[Candidate], list[Candi
         [candidate for candidate in candidates if candidate.role != "compound"],
         [c for c in candidates if c.role == "compound" and c.on_budget],
     )
-
-
-def _point_at(settings: Settings, side: int, dim1: int) -> LatticePoint | None:
-    base, target = settings.trained_base, settings.trained_macs
-    return point_at(base, target, side, dim1, stray_cap=_stray_cap(settings))
 
 
 def _shares(settings: Settings, role: Role, trained: Variant) -> Shares:

@@ -38,16 +38,17 @@ def drive(
 
     One generation after another; of each, all candidates with one seed before the next seed.
     """
-    driver = _Driver(plan, table, executor, watcher, check_interrupt)
+    training = _Training(plan, table, executor, watcher, check_interrupt)
+    grid = [list(plan.asked)] if plan.asked else None
     asked: list[Asked] = []
     try:
-        for generation in generations(plan.settings, lambda: table.rows, watcher.noted):
-            driver.train(generation)
+        for generation in grid or generations(plan.settings, lambda: table.rows, watcher.noted):
+            training.train(generation)
             asked += generation
     finally:
         executor.cancel()
         gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
-    driver.index.update(table.rows)  # of a run that was repeated only the last trial stays
+    training.index.update(table.rows)  # of a run that was repeated only the last trial stays
     return asked
 
 
@@ -110,7 +111,7 @@ def make_row(asked: Asked, run: Run, result: RunResult) -> Row:
     )
 
 
-class _Driver:
+class _Training:
     """One search while it trains: its record, and its clock."""
 
     def __init__(
@@ -129,7 +130,8 @@ class _Driver:
         self.watcher = watcher
         self.check_interrupt = check_interrupt
         names = [candidate.name for candidate in plan.candidates]
-        self.estimates = dict(zip(names, plan.run_seconds, strict=False))  # samplers: of no name
+        # The plan of a sampler names no candidates: the mean of its times stands for all.
+        self.estimates = dict(zip(names, plan.run_seconds, strict=False))
         self.mean_estimate = sum(plan.run_seconds) / max(1, len(plan.run_seconds))
         self.failed_for_good = 0
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate

@@ -41,22 +41,22 @@ def search(
     """
     _require_main_process()
     watcher = watcher or NullWatcher()
-    carrying: AbstractContextManager[Executor]
+    executor_context: AbstractContextManager[Executor]
     if executor is None:
-        carrying = LocalExecutor(device_slots(request.device, request.workers))
+        executor_context = LocalExecutor(device_slots(request.device, request.workers))
     else:
-        carrying = nullcontext(executor)
-    with carrying as executor:
+        executor_context = nullcontext(executor)
+    with executor_context as executor:
         if request.out is not None and not dry_run:
             require_free(request.out)  # before images are packed
         settings, dataset = prepare(request, executor.devices[0], watcher.noted)
         folder = request.out or Path("results") / settings.folder_name
-        opening: AbstractContextManager[OpenFolder]
+        folder_context: AbstractContextManager[OpenFolder]
         if dry_run:
-            opening = nullcontext(inspected(folder, settings))
+            folder_context = nullcontext(inspected(folder, settings))
         else:
-            opening = opened(folder, settings, watcher.noted)
-        with opening as run_folder, lasting_interrupt() as check_interrupt:
+            folder_context = opened(folder, settings, watcher.noted)
+        with folder_context as run_folder, lasting_interrupt() as check_interrupt:
             rows = run_folder.table.rows
             plan = make_plan(run_folder.settings, folder, dataset, rows, executor, watcher.noted)
             watcher.planned(plan)

@@ -54,6 +54,8 @@ def save_environment(
 
 def hardware(devices: tuple[str, ...]) -> str:
     """The GPUs or the processor that the runs use, with their number."""
+    if devices[0].startswith("cuda") and not torch.cuda.is_available():  # they are elsewhere
+        return f"{len(set(devices))} x {devices[0].split(':')[0]}"
     if devices[0].startswith("cuda"):
         names = sorted({torch.cuda.get_device_name(device) for device in devices})
         return f"{len(set(devices))} x {', '.join(names)}"

@@ -10,7 +10,7 @@ from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.recipe import Recipe, Run
 
 if TYPE_CHECKING:
-    from cmtscale.train.test_split import SplitScore
+    from cmtscale.train.testing import SplitScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,15 @@ class TimeSteps:
     batch: int
 
     def carry_out(self, device: str) -> float:
-        """Seconds of a step per image."""
+        """Seconds of a step per image; a GPU's memory is given back for what comes next."""
+        import torch
+
         from cmtscale.train.timing import seconds_per_image
 
-        return seconds_per_image(self.network, self.recipe, batch=self.batch, device=device)
+        seconds = seconds_per_image(self.network, self.recipe, batch=self.batch, device=device)
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,6 @@ class ReadTestSplit:
         """The score; None if the run's checkpoint is gone."""
         import torch
 
-        from cmtscale.train.test_split import read_test_split
+        from cmtscale.train.testing import read_test_split
 
         return read_test_split(self.run, device=torch.device(device), folder=self.folder)

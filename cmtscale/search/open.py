@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.data.dataset import DataRef
 from cmtscale.record.folder import TRIALS, held, holds_anything, require_folder
-from cmtscale.record.identity import difference
+from cmtscale.record.identity import difference, identity
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
 from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.store import database_errors
-from cmtscale.train.recipe import Run
+from cmtscale.train.recipe import run_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ def inspected(folder: Path, settings: Settings) -> OpenFolder:
 
 @contextmanager
 def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Iterator[OpenFolder]:
-    """Hold the folder for this search alone; what had to be mended is told to `note`.
+    """Hold the folder for this search alone; `note` hears of what had to be mended.
 
     Raises `ResultsError` where it cannot be this search's folder; a new folder is then removed.
     """
@@ -85,14 +84,13 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
 
 def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> None:
     """Raise `ResultsError` for a run of another search, which a merge may have brought."""
-    data = DataRef(path=folder, content_hash=settings.data_hash)  # only the hash is compared
     for row in rows:
         epochs, train_images = row.horizon
         recipe = replace(settings.run_recipe, epochs=epochs, train_images=train_images)
-        trained = recorded_candidate(settings, row).trained
-        run = Run(run_id=row.run_id, variant=trained, recipe=recipe, seed=row.seed, data=data)
-        if row.identity != run.identity:
+        network = recorded_candidate(settings, row).trained
+        expected = identity(run_fields(network, recipe, settings.data_hash, row.seed))
+        if row.identity != expected:
             raise ResultsError(
                 f"{folder / TRIALS}: {row.run_id} (identity {row.identity}) is a run of another "
-                f"search; this one's would be {run.identity}; remove its line"
+                f"search; this one's would be {expected}; remove its line"
             )

@@ -1,4 +1,4 @@
-"""What a search leaves behind: rows of `trials.csv`, `choice.json` and `best.toml`."""
+"""What a search leaves behind: `choice.json` and `best.toml`."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

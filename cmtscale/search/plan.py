@@ -16,7 +16,7 @@ from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
 from cmtscale.search.executors.base import Executor, Failure, Job, carry_out_all
 from cmtscale.search.jobs import TimeSteps
-from cmtscale.search.samplers import generations, most_candidates
+from cmtscale.search.samplers import Asked, generations, most_candidates
 from cmtscale.search.settings import Settings
 from cmtscale.train.timing import run_seconds
 
@@ -25,8 +25,9 @@ TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A search before it starts; `candidates` are the first ones where a sampler asks for more.
+    """A search before it starts.
 
+    `asked` is the whole grid with what was trained before; empty where a sampler asks.
     `run_seconds` is the time of one run of each candidate: what a recorded one took, or an estimate
     from training steps timed here and now; `total_seconds` the wall time of what is left to do.
     """
@@ -35,12 +36,17 @@ class Plan:
     folder: Path
     dataset: Dataset
     devices: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
+    asked: tuple[Asked, ...]
     run_seconds: tuple[float, ...]
     runs: int
     runs_done: int
     total_seconds: float
     paper: Solution | None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates of the grid; none where a sampler asks."""
+        return tuple(entry.candidate for entry in self.asked)
 
 
 def make_plan(
@@ -57,14 +63,15 @@ def make_plan(
     """
     is_grid = settings.sampler == "grid"
     asked = next(generations(settings, lambda: rows, note)) if is_grid else []
-    candidates = tuple(entry.candidate for entry in asked)
+    candidates = [entry.candidate for entry in asked]
     if candidates and not any(candidate.on_budget for candidate in candidates):
         raise RequestError(
             f"no candidate reaches the budget of {format_macs(settings.budget_macs)} MACs from "
             f"{settings.base.name}; use another budget (G = 10⁹) or another base"
         )
     ended = ended_rows(settings, rows)
-    runs = most_candidates(settings, rows) * settings.seeds
+    count = len(candidates) if is_grid else most_candidates(settings, rows)
+    runs = count * settings.seeds
     recorded = {row.candidate: row.seconds for row in ended.values()}  # better than an estimate
     untimed = {c.name: c.trained for c in candidates if c.name not in recorded}
     if not is_grid and len(ended) < runs:
@@ -88,7 +95,7 @@ def make_plan(
         folder=folder,
         dataset=dataset,
         devices=executor.devices,
-        candidates=candidates,
+        asked=tuple(asked),
         run_seconds=tuple(seconds),
         runs=runs,
         runs_done=len(ended),
@@ -112,13 +119,13 @@ def time_runs(
     train_images = settings.horizon[1]
     batch = min(recipe.batch_size, train_images)
     began = time.monotonic()
+    timed: dict[str, float] = {}
 
     def jobs() -> Iterator[Job]:
         for network in networks.values():
-            if time.monotonic() - began < TIMING_SECONDS:
+            if not timed or time.monotonic() - began < TIMING_SECONDS:
                 yield TimeSteps(network=network, recipe=recipe, batch=batch)
 
-    timed: dict[str, float] = {}
     failure = Failure(cause="")
     for job, result in carry_out_all(executor, jobs()):
         assert isinstance(job, TimeSteps)

@@ -8,7 +8,7 @@ from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import Stage, Variant, fit_to_data
-from cmtscale.data.sources import Description
+from cmtscale.data.dataset import Description
 from cmtscale.search.request import ALL_IMAGES, TOUR_DATA, SearchRequest
 from cmtscale.search.settings import Settings
 from cmtscale.train.recipe import AUGMENTED_EPOCHS, Recipe
@@ -38,8 +38,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     A recipe that wants more training images than there are trains on all of them, for so many more
     epochs that a run sees as many images. Unless the request says otherwise, images are flipped and
     shifted where the split is so small that the default horizon sees each often: at every horizon
-    of a search alike. What only the packed images tell (`data_hash`, `pack_px`) and the device
-    decides (`precision`) is left at its default. Raises `RequestError` where the base is too near
+    of a search alike. `data_hash`, `pack_px` and `precision` stay empty: the packed images and the
+    device decide them (`prepare`). Raises `RequestError` where the base is too near
     to the budget or too far from it, or the twins cannot be built.
     """
     tour = request.data == TOUR_DATA
@@ -60,12 +60,15 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     return Settings(
         budget_macs=request.budget_macs,
         data=request.data,
+        data_hash="",
         split_seed=request.split_seed,
         base=base,
         proxy=request.proxy,
         trained_base=trained_base,
         trained_macs=trained_macs,
         recipe=_recipe(request, data.train_images),
+        precision="fp32",
+        pack_px=0,
         sampler=request.sampler,
         trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),
         seeds=request.seeds or 1,

@@ -94,10 +94,8 @@ def generations(
 
 
 def most_candidates(settings: Settings, rows: Sequence[Row]) -> int:
-    """How many candidates the search can come to have."""
+    """How many candidates a sampler's search can come to have."""
     names = {row.candidate for row in rows}
-    if settings.sampler == "grid":
-        return len(names | {candidate.name for candidate in grid(settings)})
     lattice = {candidate.name for candidate in lattice_candidates(settings)}
     return max(len(names), min(settings.trials, len(names | lattice)))
 

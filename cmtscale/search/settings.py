@@ -33,15 +33,15 @@ class Settings:
 
     budget_macs: int
     data: str
-    data_hash: str = ""
+    data_hash: str
     split_seed: int
     base: Variant
     proxy: bool
     trained_base: Variant
     trained_macs: int
     recipe: Recipe
-    precision: Precision = "fp32"
-    pack_px: int = 0
+    precision: Precision
+    pack_px: int
     sampler: Sampler
     trials: int
     seeds: int

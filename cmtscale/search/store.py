@@ -114,7 +114,7 @@ class Index:
 
 
 def open_index(folder: Path, rows: Sequence[Row], note: Callable[[str], None]) -> Index:
-    """The folder's index with all `rows` in it; what had to be done is told to `note`."""
+    """The folder's index with all `rows` in it; `note` hears of what had to be done."""
     index = Index(folder)
     if index.journal_mode != "wal":
         note(f"no write-ahead log in {folder} (a network disk?): recording is slower")

@@ -21,7 +21,7 @@ class Progress:
 
 
 class Watcher(Protocol):
-    """Is told how a search goes."""
+    """Hears how a search goes."""
 
     def planned(self, plan: Plan) -> None:
         """Before anything is trained."""

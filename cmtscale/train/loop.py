@@ -19,8 +19,8 @@ from cmtscale.train.autocast import make_autocast
 from cmtscale.train.batch_norm import estimate_statistics, set_momentum
 from cmtscale.train.evaluate import Predictions, fit, predict
 from cmtscale.train.optimizer import lr_factor, make_optimizer
-from cmtscale.train.progress import Progress
 from cmtscale.train.recipe import Run
+from cmtscale.train.run_log import RunLog
 
 LOG_STEPS = 20  # how often losses are looked at: once per look the device is waited for
 
@@ -58,8 +58,8 @@ def train(
     steps_per_epoch = batches_per_epoch(len(train_split), recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     batch_images = min(recipe.batch_size, len(train_split))
-    progress = Progress(folder, run.identity, device, began, watch)
-    epoch = progress.restore(model, optimizer, generator)
+    run_log = RunLog(folder, run.identity, device, began, watch)
+    epoch = run_log.restore(model, optimizer, generator)
     step = epoch * steps_per_epoch
 
     def validate() -> Predictions:
@@ -95,30 +95,32 @@ def train(
             if step % LOG_STEPS == 0 or len(losses) == steps_per_epoch:
                 bad = first_bad_step(losses, step)
                 if bad is not None:
-                    return progress.diverged(f"loss not finite at step {bad} of {total_steps}")
-                progress.log(
+                    return run_log.diverged(f"loss not finite at step {bad} of {total_steps}")
+                run_log.log(
                     step=step,
                     images=step * batch_images,
                     train_loss=float(torch.stack(losses[-LOG_STEPS:]).mean()),
                     lr=factor * recipe.lr,
                 )
         epoch += 1
-        progress.train_seconds += time.perf_counter() - started
-        progress.train_loss = float(torch.stack(losses).cpu().double().mean())
+        run_log.train_seconds += time.perf_counter() - started
+        run_log.train_loss = float(torch.stack(losses).cpu().double().mean())
         predictions = validate()
         val_loss_raw = predictions.loss
         if not math.isfinite(val_loss_raw):
-            return progress.diverged(f"validation loss not finite after step {step}")
-        progress.log(
+            return run_log.diverged(f"validation loss not finite after step {step}")
+        run_log.log(
             step=step,
             images=step * batch_images,
             val_loss_raw=val_loss_raw,
             val_accuracy=predictions.accuracy,
         )
-        progress.save(model, optimizer, generator, epoch, step)
+        run_log.save(model, optimizer, generator, epoch, step)
     if predictions is None:  # killed between the last checkpoint and the result
         predictions = validate()
     fitted = fit(predictions)
+    if not math.isfinite(fitted.loss):  # a logit is infinite where the raw loss does not see it
+        return run_log.diverged(f"validation loss not finite after step {step}")
     if folder is not None:
         write_image_losses(folder, fitted.image_losses)
     return RunResult(
@@ -127,9 +129,9 @@ def train(
         val_loss_raw=predictions.loss,
         val_accuracy=predictions.accuracy,
         temperature=fitted.temperature,
-        train_loss=progress.train_loss,
-        images_per_second=total_steps * batch_images / progress.train_seconds,
-        seconds=progress.seconds(),
+        train_loss=run_log.train_loss,
+        images_per_second=total_steps * batch_images / run_log.train_seconds,
+        seconds=run_log.seconds(),
     )
 
 

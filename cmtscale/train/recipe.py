@@ -97,19 +97,27 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """A hash of what decides the result: network, recipe, images and splits, seed."""
+        """A hash of what decides the result; see `run_fields`."""
         return identity(self.identity_fields())
 
     def identity_fields(self) -> dict[str, Any]:
-        """What `identity` covers; neither names nor where the images and the cache lie."""
-        recipe = asdict(self.recipe)
-        recipe["train_images"] = self.recipe.train_images or 0  # schema 1 writes all of them as 0
-        return {
-            "network": network_fields(self.variant),
-            "recipe": recipe,
-            "data": self.data.content_hash,
-            "seed": self.seed,
-        }
+        """What `identity` covers."""
+        return run_fields(self.variant, self.recipe, self.data.content_hash, self.seed)
+
+
+def run_fields(variant: Variant, recipe: Recipe, data_hash: str, seed: int) -> dict[str, Any]:
+    """What decides a run's result: network, recipe, images and splits (by their hash), and seed.
+
+    Neither names nor where the images and the cache lie.
+    """
+    described = asdict(recipe)
+    described["train_images"] = recipe.train_images or 0  # schema 1 writes all of them as 0
+    return {
+        "network": network_fields(variant),
+        "recipe": described,
+        "data": data_hash,
+        "seed": seed,
+    }
 
 
 def _require(name: str, value: float, low: float, high: float, advice: str) -> None:

@@ -28,7 +28,7 @@ from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe, Run, require_seed
-from cmtscale.train.test_split import read_test_split
+from cmtscale.train.testing import read_test_split
 from cmtscale.train.timing import run_seconds, seconds_per_image
 
 VARIANT = "variant.toml"
@@ -71,9 +71,9 @@ def train_single(
 
     The head gets the data set's classes and channels. `source` says for people where the images
     come from. The test split is read only with `test`, and once: its accuracy is None without, or
-    where the checkpoint is gone. `planned` is told the plan before the first step, `watch` each
-    line of the log. Raises a `CmtscaleError` before anything is written if the folder holds another
-    run.
+    where the checkpoint is gone. `planned` hears of the plan before the first step, `watch` of
+    each line of the log. Raises a `CmtscaleError` before anything is written if the folder holds
+    another run.
     """
     slots = device_slots(device)
     if "," in device:

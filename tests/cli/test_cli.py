@@ -390,7 +390,7 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     assert "digits: 1,257 train, 270 val, 270 test images of 8 px" in log
     assert re.search(r"1 epoch of 64 images in batches of 32; about \d+ s from now", log)
     assert re.search(r"step 2 .*validation loss \S+ .*accuracy", log)
-    assert f"longer: cmtscale train --variant {tmp_path}/out/variant.toml --data digits" in first
+    assert f"longer: cmtscale train --variant {tmp_path}/tiny.toml --data digits" in first
     metrics = (tmp_path / "out" / "metrics.jsonl").read_bytes()
     assert printed(*command) == first
     assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == metrics

@@ -14,6 +14,7 @@ from cmtscale.cli.search_words import share_cell
 from cmtscale.data.sources import open_source
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
+from cmtscale.search.samplers import Asked
 
 
 @pytest.fixture
@@ -25,7 +26,10 @@ def plan(finished: Outcome, cache_dir: Path) -> Plan:
         folder=finished.folder,
         dataset=open_source("digits", cache_dir=cache_dir).pack(64),
         devices=("cpu",),
-        candidates=finished.candidates,
+        asked=tuple(
+            Asked(candidate=candidate, number=number, after=0, by="grid")
+            for number, candidate in enumerate(finished.candidates)
+        ),
         run_seconds=tuple(65.0 + number for number in range(count)),
         runs=2 * count,
         runs_done=0,
@@ -51,9 +55,10 @@ def table(text: str) -> list[str]:
 def with_long_values(plan: Plan) -> Plan:
     """The plan with a name, shares and a stray as long as they come."""
     shares = Shares(depth=0.3, width=0.45, resolution=0.25)
-    *others, last = plan.candidates
-    long = replace(last, name="d14.14.146.14-w104-r320", shares=shares, stray=0.123)
-    return replace(plan, candidates=(*others, long))
+    *others, last = plan.asked
+    name = "d14.14.146.14-w104-r320"
+    long = replace(last.candidate, name=name, shares=shares, stray=0.123)
+    return replace(plan, asked=(*others, replace(last, candidate=long)))
 
 
 def test_at_80_columns_the_plan_shows_what_decides(plan: Plan) -> None:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from cmtscale.arch.errors import DataError
-from cmtscale.data.dataset import Dataset
-from cmtscale.data.sources import Description, open_source
+from cmtscale.data.dataset import Dataset, Description
+from cmtscale.data.sources import open_source
 
 
 def load(folder: Path, *, resolution_px: int = 32) -> Dataset:

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from cmtscale.arch.errors import DataError
 from cmtscale.data import named
 from cmtscale.data.cache import cache_report
-from cmtscale.data.dataset import Dataset
+from cmtscale.data.dataset import Dataset, Description
 from cmtscale.data.sources import DataSpec, open_source, parse_spec
 
 IDX_NAMES = tuple(named.FASHION_MNIST_FILES)
@@ -204,3 +204,18 @@ def test_cifar_keeps_torchvisions_images_labels_and_test_split(
         "cifar10",
         "downloads",
     }
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+def test_the_description_of_a_named_set_is_that_of_its_images(name: str, tmp_path: Path) -> None:
+    if name == "fashion-mnist" and not named.DEBIAN_FASHION_MNIST.is_dir():
+        pytest.skip("no local Fashion-MNIST")
+    source = open_source(name, cache_dir=tmp_path, download=False)
+    described = source.describe()
+    assert list(tmp_path.iterdir()) == []  # nothing was read yet
+    packed = source.pack(64)
+    assert described == Description(
+        num_classes=packed.num_classes,
+        channels=packed.channels,
+        train_images=len(packed.splits.train),
+    )

@@ -16,7 +16,7 @@ from cmtscale.arch.lattice import nearest, resolution_levels
 from cmtscale.arch.scaling import Shares, implied
 from cmtscale.arch.solve import solve
 from cmtscale.arch.variant import network_name, variant
-from cmtscale.data.sources import Description
+from cmtscale.data.dataset import Description
 from cmtscale.search.candidates import (
     Candidate,
     extreme_networks,

@@ -21,7 +21,7 @@ from filelock import FileLock
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.arch.variant import Variant, variant
-from cmtscale.data.sources import Description
+from cmtscale.data.dataset import Description
 from cmtscale.record.folder import holds_anything
 from cmtscale.record.losses import read_losses
 from cmtscale.record.row import COLUMNS, Row
@@ -227,7 +227,7 @@ def test_the_same_request_again_repeats_nothing_and_changes_nothing(
 ) -> None:
     before = contents(copy)
     outcome = run(tiny_request, copy)
-    assert in_process.started == []
+    assert in_process.started == in_process.timed == []  # so that it answers at once
     after = contents(copy)
     for name in ("trials.csv", "best.toml", "choice.json", "curves.csv", "request.toml"):
         assert after[name] == before[name]
@@ -507,18 +507,34 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(
         run(tiny_request, tmp_path / "thesis.pdf")
 
 
-@pytest.mark.usefixtures("fake_training")
-def test_a_second_driver_is_refused_while_the_first_is_at_work(
-    copy: Path, tiny_request: SearchRequest
+def test_a_second_driver_is_refused_while_the_first_is_at_work_before_it_plans_or_packs(
+    copy: Path, tiny_request: SearchRequest, fake_training: Any, tmp_path: Path
 ) -> None:
     before = contents(copy)
-    with (
-        FileLock(copy / ".lock"),
-        pytest.raises(ResultsError, match="another process is at work in"),
-    ):
-        run(tiny_request, copy)
+    elsewhere = replace(tiny_request, seeds=3, cache_dir=tmp_path / "new cache")
+    with FileLock(copy / ".lock"):
+        with pytest.raises(ResultsError, match="another process is at work in"):
+            run(elsewhere, copy)
+        assert fake_training.timed == []
+        assert not (tmp_path / "new cache").exists()
+        assert planned(replace(tiny_request, out=copy)).runs_done == 8  # a dry run holds nothing
     assert contents(copy) == before
     run(tiny_request, copy)
+
+
+def test_a_ctrl_c_while_it_plans_leaves_nothing_running_and_no_folder(
+    tmp_path: Path, tiny_request: SearchRequest, fake_training_class: Any
+) -> None:
+    class InterruptedInPlanning(fake_training_class):  # type: ignore[misc]
+        def outcome(self, _job: Any) -> Any:
+            raise KeyboardInterrupt
+
+    executor = InterruptedInPlanning()
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_request, tmp_path / "new" / "out", executor=executor)
+    assert executor.running() == []
+    assert executor.cancelled == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("in_process")

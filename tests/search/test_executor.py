@@ -7,19 +7,19 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.errors import DataError, ResultsError
 from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import METRICS, RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.search.executors.base import Failure, carry_out_all
-from cmtscale.search.executors.local import LocalExecutor, _result
+from cmtscale.search.executors.local import LocalExecutor, _carry_out, _result
 from cmtscale.search.jobs import TimeSteps, TrainRun
 from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe, Run
@@ -93,14 +93,59 @@ def test_a_killed_worker_costs_its_own_run_and_no_other(
 def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
     executor: LocalExecutor, job: TrainRun
 ) -> None:
-    data = replace(job.run.data, path=Path("/nowhere"))
-    run = replace(job.run, run_id="bad", data=data)
-    bad = replace(job, run=run, folder=job.folder.with_name("bad"))
+    job.folder.parent.mkdir()
+    (job.folder.parent / "file").write_text("in the way")
+    bad = replace(job, run=replace(job.run, run_id="bad"), folder=job.folder.parent / "file" / "x")
     executor.submit(bad)
     executor.submit(job)
     results = drain(executor, 2)
-    assert results["bad"].cause.startswith("DataError: the packed images in /nowhere are gone")
+    assert results["bad"].cause.startswith("NotADirectoryError: ")
     assert results["r1-c00-s0"].status == "complete"
+
+
+def test_packed_images_that_are_gone_stop_the_search(
+    executor: LocalExecutor, job: TrainRun
+) -> None:
+    data = replace(job.run.data, path=Path("/nowhere"))
+    executor.submit(replace(job, run=replace(job.run, data=data)))
+    with pytest.raises(DataError, match=r"images in /nowhere are gone.*run the same command again"):
+        drain(executor, 1)
+    assert executor.free_slots == 2
+
+
+@dataclass(frozen=True)
+class FailsWhileItHolds:
+    """A job whose frame holds something large when it fails."""
+
+    def carry_out(self, _device: str) -> None:
+        held = Large()
+        raise RuntimeError(f"too large: {held}")
+
+
+class Large:
+    """Its living instances are counted."""
+
+    living = 0
+
+    def __init__(self) -> None:
+        Large.living += 1
+
+    def __del__(self) -> None:
+        Large.living -= 1
+
+
+@dataclass(frozen=True)
+class CountsLarge:
+    def carry_out(self, _device: str) -> int:
+        return Large.living
+
+
+def test_a_failed_job_leaves_nothing_in_memory_for_the_next() -> None:
+    # in the worker's order: the error is still referred to while the next job runs
+    with pytest.raises(RuntimeError, match="too large") as caught:
+        _carry_out(FailsWhileItHolds(), "cpu")
+    assert _carry_out(CountsLarge(), "cpu") == 0
+    assert caught.value.__traceback__ is not None
 
 
 def test_cancelling_ends_what_runs_and_the_executor_goes_on(

@@ -54,7 +54,7 @@ import importlib.util, os, sys, time
 
 class Finder:
     def find_spec(self, name, path, target=None):
-        if name != "cmtscale.train.progress":
+        if name != "cmtscale.train.run_log":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -84,6 +84,16 @@ def test_a_network_too_large_for_the_memory_is_estimated_by_its_macs(
     assert first / second == pytest.approx(cost(larger).macs / cost(tiny_base).macs)
 
 
+def test_timing_goes_on_until_one_network_has_a_time(
+    times: Any, clock: Clock, tiny_base: Variant
+) -> None:
+    large = [replace(tiny_base, name=f"n{number}", num_classes=1000) for number in range(5)]
+    clock.too_large = {network.name for network in large}
+    seconds = times([*large, tiny_base, replace(tiny_base, name="last")])
+    assert len(clock.batches) == 6  # 48 s, and no more after the first success
+    assert all(value > 0 for value in seconds)
+
+
 def test_networks_that_are_all_too_large_are_refused(
     times: Any, clock: Clock, tiny_base: Variant
 ) -> None:

@@ -13,7 +13,7 @@ from cmtscale.arch.budget import parse_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError, RequestError
 from cmtscale.arch.variant import variant
-from cmtscale.data.sources import Description
+from cmtscale.data.dataset import Description
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import PROXY_BASE, resolve
 from cmtscale.search.settings import Settings, read_settings

@@ -25,7 +25,7 @@ from cmtscale.train.evaluate import predict
 from cmtscale.train.loop import first_bad_step, train
 from cmtscale.train.optimizer import lr_factor
 from cmtscale.train.recipe import Recipe
-from cmtscale.train.test_split import read_test_split
+from cmtscale.train.testing import read_test_split
 
 CPU = torch.device("cpu")
 train_on_cpu = functools.partial(train, device=CPU)
@@ -317,6 +317,26 @@ def test_weights_lost_in_an_epochs_last_step_end_the_run_at_its_evaluation(make_
     assert (result.status, result.cause) == (
         "diverged",
         "validation loss not finite after step 3",
+    )
+
+
+def test_an_infinite_logit_that_the_raw_loss_does_not_see_is_a_divergence(
+    make_run, monkeypatch, tmp_path
+):
+    real = loop.predict
+
+    def with_an_infinite_logit(*arguments, **options):
+        predictions = real(*arguments, **options)
+        wrong = (predictions.labels[0] + 1) % 10
+        logits = predictions.logits.clone()
+        logits[0, wrong] = -math.inf
+        return replace(predictions, logits=logits)
+
+    monkeypatch.setattr(loop, "predict", with_an_infinite_logit)
+    result = train_on_cpu(make_run(), folder=tmp_path)
+    assert (result.status, result.cause) == (
+        "diverged",
+        "validation loss not finite after step 6",
     )
 
 

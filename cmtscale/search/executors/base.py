@@ -40,7 +40,8 @@ class Executor(Protocol):
     def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
         """What ended since the last call, waiting at most `timeout_seconds` for something.
 
-        A job comes with its result, or with a `Failure`. A full disk is raised: it stops all work.
+        A job comes with its result, or with a `Failure`. A full disk (`ResultsError`), and images
+        that are gone (`DataError`), are raised: they stop all work.
         """
         ...
 

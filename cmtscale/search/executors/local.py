@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from multiprocessing.connection import wait as wait_for_exit
@@ -12,7 +13,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.errors import DataError, ResultsError
 from cmtscale.search.executors.base import Failure, Job
 
 
@@ -50,7 +51,7 @@ class LocalExecutor:
                 context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
             )
-        future = self._pools[slot].schedule(job.carry_out, args=[self._devices[slot]])
+        future = self._pools[slot].schedule(_carry_out, args=[job, self._devices[slot]])
         self._busy[slot] = (job, future)
 
     def running(self) -> list[Job]:
@@ -81,11 +82,29 @@ class LocalExecutor:
             pool.join()
 
 
+def _carry_out(job: Job, device: str) -> Any:
+    """Do the job in this worker; a failed one leaves nothing in memory for the next.
+
+    The error is kept until the next job has ended, and with it the variables of its frames: a
+    network and a half-built graph, after a GPU's memory was too small.
+    """
+    try:
+        return job.carry_out(device)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+
+
 def _result(future: Future[Any]) -> Any:
-    """The result, or a `Failure` with its cause; a full disk stops the whole search."""
+    """The result, or a `Failure` with its cause.
+
+    A full disk, and images that are gone, are raised: they stop the whole search.
+    """
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, DataError):
+        raise error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise ResultsError(
             f"the disk is full ({error.filename or error.strerror}); free some space and run the "

@@ -20,7 +20,7 @@ from cmtscale.train.checkpoint import (
 )
 
 
-class Progress:
+class RunLog:
     """The state and the log of a run; nothing is written without a `folder`."""
 
     def __init__(
