@@ -22,6 +22,7 @@ from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
 from cmtscale.search.watch import Progress, Watcher
 from cmtscale.train.recipe import Run
+from cmtscale.train.timing import run_seconds
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
 TRIES = 2  # of a run that fails, before the choice
@@ -184,7 +185,7 @@ class _Training:
         seconds_left = sum(self.estimate(job.candidate) for job in waiting)
         for job in self.executor.running():
             assert isinstance(job, TrainRun)
-            part, images_per_second = _part_done(job)
+            part, images_per_second = _part_done(job, len(self.plan.dataset.splits.val))
             running.append((job.run.run_id, part))
             speed += images_per_second
             seconds_left += (1 - part) * self.estimate(job.candidate)
@@ -199,13 +200,17 @@ class _Training:
         )
 
 
-def _part_done(job: TrainRun) -> tuple[float, float]:
-    """(part of its images a run has seen, images per second so far), from its last metrics line."""
+def _part_done(job: TrainRun, val_images: int) -> tuple[float, float]:
+    """(part of a run's work that is done, images per second so far), from its log."""
     lines = read_metrics(job.folder)
     if not lines:
         return 0.0, 0.0
     recipe = job.run.recipe
     assert recipe.train_images is not None
-    total = recipe.epochs * images_per_epoch(recipe.train_images, recipe.batch_size)
-    seconds = lines[-1]["seconds"]
-    return min(1.0, lines[-1]["images"] / total), lines[-1]["images"] / seconds if seconds else 0.0
+    sizes = {"train_images": recipe.train_images, "val_images": val_images}
+    whole = run_seconds(1.0, recipe, **sizes)  # in training steps of one image
+    trained = recipe.epochs * images_per_epoch(recipe.train_images, recipe.batch_size)
+    ended_epochs = sum("val_accuracy" in line for line in lines)
+    images, seconds = lines[-1]["images"], lines[-1]["seconds"]
+    done = images + ended_epochs * (whole - trained) / recipe.epochs
+    return min(1.0, done / whole), images / seconds if seconds else 0.0

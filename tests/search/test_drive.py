@@ -1,0 +1,45 @@
+"""How far a run is, by its log: the evaluation at an epoch's end is part of the work."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cmtscale.data.dataset import DataRef
+from cmtscale.record.metrics import append_metrics
+from cmtscale.search.drive import _part_done, job_of
+from cmtscale.search.jobs import TrainRun
+from cmtscale.search.outcome import Outcome
+from cmtscale.search.samplers import Asked
+
+
+@pytest.fixture
+def job(finished: Outcome, tmp_path: Path) -> TrainRun:
+    """A run of 2 epochs of 64 images, whose folder is empty."""
+    asked = Asked(candidate=finished.candidates[0], number=0, after=0, by="grid")
+    data = DataRef(path=tmp_path, content_hash="x")
+    job = job_of(finished.settings, tmp_path, data, asked, 0)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return replace(job, folder=folder)
+
+
+def test_a_run_without_a_log_has_not_begun(job: TrainRun) -> None:
+    assert _part_done(job, 270) == (0.0, 0.0)
+
+
+def test_a_run_is_done_when_its_last_evaluation_is(job: TrainRun) -> None:
+    parts = []
+    for line in (
+        {"step": 1, "images": 64, "train_loss": 2.0, "seconds": 1.0},
+        {"step": 1, "images": 64, "val_accuracy": 0.5, "seconds": 2.0},
+        {"step": 2, "images": 128, "train_loss": 1.0, "seconds": 3.0},
+        {"step": 2, "images": 128, "val_accuracy": 0.6, "seconds": 4.0},
+    ):
+        append_metrics(job.folder, line)
+        parts.append(_part_done(job, 270))
+    # 64 images are trained on, then 270 and 64 are evaluated, each for a third of a step
+    epoch = 64 + (270 + 64) / 3
+    done = [64, epoch, epoch + 64, 2 * epoch]
+    assert [part for part, _ in parts] == pytest.approx([images / (2 * epoch) for images in done])
+    assert parts[2][1] == pytest.approx(128 / 3)
