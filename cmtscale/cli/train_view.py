@@ -33,6 +33,7 @@ class TrainView:
             f"{counted(recipe.epochs, 'epoch')} of {plan.epoch_images:,} images in batches of "
             f"{recipe.batch_size}{augmented}; about {duration(plan.seconds)} from now"
         )
+        self.bars.show([("training", 0.0)], "the first steps")
 
     def logged(self, line: dict[str, Any]) -> None:
         if "val_accuracy" in line:
