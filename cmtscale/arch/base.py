@@ -3,33 +3,40 @@
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
+from cmtscale.arch.scaling import Scaling
+from cmtscale.arch.solve import find
 from cmtscale.arch.variant import Variant, fit_to_data, published_variants
 
 BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
+BASE_GROWTH = 4.0  # from a base that is scaled down for the budget
 BASE_REACH = 32.0  # farther, stages grow to hundreds of blocks or shrink to a handful of channels
 
 
 def default_base(budget_macs: float, num_classes: int = 1000, channels: int = 3) -> Variant:
-    """The largest published variant at most half the budget, else the smallest at least twice it.
+    """The largest published variant at most half the budget, else the smallest, scaled down.
 
-    They are counted with the data set's classes and channels.
+    Scaled down by the paper's constants to a quarter of the budget, so that candidates grow from
+    it: shares of a growth say nothing about what to take away. Variants are counted with the data
+    set's classes and channels. Raises `RequestError` for a budget that is out of reach.
     """
     fitted = [fit_to_data(v, num_classes, channels) for v in published_variants()]
-    costs = [(cost(variant).macs, variant) for variant in fitted]
-    smaller = [variant for macs, variant in costs if budget_macs >= BASE_DISTANCE * macs]
-    larger = [variant for macs, variant in costs if BASE_DISTANCE * budget_macs <= macs]
-    assert smaller or larger, "the published variants span more than a factor of four"
-    return smaller[-1] if smaller else larger[0]
+    smaller = [v for v in fitted if budget_macs >= BASE_DISTANCE * cost(v).macs]
+    if smaller:
+        return smaller[-1]
+    require_reach(fitted[0], budget_macs)
+    scaled = find(fitted[0], Scaling(0.0), budget_macs / BASE_GROWTH, stray_cap=1.0)
+    assert scaled is not None, f"nothing at a quarter of {budget_macs}"
+    return scaled.variant
 
 
-def require_distance(base: Variant, budget_macs: float, *, better: Variant) -> None:
+def require_distance(base: Variant, budget_macs: float) -> None:
     """Raise `RequestError` for a budget within a factor of two of the base's MACs."""
     macs = cost(base).macs
     if 1 / BASE_DISTANCE < budget_macs / macs < BASE_DISTANCE:
         raise RequestError(
             f"base {base.name} ({format_macs(macs)}) is too near to the budget "
             f"{format_macs(budget_macs)}: a base must be at most half or at least twice the "
-            f"budget; use {better.name} ({format_macs(cost(better).macs)})"
+            f"budget; leave --base away for one that is"
         )
 
 

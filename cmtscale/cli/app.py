@@ -1,5 +1,6 @@
 """The `cmtscale` command: its sub-commands, and errors as one line with exit code 2."""
 
+import errno
 import os
 import signal
 import sys
@@ -79,6 +80,8 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _refuse("the disk is full; free some space, and run the same command again")
         return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 

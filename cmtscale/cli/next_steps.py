@@ -1,5 +1,6 @@
 """The commands that a user can copy when a search or a training has ended."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ Step = tuple[str, str]  # what a command does, and the command
 
 def after_search(outcome: "Outcome") -> list[Step]:
     """After a search: more of it, its figures, and the training of what it chose."""
+    from cmtscale.cli.search_words import FEW_STEPS
+    from cmtscale.data.batches import batches_per_epoch
     from cmtscale.record.folder import BEST
 
     settings, folder = outcome.settings, str(outcome.folder)
@@ -23,11 +26,13 @@ def after_search(outcome: "Outcome") -> list[Step]:
         own = f"cmtscale search --budget {budget} --data folder:PATH --seeds 2 --dry-run"
         return [("your images", own), figures]
     again = ["search", "--from", folder]
-    steps = [
-        ("surer", _command([*again, "--seeds", str(settings.seeds + 1)])),
-        ("longer", _command([*again, "--epochs", str(3 * settings.horizon[0])])),
-        figures,
-    ]
+    epochs, train_images = settings.horizon
+    steps_an_epoch = batches_per_epoch(train_images, settings.recipe.batch_size)
+    longer = max(3 * epochs, math.ceil(FEW_STEPS / steps_an_epoch))
+    steps = [("longer", _command([*again, "--epochs", str(longer)]))]
+    if outcome.choice is not None and outcome.choice.verdict != "nothing learned yet":
+        steps.append(("surer", _command([*again, "--seeds", str(settings.seeds + 1)])))
+    steps.append(figures)
     if outcome.choice is not None and outcome.choice.verdict == "choice":
         train = ["train", "--variant", str(outcome.folder / BEST), "--data", settings.data]
         if settings.split_seed:  # other splits would test on images that the choice has seen

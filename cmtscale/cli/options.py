@@ -11,7 +11,7 @@ from cmtscale.arch.errors import VariantError
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
 # the rule of `arch.base.default_base`
-DEFAULT_BASE = "the largest at most half the budget, or else the smallest at least twice it"
+DEFAULT_BASE = "the largest at most half the budget, or else the smallest, scaled down"
 
 Alpha = Annotated[float, typer.Option("--alpha", help="Depth growth per step of phi.")]
 Beta = Annotated[float, typer.Option("--beta", help="Dimension growth per step of phi.")]

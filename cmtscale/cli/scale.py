@@ -96,7 +96,7 @@ def scale(
         return
     if solution is not None:
         if given_base is None:
-            _print_why(origin, solution.budget_macs)
+            _print_why(origin)
         _print_solution(solution)
     _print_variant(origin, scaled)
 
@@ -126,17 +126,18 @@ def _as_json(
     }
 
 
-def _print_why(base: "Variant", budget_macs: int) -> None:
+def _print_why(base: "Variant") -> None:
     """Which base the rule of `default_base` chose, and by which half of the rule."""
+    from cmtscale.arch import paper
     from cmtscale.arch.budget import format_macs
     from cmtscale.arch.cost import cost
     from cmtscale.cli.console import results
 
     macs = cost(base).macs
-    rule = "largest at most half" if macs < budget_macs else "smallest at least twice"
+    is_published = base.name in paper.VARIANTS
+    rule = "the largest at most half the budget" if is_published else "the smallest, scaled down"
     results().print(
-        f"base {base.name} ({format_macs(macs)} MACs): of the published variants the {rule} the "
-        f"budget"
+        f"base {base.name} ({format_macs(macs)} MACs): of the published variants {rule}"
     )
 
 

@@ -36,6 +36,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
     if plan.candidates:
         _print_candidates(plan, console)
+        mixed = sum(c.role in ("compound", "paper") for c in plan.candidates)
+        if mixed < settings.trials:
+            console.print(f"integers express no more than {counted(mixed, 'mixture')} at this size")
     else:
         console.print(
             f"{settings.sampler} asks for up to {settings.trials} candidates, a few at a time"

@@ -11,6 +11,7 @@ from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import counted, duration
 from cmtscale.record.result import RunResult
 from cmtscale.train.single import TrainingPlan
+from cmtscale.train.timing import part_done
 
 
 class TrainView:
@@ -18,10 +19,10 @@ class TrainView:
 
     def __init__(self, bars: Bars) -> None:
         self.bars = bars
-        self.images = 0  # of the whole training
+        self.plan: TrainingPlan | None = None
 
     def planned(self, plan: TrainingPlan) -> None:
-        self.images = plan.images
+        self.plan = plan
         network, recipe, dataset = plan.run.variant, plan.run.recipe, plan.dataset
         augmented = ", augmented" if recipe.shift_fraction else ""
         splits = dataset.splits
@@ -42,7 +43,14 @@ class TrainView:
                 f"accuracy {100 * line['val_accuracy']:.2f} %  after {duration(line['seconds'])}"
             )
             return
-        part = min(1.0, line["images"] / self.images)
+        assert self.plan is not None
+        part = part_done(
+            line["images"],
+            line["images"] // (self.plan.epoch_images + 1),
+            self.plan.run.recipe,
+            train_images=self.plan.epoch_images,
+            val_images=len(self.plan.dataset.splits.val),
+        )
         seconds_left = line["seconds"] * (1 / part - 1)
         speed = line["images"] / line["seconds"] if line["seconds"] else 0.0
         self.bars.show(

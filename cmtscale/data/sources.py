@@ -1,7 +1,6 @@
 """Where images come from: the data spec a user types, and the source that it names."""
 
 import difflib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,14 +51,15 @@ class Source(Protocol):
 def parse_spec(text: str) -> DataSpec:
     """Read `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `folder:PATH`.
 
-    Raises `DataError` for anything else; whether a folder exists is not looked at.
+    A folder's path is made absolute: a search goes on from any working directory. Raises
+    `DataError` for anything else; whether a folder exists is not looked at.
     """
     if text.startswith(FOLDER):
         folder = text.removeprefix(FOLDER)
         if not folder:
             raise DataError("data 'folder:' names no folder; use folder:PATH")
         path = Path(folder).expanduser().resolve()
-        return DataSpec(text=FOLDER + os.path.normpath(folder), name=path.name or "root", path=path)
+        return DataSpec(text=f"{FOLDER}{path}", name=path.name or "root", path=path)
     name = text.lower().replace("_", "-")
     if name in NAMED:
         return DataSpec(text=name, name=name)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cmtscale.arch.cost import cost
-from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.dataset import DataRef
 from cmtscale.record.folder import RUNS
 from cmtscale.record.losses import gather_losses
@@ -22,7 +21,7 @@ from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
 from cmtscale.search.watch import Progress, Watcher
 from cmtscale.train.recipe import Run
-from cmtscale.train.timing import run_seconds
+from cmtscale.train.timing import part_done
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
 TRIES = 2  # of a run that fails, before the choice
@@ -207,10 +206,8 @@ def _part_done(job: TrainRun, val_images: int) -> tuple[float, float]:
         return 0.0, 0.0
     recipe = job.run.recipe
     assert recipe.train_images is not None
-    sizes = {"train_images": recipe.train_images, "val_images": val_images}
-    whole = run_seconds(1.0, recipe, **sizes)  # in training steps of one image
-    trained = recipe.epochs * images_per_epoch(recipe.train_images, recipe.batch_size)
-    ended_epochs = sum("val_accuracy" in line for line in lines)
     images, seconds = lines[-1]["images"], lines[-1]["seconds"]
-    done = images + ended_epochs * (whole - trained) / recipe.epochs
-    return min(1.0, done / whole), images / seconds if seconds else 0.0
+    ended_epochs = sum("val_accuracy" in line for line in lines)
+    sizes = {"train_images": recipe.train_images, "val_images": val_images}
+    part = part_done(images, ended_epochs, recipe, **sizes)
+    return part, images / seconds if seconds else 0.0

@@ -50,7 +50,7 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
             del before["images"], now["images"]
         raise ResultsError(
             f"{folder} holds another search{difference(before, now)}; "
-            f"use another --out, or leave --out away"
+            f"use another --out, or leave --out and --from away"
         )
     return replace(settings, precision=stored.precision, pack_px=stored.pack_px)
 

@@ -43,15 +43,23 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     to the budget or too far from it, or the twins cannot be built.
     """
     tour = request.data == TOUR_DATA
-    default = default_base(request.budget_macs, data.num_classes, data.channels)
-    base = fit_to_data(request.base or default, data.num_classes, data.channels)
-    require_distance(base, request.budget_macs, better=default)
+    if request.base is None:
+        base = default_base(request.budget_macs, data.num_classes, data.channels)
+    else:
+        base = fit_to_data(request.base, data.num_classes, data.channels)
+    require_distance(base, request.budget_macs)
     require_reach(base, request.budget_macs)
     if request.proxy:
         twin_base = request.proxy_base or PROXY_BASE
         trained_base = fit_to_data(twin_base, data.num_classes, data.channels)
         # Shares carry over from twin to candidate, the amount of growth need not.
         ratio = request.budget_macs / cost(base).macs
+        if ratio < 1:
+            raise RequestError(
+                f"base {base.name} ({format_macs(cost(base).macs)}) is above the budget "
+                f"{format_macs(request.budget_macs)}: twins grow, and their shares say nothing "
+                f"about what to take away; leave --base away, or train the real ones (--no-proxy)"
+            )
         growth = TOUR_DISTANCE if tour else max(ratio, PROXY_DISTANCE)
         trained_macs = request.proxy_macs or round(cost(trained_base).macs * growth)
         require_proxy(trained_base, trained_macs)
@@ -101,20 +109,25 @@ def require_proxy(trained_base: Variant, trained_macs: int) -> None:
 
 def _recipe(request: SearchRequest, train_images: int) -> Recipe:
     """The recipe of the request for a training split of so many images."""
-    default = default_recipe(request.data)
-    recipe = request.recipe or default
-    if request.train_images == ALL_IMAGES:
-        recipe = replace(recipe, train_images=None)
-    names = ("train_images", "batch_size", "lr", "attention")
+    default = _fitted(default_recipe(request.data), train_images)
+    recipe = _fitted(request.recipe or default, train_images)
+    names = ("epochs", "batch_size", "lr", "attention")
     asked = {name: getattr(request, name) for name in names}
-    asked = {name: value for name, value in asked.items() if value not in (None, ALL_IMAGES)}
-    recipe = _fitted(replace(recipe, **asked), train_images)
-    if request.epochs is not None:
-        recipe = replace(recipe, epochs=request.epochs)
+    recipe = replace(recipe, **{name: value for name, value in asked.items() if value is not None})
+    if request.train_images is not None:
+        count = train_images if request.train_images == ALL_IMAGES else request.train_images
+        if count > train_images:
+            raise RequestError(
+                f"train_images {count} are more than the {train_images} of the training split; "
+                f"use {train_images} or fewer, or 'all'"
+            )
+        if request.epochs is None and request.recipe is None and request.data != TOUR_DATA:
+            recipe = replace(recipe, epochs=math.ceil(IMAGES_SEEN / count))
+        recipe = replace(recipe, train_images=count)
     if request.augment is not None:
         return recipe.augmented(request.augment)
     if request.recipe is None:
-        return recipe.augmented(_fitted(default, train_images).epochs >= AUGMENTED_EPOCHS)
+        return recipe.augmented(default.epochs >= AUGMENTED_EPOCHS)
     return recipe
 
 

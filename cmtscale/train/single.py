@@ -48,11 +48,6 @@ class TrainingPlan:
     epoch_images: int
     seconds: float
 
-    @property
-    def images(self) -> int:
-        """The images seen in the whole training."""
-        return self.run.recipe.epochs * self.epoch_images
-
 
 def train_single(
     variant: Variant,

@@ -32,6 +32,15 @@ def run_seconds(
     return recipe.epochs * seconds_per_image * (trained + EVALUATION_SHARE * evaluated)
 
 
+def part_done(
+    images: int, ended_epochs: int, recipe: Recipe, *, train_images: int, val_images: int
+) -> float:
+    """The part of a run's work that is done after so many training images and evaluations."""
+    whole = run_seconds(1.0, recipe, train_images=train_images, val_images=val_images)
+    trained = recipe.epochs * images_per_epoch(train_images, recipe.batch_size)
+    return min(1.0, (images + ended_epochs * (whole - trained) / recipe.epochs) / whole)
+
+
 def seconds_per_image(variant: Variant, recipe: Recipe, *, batch: int, device: str) -> float:
     """Seconds of a training step per image, at `batch` images or as many as take 3 s.
 

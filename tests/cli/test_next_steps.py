@@ -36,7 +36,8 @@ def test_a_search_ends_with_more_of_it_and_the_training_of_its_choice(finished: 
     steps = dict(after_search(real(finished)))
     folder = finished.folder
     assert steps["surer"] == f"cmtscale search --from {folder} --seeds 3"
-    assert steps["longer"] == f"cmtscale search --from {folder} --epochs 6"
+    # an epoch of 64 images is one step here, and a training should have 100 or more
+    assert steps["longer"] == f"cmtscale search --from {folder} --epochs 100"
     assert steps["train it"] == (
         f"cmtscale train --variant {folder}/best.toml --data digits --out runs/{folder.name} --test"
     )
@@ -52,6 +53,7 @@ def test_what_is_no_choice_is_not_offered_for_training(finished: Outcome, verdic
     assert outcome.choice is not None
     undecided = replace(outcome, choice=replace(outcome.choice, verdict=verdict))  # type: ignore[arg-type]
     assert "train it" not in dict(after_search(undecided))
+    assert ("surer" in dict(after_search(undecided))) == (verdict != "nothing learned yet")
     assert "train it" not in dict(after_search(replace(outcome, choice=None)))
 
 

@@ -148,6 +148,19 @@ def test_a_failed_job_leaves_nothing_in_memory_for_the_next() -> None:
     assert caught.value.__traceback__ is not None
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
+def test_a_ctrl_c_of_the_terminal_never_reaches_a_worker_that_starts(
+    executor: LocalExecutor, job: TrainRun
+) -> None:
+    before = {child.pid for child in multiprocessing.active_children()}
+    executor.submit(endless(job))
+    (pid,) = {child.pid for child in multiprocessing.active_children()} - before
+    status = Path(f"/proc/{pid}/status").read_text()
+    (blocked,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")]
+    assert int(blocked, 16) & (1 << (signal.SIGINT - 1))
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())  # here it counts
+
+
 def test_cancelling_ends_what_runs_and_the_executor_goes_on(
     executor: LocalExecutor, job: TrainRun
 ) -> None:

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_exit
 from typing import Any
 
@@ -51,7 +52,8 @@ class LocalExecutor:
                 context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
             )
-        future = self._pools[slot].schedule(_carry_out, args=[job, self._devices[slot]])
+        with _interrupts_blocked():  # a first job starts the worker, which inherits this
+            future = self._pools[slot].schedule(_carry_out, args=[job, self._devices[slot]])
         self._busy[slot] = (job, future)
 
     def running(self) -> list[Job]:
@@ -80,6 +82,19 @@ class LocalExecutor:
             pool.stop()
         for pool in pools:
             pool.join()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C from processes that are started here; this one gets it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _carry_out(job: Job, device: str) -> Any:
