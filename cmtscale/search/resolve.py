@@ -17,7 +17,7 @@ LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
 PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
 TRIALS = 20
 IMAGES_SEEN = 25_600  # in a run, whatever the size of the data set
-TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS = 5, 4.5, 3  # three minutes on two cores
+TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS = 5, 4.5, 3  # two minutes on two cores
 # The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
 PROXY_BASE = Variant(
     name="cmt-proxy",
