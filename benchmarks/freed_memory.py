@@ -26,7 +26,7 @@ from cmtscale.train.memory import keep_freed_memory
 from cmtscale.train.optimizer import make_optimizer
 from cmtscale.train.recipe import Recipe
 
-BATCH = 128
+BATCH = 32  # as a search trains
 MODES = ("default", "kept")
 
 

@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that a training step frees, for the next step.
 
     Left alone, glibc hands it back to the system after each step, which then has to clear every
-    page again: up to a sixth of a step on a CPU, for a peak up to 4 % lower
+    page again: up to a fifth of a step on a CPU, for a peak that is hardly lower
     (`results/freed-memory`).
     For processes that train and do little else; elsewhere than on glibc this does nothing.
     """
