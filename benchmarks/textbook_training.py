@@ -10,7 +10,6 @@ AdamW. `search_speed.py` times it; the timings are printed as JSON.
 import argparse
 import json
 import time
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from cmtscale.arch.cost import cost
-from cmtscale.arch.scaling import resize
-from cmtscale.arch.variant import Variant, network_name, variant_from_table
+from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.sources import open_source
 from cmtscale.data.splits import IntArray
 from cmtscale.record.folder import REQUEST, TRIALS
 from cmtscale.record.row import Row, read_rows
+from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.settings import Settings, read_settings
 
 LOADER_WORKERS = 2
 
@@ -69,29 +69,20 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.folder
     torch.set_num_threads(args.threads)
-    request = tomllib.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    source = open_source(request["data"], split_seed=request["split_seed"])
-    dataset = source.pack(request["pack_px"])
-    networks = trained_networks(request, read_rows(folder / TRIALS))
-    print(json.dumps(asdict(train_all(networks, dataset, request["recipe"]))))
+    settings = read_settings(folder / REQUEST)
+    source = open_source(settings.data, split_seed=settings.split_seed)
+    dataset = source.pack(settings.pack_px)
+    networks = trained_networks(settings, read_rows(folder / TRIALS))
+    print(json.dumps(asdict(train_all(networks, dataset, asdict(settings.recipe)))))
 
 
-def trained_networks(request: dict[str, Any], rows: list[Row]) -> list[Variant]:
+def trained_networks(settings: Settings, rows: list[Row]) -> list[Variant]:
     """What a search trained, each network once, from the integers of its rows."""
-    base = variant_from_table(request["trained_base"], source="trained_base")
     networks: dict[str, Variant] = {}
     for row in rows:
-        network = base
-        if row.role != "base":
-            network = resize(
-                base,
-                name="twin",
-                dim1=row.proxy_dims[0],
-                depths=row.proxy_depths,
-                resolution_px=row.proxy_resolution_px,
-            )
+        network = recorded_candidate(settings, row).trained
         assert cost(network).macs == row.proxy_macs, row.candidate
-        networks[network_name(network)] = network
+        networks[network.name] = network
     return list(networks.values())
 
 

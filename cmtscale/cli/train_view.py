@@ -46,7 +46,8 @@ class TrainView:
         assert self.plan is not None
         part = part_done(
             line["images"],
-            line["images"] // (self.plan.epoch_images + 1),
+            (line["images"] - 1)
+            // self.plan.epoch_images,  # an epoch's last line is before its score
             self.plan.run.recipe,
             train_images=self.plan.epoch_images,
             val_images=len(self.plan.dataset.splits.val),

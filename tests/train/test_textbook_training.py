@@ -1,7 +1,6 @@
 """The script that `benchmarks/search_speed.py` times a search against does the same work."""
 
 import importlib
-import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +55,7 @@ def test_the_script_trains_and_counts_every_network(script, digits_ref, make_var
     assert min(accuracies[1::2]) > 0.3  # chance: 0.1
 
 
-def test_the_script_rebuilds_the_networks_of_a_record(script, make_variant, make_row):
+def test_the_script_rebuilds_the_networks_of_a_record(script, make_variant, make_row, finished):
     base = make_variant()
     larger = resize(base, name="larger", dim1=6, depths=(1, 2, 3, 1), resolution_px=96)
     rows = [
@@ -72,8 +71,7 @@ def test_the_script_rebuilds_the_networks_of_a_record(script, make_variant, make
         for network, role in ((base, "base"), (larger, "compound"))
         for seed in (0, 1)
     ]
-    table = tomllib.loads(base.to_toml())
-    networks = script.trained_networks({"trained_base": table}, rows)
+    networks = script.trained_networks(replace(finished.settings, trained_base=base), rows)
     assert len(networks) == 2
     assert networks[0].same_network(base)
     assert networks[1].same_network(larger)
