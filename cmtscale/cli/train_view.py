@@ -44,10 +44,11 @@ class TrainView:
             )
             return
         assert self.plan is not None
+        # the last line of an epoch comes before its evaluation
+        ended_epochs = (line["images"] - 1) // self.plan.epoch_images
         part = part_done(
             line["images"],
-            (line["images"] - 1)
-            // self.plan.epoch_images,  # an epoch's last line is before its score
+            ended_epochs,
             self.plan.run.recipe,
             train_images=self.plan.epoch_images,
             val_images=len(self.plan.dataset.splits.val),

@@ -18,9 +18,9 @@ def test_an_epoch_has_ended_when_the_next_one_trains(images: int, ended_epochs: 
     shown: list[Any] = []
     view = TrainView(SimpleNamespace(show=lambda parts, _: shown.append(parts)))  # type: ignore[arg-type]
     dataset = SimpleNamespace(splits=SimpleNamespace(val=range(20)))
-    view.plan = SimpleNamespace(
-        run=SimpleNamespace(recipe=recipe), dataset=dataset, epoch_images=64
-    )  # type: ignore[assignment]
+    run = SimpleNamespace(recipe=recipe)
+    plan: Any = SimpleNamespace(run=run, dataset=dataset, epoch_images=64)
+    view.plan = plan
     view.logged({"step": 1, "images": images, "train_loss": 1.0, "seconds": 2.0})
     ((name, part),) = shown[0]
     assert name == "training"
