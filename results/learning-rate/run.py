@@ -24,7 +24,7 @@ TABLE = HERE / "learning_rate.csv"
 KEY = ("candidate", "lr", "seed")
 COLUMNS = (*KEY, "val_loss", "val_accuracy", "temperature", "status", "seconds")
 LENGTH = {"epochs": 1, "train_images": 6_000}
-FACTORS = (0.5, 1.0, 2.0)
+FACTORS = (0.5, 1.0, 2.0, 4.0)
 SEEDS = (0, 1)
 
 
