@@ -1,6 +1,8 @@
 """How long a run will take: training steps of its network, timed here and now."""
 
+import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ EVALUATION_SHARE = 1 / 3  # of a training step's cost per image: no backward pas
 _LONG_STEP_SECONDS = 3.0  # a longer step is neither waited for nor given its memory
 _TIMED_STEPS = 2
 _FIRST_BATCH, _GROWTH = 2, 4
+_PREDICTIONS, _PREDICTION_WARM_UP = 15, 3  # turns
 
 
 def run_seconds(
@@ -59,6 +62,29 @@ def seconds_per_image(variant: Variant, recipe: Recipe, *, batch: int, device: s
     if seconds < _LONG_STEP_SECONDS:  # the first step of a size warms up
         seconds = min(_step_seconds(model, optimizer, recipe, batch) for _ in range(_TIMED_STEPS))
     return seconds / batch
+
+
+def prediction_seconds(
+    networks: Sequence[Variant], recipe: Recipe, *, device: str
+) -> dict[str, float]:
+    """Median seconds of a forward pass of one image, by name; the networks take turns.
+
+    So that what else the machine does slows all of them alike.
+    """
+    place = torch.device(device)
+    models = {n.name: build(n, attention=recipe.attention).to(place).eval() for n in networks}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode(), make_autocast(recipe, place):
+        for turn in range(_PREDICTION_WARM_UP + _PREDICTIONS):
+            for name, model in models.items():
+                variant = model.variant
+                side = variant.resolution_px
+                image = torch.randn(1, variant.in_channels, side, side, device=place)
+                started = time.perf_counter()
+                model(image).sum().item()  # waits for the device
+                if turn >= _PREDICTION_WARM_UP:
+                    seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def _step_seconds(
