@@ -1,0 +1,94 @@
+"""A forecast of the log loss of every candidate at any horizon, with its uncertainty.
+
+The curves of `curves.py`, averaged over their nine scales: with 12 to 40 architectures one best
+fit of the scales is too sure of itself (results/forecast).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cmtscale.search.curves import (
+    NUMBER_OF_SCALES,
+    FloatArray,
+    IntArray,
+    Trained,
+    log_likelihood,
+    noise_variance,
+    posterior,
+    scales_of,
+)
+from cmtscale.search.importance import sample
+
+_SETS_OF_SCALES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What runs say of all candidates at all horizons.
+
+    `normal_scales` (S, 9) are equally probable sets of scales, in the coordinates of `scales_of`;
+    `effective_samples` is how many independent draws they are worth.
+    """
+
+    trained: Trained
+    normal_scales: FloatArray
+    effective_samples: float
+
+    def moments(self, time: float) -> tuple[FloatArray, FloatArray]:
+        """Mean (S, K) and covariance (S, K, K) of the true ln losses at a time, per set."""
+        trained = self.trained
+        arms = np.arange(len(trained.points))
+        times = np.full(len(arms), time)
+        no_images = np.zeros((len(arms), len(trained.arms)))
+        return posterior(scales_of(self.normal_scales), trained, arms, times, no_images)
+
+    def draws(self, time: float, *, count: int, seed: int) -> FloatArray:
+        """(count, K): joint draws of the true ln loss at a time, free of both noises."""
+        mean, covariance = self.moments(time)
+        root = square_root(covariance)
+        sets, arms = mean.shape
+        rounds = -(-count // sets)
+        normal = np.random.default_rng(seed).standard_normal((sets, rounds, arms))
+        draws = mean[:, None] + normal @ root.transpose(0, 2, 1)  # (sets, rounds, K)
+        return draws.transpose(1, 0, 2).reshape(-1, arms)[:count]
+
+    def sigma(self, rung: int) -> float:
+        """Posterior median of the seed's noise of a run at a rung, in ln loss."""
+        variance = noise_variance(scales_of(self.normal_scales), np.array([rung]))
+        return float(np.median(np.sqrt(variance)))
+
+
+def forecast(trained: Trained, *, seed: int = 0) -> Forecast:
+    """The forecast from these runs; the same runs, in any order, and seed give the same."""
+    trained = _in_order(trained)
+    normal_scales, effective_samples = sample(
+        lambda normal: log_likelihood(normal, trained),
+        dimensions=NUMBER_OF_SCALES,
+        count=_SETS_OF_SCALES,
+        seed=seed,
+    )
+    return Forecast(
+        trained=trained, normal_scales=normal_scales, effective_samples=effective_samples
+    )
+
+
+def square_root(covariance: FloatArray) -> FloatArray:
+    """(..., K, K) matrices that times their transposes are these, singular ones included."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    return root
+
+
+def _in_order(trained: Trained) -> Trained:
+    """The same runs, sorted: sums in another order round differently."""
+    keys = (trained.losses, trained.rungs, trained.times, trained.arms)
+    order: IntArray = np.lexsort(keys)
+    return replace(
+        trained,
+        arms=trained.arms[order],
+        times=trained.times[order],
+        rungs=trained.rungs[order],
+        losses=trained.losses[order],
+        image_covariance=trained.image_covariance[np.ix_(order, order)],
+    )
