@@ -15,8 +15,9 @@ from cmtscale.record.choice import Verdict
 from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, scores
 from cmtscale.search.candidates import Candidate
+from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence
-from cmtscale.search.forecast import FloatArray, Forecast, forecast
+from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
 from cmtscale.search.runs import CORNERS, RungRun, next_seed
@@ -154,11 +155,12 @@ def choose(
     near = near_best(draws, with_paper, settings.tolerance)
     lowest = best(draws, with_paper)
     order = sorted(
-        np.flatnonzero(evidence.eligible), key=lambda arm: (-near[arm], np.median(draws[:, arm]))
+        map(int, np.flatnonzero(evidence.eligible)),
+        key=lambda arm: (-near[arm], np.median(draws[:, arm])),
     )
     names = [arm.name for arm in evidence.arms]
-    first = int(order[0])
-    members = [int(arm) for arm in order if near[arm] >= SURE] or [first]
+    first = order[0]
+    members = [arm for arm in order if near[arm] >= SURE] or [first]
     costs = _second_costs([evidence.arms[arm] for arm in members], settings.prefer, latencies)
     taken = _cheapest([evidence.arms[arm] for arm in members], costs)
     number = names.index(taken.name)
@@ -174,7 +176,7 @@ def choose(
         costs=costs,
         standings=_with_forecasts(standings, names, draws, near, lowest, order),
         comparisons=_comparisons(evidence, draws, number),
-        noise=_noise(evidence, known, draws, [int(arm) for arm in order[:2]]),
+        noise=_noise(evidence, known, draws, order[:2]),
         more=(),
         more_seconds=0.0,
     )
@@ -243,9 +245,7 @@ def _standings(evidence: Evidence, rows: Sequence[Row]) -> list[Standing]:
 
 
 def _by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
-    return sorted(
-        standings, key=lambda s: (s.score.loss is None, s.score.loss or 0.0, s.candidate)
-    )
+    return sorted(standings, key=lambda s: (s.score.loss is None, s.score.loss or 0.0, s.candidate))
 
 
 def _with_forecasts(
@@ -332,9 +332,7 @@ def _comparisons(evidence: Evidence, draws: FloatArray, taken: int) -> tuple[Com
     )
 
 
-def _noise(
-    evidence: Evidence, known: Forecast, draws: FloatArray, leading: Sequence[int]
-) -> Noise:
+def _noise(evidence: Evidence, known: Forecast, draws: FloatArray, leading: Sequence[int]) -> Noise:
     trained = evidence.trained
     assert trained is not None
     images = together = None
@@ -377,10 +375,8 @@ def _nothing_learned(best_score: Score, guess: Guess | None) -> str:
 def _with_more_runs(
     choice: Choice, evidence: Evidence, known: Forecast, seconds: FloatArray
 ) -> Choice:
-    settings, trained = evidence.settings, evidence.trained
-    assert trained is not None
+    settings = evidence.settings
     needed = runs_needed(
-        trained,
         known,
         target=evidence.time(settings.target_images),
         times=evidence.times,

@@ -13,7 +13,8 @@ from cmtscale.arch.scaling import Scaling, Shares, implied
 from cmtscale.record.losses import Losses
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, recorded_candidate
-from cmtscale.search.forecast import Trained, image_covariance
+from cmtscale.search.curves import Trained
+from cmtscale.search.image_noise import image_covariance
 from cmtscale.search.ladder import GROWTH
 from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
@@ -53,9 +54,7 @@ class Evidence:
         return [r for r in self.rows if r.candidate == candidate and r.horizon == horizon]
 
 
-def gather(
-    settings: Settings, rows: Sequence[Row], image_losses: Mapping[str, Losses]
-) -> Evidence:
+def gather(settings: Settings, rows: Sequence[Row], image_losses: Mapping[str, Losses]) -> Evidence:
     """What all runs on the ladder say, whichever order they ended in."""
     on_ladder = sorted(ended_rows(settings, rows).values(), key=lambda row: row.sort_key)
     complete = [r for r in on_ladder if r.status == "complete" and r.role != "base"]
@@ -90,13 +89,14 @@ def _trained(
     images += (losses - images.mean(axis=1))[:, None]
     rungs = np.array([settings.horizons.index(row.horizon) for row in rows])
     seen = np.array(settings.images_seen)
+    numbered = np.array([numbers[row.candidate] for row in rows])
     return Trained(
         points=np.array([*(_point(settings, arm) for arm in arms), _paper_point()]),
-        arms=np.array([numbers[row.candidate] for row in rows]),
+        arms=numbered,
         times=np.log(seen / seen[0])[rungs] / math.log(GROWTH),
         rungs=rungs,
         losses=np.log(losses),
-        image_covariance=image_covariance(images),
+        image_covariance=image_covariance(images, arms=numbered, rungs=rungs),
     )
 
 

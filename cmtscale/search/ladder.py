@@ -87,9 +87,7 @@ def ladder_from_table(table: dict[str, Any], *, source: str) -> Ladder:
     return Ladder(**table)
 
 
-def horizon_of_rung(
-    rung: int, first: tuple[int, int], *, pool_images: int
-) -> tuple[int, int]:
+def horizon_of_rung(rung: int, first: tuple[int, int], *, pool_images: int) -> tuple[int, int]:
     """(epochs, images of each) of a rung, from 0; `first` is that of the first one.
 
     While the `pool_images` that runs may draw from last, every image is seen once; then all of them

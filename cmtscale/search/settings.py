@@ -66,9 +66,17 @@ class Settings:
     def __post_init__(self) -> None:
         if self.recipe.train_images is None:
             raise RequestError("the recipe lacks train_images; give their number")
-        whole = ("budget_macs", "split_seed", "trained_macs", "pack_px", "trials", "seeds", "seed")
-        whole += ("pool_images", "target_images")
-        for name in whole:
+        for name in (
+            "budget_macs",
+            "split_seed",
+            "trained_macs",
+            "pack_px",
+            "trials",
+            "seeds",
+            "seed",
+            "pool_images",
+            "target_images",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
@@ -132,7 +140,11 @@ class Settings:
         return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
 
     def as_request(self) -> SearchRequest:
-        """A request that resolves to these settings: the way to repeat a search from its file."""
+        """A request that resolves to these settings: the way to repeat a search from its file.
+
+        A target that is the last rung's stays open: it moves on with a longer ladder.
+        """
+        is_own_target = self.target_images != self.images_seen[-1]
         return SearchRequest(
             budget_macs=self.budget_macs,
             data=self.data,
@@ -146,7 +158,7 @@ class Settings:
             recipe=self.recipe,
             seeds=self.seeds,
             ladder=self.ladder,
-            target_images=None if self.target_images == self.images_seen[-1] else self.target_images,
+            target_images=self.target_images if is_own_target else None,
             tolerance=self.tolerance,
             prefer=self.prefer,
             seed=self.seed,

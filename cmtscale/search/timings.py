@@ -5,7 +5,7 @@ that a search which goes on later decides as it would have without the stop.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import TIMINGS
 from cmtscale.search.executors.base import Executor, Failure, Job, carry_out_all
 from cmtscale.search.jobs import TimePrediction, TimeSteps
+from cmtscale.search.ladder import REFERENCE_SEEDS
 from cmtscale.search.settings import Settings
+from cmtscale.train.run_time import run_seconds
 
 TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 
@@ -47,6 +49,26 @@ def read_timings(folder: Path) -> Timings:
     if not is_whole:
         raise ResultsError(f"{path} is damaged; restore it, or remove it (it is measured again)")
     return Timings(**table)
+
+
+def seconds_of(
+    settings: Settings, timings: Timings, network: str, rung: int, val_images: int
+) -> float:
+    """Estimated seconds of one run of a trained network; of the mean one if it has no time."""
+    known = timings.seconds_per_image
+    recipe = settings.run_recipe(rung)
+    assert recipe.train_images is not None
+    return run_seconds(
+        known.get(network, sum(known.values()) / max(1, len(known))),
+        recipe,
+        train_images=recipe.train_images,
+        val_images=val_images,
+    )
+
+
+def allowance(settings: Settings, last_rung_seconds: Sequence[float]) -> float:
+    """What all runs together may take, from what one run of each candidate takes at the last."""
+    return settings.ladder.spend * REFERENCE_SEEDS * sum(last_rung_seconds)
 
 
 def with_steps(
