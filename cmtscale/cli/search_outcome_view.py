@@ -231,6 +231,8 @@ def _more(outcome: Outcome, choice: Choice) -> str:
 
 def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
     """Four uncertainties, kept apart."""
+    if choice.bend:
+        out.print(f"[bold]warning[/bold]: {choice.bend}")
     noise = choice.noise
     if noise is None:
         return

@@ -105,8 +105,8 @@ def ranking(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         target = group["target_images"].iloc[0]
         ax.set(ylim=(-0.6, len(ordered) - 0.4), xlabel=f"validation loss after {target:,} images")
         ax.set_title(
-            f"{heading(group, candidates, len(groups))}\nexpected at the target, with 90 % interval; "
-            f"right: the\nprobability of being as good as the best; ▸ the choice",
+            f"{heading(group, candidates, len(groups))}\nexpected at the target, with 90 % "
+            f"interval; right: the\nprobability of being as good as the best; ▸ the choice",
             x=-0.35,
         )
     return figure

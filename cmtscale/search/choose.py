@@ -17,7 +17,7 @@ from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, scores
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
-from cmtscale.search.evidence import Evidence
+from cmtscale.search.evidence import Evidence, bend
 from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.ladder import LONGEST_TARGET
 from cmtscale.search.policy import best, near_best, runs_needed
@@ -109,7 +109,8 @@ class Choice:
     `costs` are their second costs (`prefer`), and `taken` the cheapest. `probability` is that of
     `taken`. `more` are the runs that would probably decide an undecided search, which take
     `more_seconds` of one worker; None: no forty runs would. `curves` are the forecast of every
-    candidate over horizons, as far as it goes. `reason` says why a verdict is none.
+    candidate over horizons, as far as it goes; `bend` says where its line has bent (empty: not).
+    `reason` says why a verdict is none.
     """
 
     taken: str
@@ -127,6 +128,7 @@ class Choice:
     more: tuple[RungRun, ...] | None
     more_seconds: float
     curves: tuple[Expected, ...]
+    bend: str
 
     @property
     def standing(self) -> Standing:
@@ -185,6 +187,7 @@ def choose(
         more=(),
         more_seconds=0.0,
         curves=_curves(evidence, known),
+        bend=bend(evidence),
     )
     if reason := _nothing_learned(choice.standing.longest, guess):
         return replace(choice, verdict="nothing learned yet", reason=reason)
@@ -223,6 +226,7 @@ def _undecided(evidence: Evidence, standings: Sequence[Standing], reason: str) -
         more=(),
         more_seconds=0.0,
         curves=(),
+        bend=bend(evidence),
     )
 
 

@@ -16,7 +16,7 @@ from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.decide import Batch, next_batch, write_decisions
-from cmtscale.search.evidence import gather
+from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
@@ -24,7 +24,7 @@ from cmtscale.search.runs import RungRun, ended_rows, first_rung, fixed_runs, ru
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
-from cmtscale.search.timings import allowance, seconds_of, with_steps
+from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
 from cmtscale.search.watch import Progress, Watcher
 from cmtscale.train.recipe import Run
 from cmtscale.train.run_time import part_done
@@ -153,6 +153,7 @@ class _Training:
         self.failed_for_good: set[str] = set()
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
+        self.bend = ""  # as the watcher heard it
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -205,8 +206,15 @@ class _Training:
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""
         rows = self.table.rows
+        val_images = len(self.plan.dataset.splits.val)
+        self.timings = with_runs(self.timings, rows, self.settings, val_images)
+        self.timings.save(self.plan.folder)
         losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
         evidence = gather(self.settings, rows, losses)
+        if not self.bend:
+            self.bend = bend(evidence)
+            if self.bend:
+                self.watcher.noted(self.bend)
         rungs = range(self.settings.ladder.rungs)
         spent = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
         batch = next_batch(
