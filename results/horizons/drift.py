@@ -1,0 +1,220 @@
+"""How much the ranking of the twins moves between horizons, beside the noise."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2, kendalltau
+from truth import RUNGS, TARGET, TruthTable
+
+from cmtscale.search.curves import FloatArray
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """The twins at one horizon, in ln loss.
+
+    `noise` is the standard deviation of one run between seeds, pooled over twins with two or more
+    (`degrees` of freedom, 90 % interval `noise_low` to `noise_high`; nan without); `spread` that of
+    the twins' means, `true_spread` with the noise taken out of it.
+    """
+
+    rung: int
+    twins: int
+    runs: int
+    noise: float
+    degrees: int
+    noise_low: float
+    noise_high: float
+    spread: float
+    true_spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Two horizons over the twins that have both, with 95 % bootstrap intervals.
+
+    `corrected` is the correlation with the seeds' noise taken out (nan where it is not measured).
+    """
+
+    rungs: tuple[int, int]
+    twins: int
+    correlation: float
+    correlation_interval: tuple[float, float]
+    tau: float
+    tau_interval: tuple[float, float]
+    corrected: float
+    corrected_interval: tuple[float, float]
+
+
+def noise_of(cells: list[FloatArray]) -> tuple[float, int]:
+    """Pooled standard deviation between seeds, and its degrees of freedom."""
+    degrees = sum(max(0, len(cell) - 1) for cell in cells)
+    squares = sum(((cell - cell.mean()) ** 2).sum() for cell in cells if len(cell) > 1)
+    return float(np.sqrt(squares / degrees)) if degrees else float("nan"), degrees
+
+
+def describe(table: TruthTable, rung: int) -> Rung:
+    """The twins at one rung."""
+    cells = [cell for cell in table.log_losses(rung) if len(cell)]
+    noise, degrees = noise_of(cells)
+    low, high = (
+        noise * np.sqrt(degrees / chi2.ppf([0.95, 0.05], degrees)) if degrees else (noise,) * 2
+    )
+    spread = float(np.std([cell.mean() for cell in cells], ddof=1))
+    of_means = noise**2 * np.mean([1 / len(cell) for cell in cells])
+    return Rung(
+        rung=rung,
+        twins=len(cells),
+        runs=sum(map(len, cells)),
+        noise=noise,
+        degrees=degrees,
+        noise_low=float(low),
+        noise_high=float(high),
+        spread=spread,
+        true_spread=float(np.sqrt(max(0.0, spread**2 - of_means))),
+    )
+
+
+def agreement(table: TruthTable, first: int, second: int, *, seed: int = 0) -> Agreement | None:
+    """How two rungs agree; None with fewer than four twins at both.
+
+    The bootstrap draws twins, and of each the seeds at each rung. A cell of one seed stays as it
+    is, and two seeds drawn with replacement vary half as much as they should: intervals are a
+    little narrow in the seeds and right in the twins.
+    """
+    pairs = [
+        (a, b)
+        for a, b in zip(table.log_losses(first), table.log_losses(second), strict=True)
+        if len(a) and len(b)
+    ]
+    if len(pairs) < 4:
+        return None
+    noises = [noise_of(table.log_losses(rung))[0] for rung in (first, second)]
+    random = np.random.default_rng(seed)
+    values = np.array(
+        [
+            _statistics([_resampled(pairs[i], random) for i in drawn], noises)
+            for drawn in random.integers(len(pairs), size=(RESAMPLES, len(pairs)))
+        ]
+    )
+    correlation, tau, corrected = _statistics(pairs, noises)
+    intervals = [_interval(column[np.isfinite(column)]) for column in values.T]
+    return Agreement(
+        rungs=(first, second),
+        twins=len(pairs),
+        correlation=correlation,
+        correlation_interval=intervals[0],
+        tau=tau,
+        tau_interval=intervals[1],
+        corrected=corrected,
+        corrected_interval=intervals[2],
+    )
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled(
+    pair: tuple[FloatArray, FloatArray], random: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    first, second = (random.choice(cell, len(cell)) for cell in pair)
+    return first, second
+
+
+def _statistics(
+    pairs: list[tuple[FloatArray, FloatArray]], noises: list[float]
+) -> tuple[float, float, float]:
+    """Correlation, Kendall's tau, and the correlation with the seeds' noise taken out."""
+    means = np.array([[cell.mean() for cell in pair] for pair in pairs]).T
+    covariance = np.cov(means)
+    correlation = float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+    counts = np.array([[1 / len(cell) for cell in pair] for pair in pairs]).mean(axis=0)
+    true = np.diagonal(covariance) - np.array(noises) ** 2 * counts
+    corrected = (
+        float(np.clip(covariance[0, 1] / np.sqrt(true.prod()), -1, 1))
+        if np.isfinite(true).all() and (true > 0).all()
+        else float("nan")
+    )
+    return correlation, float(kendalltau(*means).statistic), corrected
+
+
+def winners(table: TruthTable, rung: int) -> list[int]:
+    """The eligible twins that have runs at a rung, the lowest mean loss first."""
+    means = np.where(table.eligible, table.means(rung), np.nan)
+    return [int(twin) for twin in np.argsort(means) if np.isfinite(means[twin])]
+
+
+def print_drift(table: TruthTable) -> None:
+    """The tables of the README's first section."""
+    print("## Twins and rungs: mean loss (seeds)\n")
+    print("| twin | depth/width/resolution | " + " | ".join(RUNGS) + " |")
+    print("|---|---|" + "---|" * len(RUNGS))
+    order = np.argsort(np.nan_to_num(table.means(TARGET), nan=9.0), kind="stable")
+    best = [winners(table, rung)[:1] for rung in range(len(RUNGS))]
+    for twin in order:
+        candidate = table.twins[twin]
+        shares = (candidate.shares.depth, candidate.shares.width, candidate.shares.resolution)
+        cells = []
+        for rung in range(len(RUNGS)):
+            values = table.log_losses(rung)[twin]
+            text = f"{np.exp(values.mean()):.3f}" if len(values) else "–"
+            text = f"**{text}**" if [twin] == best[rung] else text
+            cells.append(f"{text} ({len(values)})" if len(values) else text)
+        label = "/".join(f"{100 * share:.0f}" for share in shares)
+        role = "" if candidate.role == "compound" else f", {candidate.role} only"
+        over = "" if table.eligible[twin] else ", not on the budget"
+        print(f"| {candidate.name}{role}{over} | {label} | " + " | ".join(cells) + " |")
+    print("\n## Noise and spread of ln loss\n")
+    print("| | twins | runs | σ of seeds (90 %), degrees | spread | without noise | σ/spread |")
+    print("|---|---|---|---|---|---|---|")
+    for rung, name in enumerate(RUNGS):
+        if (table.seeds(rung) > 0).sum() < 2:
+            continue
+        r = describe(table, rung)
+        print(
+            f"| {name} | {r.twins} | {r.runs} | {r.noise:.4f} ({r.noise_low:.4f} to "
+            f"{r.noise_high:.4f}), {r.degrees} | {r.spread:.4f} | {r.true_spread:.4f} | "
+            f"{r.noise / r.true_spread if r.true_spread else np.inf:.2f} |"
+        )
+    print("\n## Agreement between horizons\n")
+    print("| | twins | correlation | without noise | Kendall's τ |")
+    print("|---|---|---|---|---|")
+    for first, second in itertools.combinations(range(len(RUNGS)), 2):
+        a = agreement(table, first, second)
+        if a is not None:
+            print(
+                f"| {RUNGS[first]}, {RUNGS[second]} | {a.twins} | "
+                f"{_cell(a.correlation, a.correlation_interval)} | "
+                f"{_cell(a.corrected, a.corrected_interval)} | {_cell(a.tau, a.tau_interval)} |"
+            )
+    print("\n## Falls of ln loss from rung to rung (mean, sd over twins), and curvature\n")
+    steps = [table.means(rung + 1) - table.means(rung) for rung in range(len(RUNGS) - 1)]
+    for rung, step in enumerate(steps):
+        if np.isfinite(step).sum() > 1:
+            values = step[np.isfinite(step)]
+            print(
+                f"{RUNGS[rung]} to {RUNGS[rung + 1]}: {values.mean():+.3f} "
+                f"(sd {values.std(ddof=1):.3f}, n {len(values)})"
+            )
+    for rung in range(len(steps) - 1):
+        values = steps[rung + 1] - steps[rung]
+        values = values[np.isfinite(values)]
+        if len(values) > 1:
+            print(
+                f"second difference at {RUNGS[rung + 1]}: {values.mean():+.3f} "
+                f"(sd {values.std(ddof=1):.3f}, n {len(values)})"
+            )
+    print()
+
+
+def _cell(value: float, interval: tuple[float, float]) -> str:
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
