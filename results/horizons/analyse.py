@@ -19,12 +19,15 @@ from replay import (
     Spending,
     judged_twins,
     parts,
+    regret_by_all_runs,
     replays,
     shuffled,
     spread_at_target,
     summary,
 )
 from truth import RUNGS, TARGET, TruthTable, read_truth
+
+from cmtscale.search.curves import FloatArray
 
 HERE = Path(__file__).parent
 SYNE_TUNE = "syne_tune.csv"
@@ -96,9 +99,11 @@ def print_replays(table: TruthTable, folder: Path, count: int) -> None:
         f"seeds, {minutes:.0f} min; by lot {100 * np.expm1(by_lot):.1f} % = "
         f"{by_lot / spread:.2f} spreads, spread {spread:.4f}\n"
     )
-    rows = [summary(table, name, found) for name, found in replays(table, count).items()]
+    expected = regret_by_all_runs(table)
+    done = replays(table, count)
+    rows = [summary(table, name, found, expected) for name, found in done.items()]
     if (folder / SYNE_TUNE).exists():
-        rows += from_syne_tune(table, folder / SYNE_TUNE)
+        rows += from_syne_tune(table, folder / SYNE_TUNE, expected)
     with (folder / "replays.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -111,7 +116,7 @@ def print_replays(table: TruthTable, folder: Path, count: int) -> None:
     print()
 
 
-def from_syne_tune(table: TruthTable, path: Path) -> list[dict[str, object]]:
+def from_syne_tune(table: TruthTable, path: Path, expected: FloatArray) -> list[dict[str, object]]:
     """What `with_syne_tune.py` took, judged by the same truth."""
     truth = table.means(TARGET)
     best = truth[judged_twins(table)].min()
@@ -133,6 +138,7 @@ def from_syne_tune(table: TruthTable, path: Path) -> list[dict[str, object]]:
                 "share": float(np.mean([float(s["seconds"]) for s in own])) / whole,
                 "regret_percent": float(100 * np.expm1(regrets).mean()),
                 "regret_spreads": float(regrets.mean() / spread_at_target(table)),
+                "regret_by_all_runs": float(100 * expected[taken].mean()),
                 "is_near": float(np.mean(regrets <= table.settings.tolerance)),
                 "runs_at_target": float(np.mean([float(s["runs_at_target"]) for s in own])),
                 "taken": ", ".join(

@@ -145,6 +145,18 @@ def _statistics(
     return correlation, float(kendalltau(*means).statistic), corrected
 
 
+def seed_in_common(table: TruthTable, rung: int) -> tuple[float, float, int] | None:
+    """What the second seed adds to ln loss in the mean of all twins, its error, and the twins.
+
+    Twins of one seed see the same images in the same order. None with fewer than four twins.
+    """
+    cells = [cell for cell in table.log_losses(rung) if len(cell) > 1]
+    if len(cells) < 4:
+        return None
+    steps = np.array([cell[1] - cell[0] for cell in cells])
+    return float(steps.mean()), float(steps.std(ddof=1) / np.sqrt(len(steps))), len(steps)
+
+
 def winners(table: TruthTable, rung: int) -> list[int]:
     """The eligible twins that have runs at a rung, the lowest mean loss first."""
     means = np.where(table.eligible, table.means(rung), np.nan)
@@ -172,17 +184,24 @@ def print_drift(table: TruthTable) -> None:
         over = "" if table.eligible[twin] else ", not on the budget"
         print(f"| {candidate.name}{role}{over} | {label} | " + " | ".join(cells) + " |")
     print("\n## Noise and spread of ln loss\n")
-    print("| | twins | runs | σ of seeds (90 %), degrees | spread | without noise | σ/spread |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| | twins | runs | σ of seeds (90 %), degrees | spread | without noise | σ/spread | "
+        "second seed less first, mean of twins |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for rung, name in enumerate(RUNGS):
         if (table.seeds(rung) > 0).sum() < 2:
             continue
         r = describe(table, rung)
-        print(
-            f"| {name} | {r.twins} | {r.runs} | {r.noise:.4f} ({r.noise_low:.4f} to "
-            f"{r.noise_high:.4f}), {r.degrees} | {r.spread:.4f} | {r.true_spread:.4f} | "
-            f"{r.noise / r.true_spread if r.true_spread else np.inf:.2f} |"
+        noise = (
+            f"{r.noise:.4f} ({r.noise_low:.4f} to {r.noise_high:.4f}), {r.degrees} | "
+            f"{r.spread:.4f} | {r.true_spread:.4f} | {r.noise / r.true_spread:.2f}"
+            if r.degrees and r.true_spread
+            else f"– | {r.spread:.4f} | – | –"
         )
+        common = seed_in_common(table, rung)
+        shared = f"{common[0]:+.4f} ± {common[1]:.4f} ({common[2]})" if common else "–"
+        print(f"| {name} | {r.twins} | {r.runs} | {noise} | {shared} |")
     print("\n## Agreement between horizons\n")
     print("| | twins | correlation | without noise | Kendall's τ |")
     print("|---|---|---|---|---|")

@@ -11,6 +11,7 @@ from truth import TARGET, TruthTable
 from cmtscale.arch.lattice import nearest
 from cmtscale.arch.scaling import Scaling
 from cmtscale.record.row import Row
+from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.ladder import REFERENCE_SEEDS
@@ -327,8 +328,10 @@ def _part(table: TruthTable) -> Part:
     )
 
 
-def summary(table: TruthTable, name: str, found: Sequence[Replay]) -> dict[str, object]:
-    """One strategy's row of the table of replays."""
+def summary(
+    table: TruthTable, name: str, found: Sequence[Replay], by_all_runs: FloatArray
+) -> dict[str, object]:
+    """One strategy's row of the table of replays; `by_all_runs` is of `regret_by_all_runs`."""
     regrets = np.array([replay.regret for replay in found])
     spread = spread_at_target(table)
     taken, counts = np.unique([replay.taken for replay in found], return_counts=True)
@@ -346,6 +349,7 @@ def summary(table: TruthTable, name: str, found: Sequence[Replay]) -> dict[str, 
         "share": float(np.mean([replay.share for replay in found])),
         "regret_percent": float(100 * np.expm1(regrets).mean()),
         "regret_spreads": float(regrets.mean() / spread),
+        "regret_by_all_runs": float(100 * np.mean([by_all_runs[r.taken] for r in found])),
         "is_near": float(np.mean([replay.is_near for replay in found])),
         "stated": mean([replay.stated for replay in found]),
         "stated_held_out": mean([replay.stated_held_out for replay in found]),
@@ -354,6 +358,20 @@ def summary(table: TruthTable, name: str, found: Sequence[Replay]) -> dict[str, 
         "runs_at_target": mean([replay.runs_at_target for replay in found]),
         "taken": ", ".join(commonest),
     }
+
+
+def regret_by_all_runs(table: TruthTable) -> FloatArray:
+    """(K,): ln loss at 9T above the best, as the forecast from all runs up to 9T expects it.
+
+    Means of two runs flatter the best of twelve; this is free of their noise, but the model's word.
+    """
+    trained = table.evidence(up_to(table, TARGET)).trained
+    if trained is None:
+        return np.full(len(table.twins), np.nan)
+    known = forecast(trained, seed=table.settings.seed)
+    draws = known.draws(float(TARGET), count=DRAWS, seed=0)[:, : len(table.twins)]
+    regret: FloatArray = (draws - draws[:, judged_twins(table)].min(axis=1, keepdims=True)).mean(0)
+    return regret
 
 
 def spread_at_target(table: TruthTable) -> float:
