@@ -47,7 +47,9 @@ def main() -> None:
     print_deciding(table)
     for name, draw in (("curves", figures.curves), ("ranks", figures.ranks)):
         figures.save(draw(table), args.folder / f"{name}.png")
-    if not args.no_replays:
+    if (table.seeds(0) < 2).all() or not judged_twins(table).any():
+        print("A replay needs two seeds of some twin at T, and runs at 9T.")
+    elif not args.no_replays:
         print_replays(table, args.folder, args.replays)
         print_parts(table)
 
@@ -88,8 +90,6 @@ def write_runs(table: TruthTable, path: Path) -> None:
 def print_replays(table: TruthTable, folder: Path, count: int) -> None:
     """Every strategy's cost and regret; also into `replays.csv`."""
     eligible = judged_twins(table)
-    if not eligible.any():
-        return
     truth = table.means(TARGET)[eligible]
     by_lot = float(np.mean(truth - truth.min()))
     spread = spread_at_target(table)
@@ -151,8 +151,6 @@ def from_syne_tune(table: TruthTable, path: Path, expected: FloatArray) -> list[
 
 def print_parts(table: TruthTable) -> None:
     """Five disjoint parts of the validation images, beside all of them."""
-    if not judged_twins(table).any():
-        return
     whole, pieces = parts(table)
 
     def describe(part: Part) -> str:
