@@ -224,11 +224,16 @@ def print_drift(table: TruthTable) -> None:
             )
     for rung in range(len(steps) - 1):
         values = steps[rung + 1] - steps[rung]
-        values = values[np.isfinite(values)]
+        present = np.isfinite(values)
+        values = values[present]
         if len(values) > 1:
+            weights = np.array([1.0, 4.0, 1.0])
+            noises = [noise_of(table.log_losses(rung + step))[0] for step in range(3)]
+            seeds = np.array([table.seeds(rung + step)[present] for step in range(3)])
+            by_noise = np.sqrt((weights * np.square(noises) @ (1 / seeds)).mean())
             print(
                 f"second difference at {RUNGS[rung + 1]}: {values.mean():+.3f} "
-                f"(sd {values.std(ddof=1):.3f}, n {len(values)})"
+                f"(sd {values.std(ddof=1):.3f}, of which seeds {by_noise:.3f}; n {len(values)})"
             )
     print()
 
