@@ -112,6 +112,20 @@ def scales_of(normal: FloatArray) -> Scales:
     return Scales(**values)
 
 
+def normal_of(scales: Scales) -> FloatArray:
+    """(S, 9): the coordinates of these scales; the inverse of `scales_of`."""
+    columns = []
+    for name, (median, spread) in _PRIORS.items():
+        value = getattr(scales, name)
+        if name == "correlation":
+            columns.append((np.arctanh(value) - np.arctanh(median)) / spread)
+        elif name == "noise_decay":
+            columns.append((value - median) / spread)
+        else:
+            columns.append(np.log(value / median) / spread)
+    return np.stack(columns, axis=1)
+
+
 def noise_variance(scales: Scales, rungs: IntArray) -> FloatArray:
     """(S, n): the variance of ln loss between seeds of runs at these rungs."""
     log_sd = np.log(scales.noise)[:, None] + scales.noise_decay[:, None] * rungs
