@@ -26,7 +26,7 @@ class Plan:
     have a training step of each candidate, or of the fastest and slowest network where a sampler
     asks. `batches` are what was decided before. `runs` counts what is certain to be trained and
     `runs_done` what of it ended; `total_seconds` is the wall time of what is left, with the most
-    that decisions may spend.
+    that decisions may spend, and no less than the longest run.
     """
 
     settings: Settings
@@ -102,6 +102,7 @@ def make_plan(
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
     whole = max(sum(seconds), allowance(settings, last))
     done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
+    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
     return Plan(
         settings=settings,
         folder=folder,
@@ -112,6 +113,6 @@ def make_plan(
         timings=timings,
         runs=len(certain),
         runs_done=sum(is_done),
-        total_seconds=(whole - done) / len(executor.devices),
+        total_seconds=max((whole - done) / len(executor.devices), max(left, default=0.0)),
         paper=paper_solution(settings),
     )
