@@ -94,6 +94,7 @@ def make_row() -> "Callable[..., Row]":
 @pytest.fixture(scope="session")
 def tiny_request(tiny_base: Variant, cache_dir: Path) -> "SearchRequest":
     """Four candidates, two seeds each, on the digits; a run takes about half a second."""
+    from cmtscale.search.ladder import PRESETS
     from cmtscale.search.request import SearchRequest
     from cmtscale.train.recipe import Recipe
 
@@ -104,6 +105,8 @@ def tiny_request(tiny_base: Variant, cache_dir: Path) -> "SearchRequest":
         trials=4,
         recipe=Recipe(epochs=2, train_images=64, batch_size=64),
         seeds=2,
+        ladder=PRESETS["flat"],
+        prefer="params",
         device="cpu",
         workers=2,
         cache_dir=cache_dir,

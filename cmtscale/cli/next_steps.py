@@ -1,6 +1,5 @@
 """The commands that a user can copy when a search or a training has ended."""
 
-import math
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,25 +14,27 @@ Step = tuple[str, str]  # what a command does, and the command
 
 def after_search(outcome: "Outcome") -> list[Step]:
     """After a search: more of it, its figures, and the training of what it chose."""
-    from cmtscale.cli.search_words import FEW_STEPS
-    from cmtscale.data.batches import batches_per_epoch
+    from cmtscale.record.choice import DECIDED
     from cmtscale.record.folder import BEST
+    from cmtscale.search.ladder import PRESETS
 
     settings, folder = outcome.settings, str(outcome.folder)
     figures = ("figures", _command(["plot", folder]))
     if settings.tour:
         budget = f"{settings.budget_macs / 1e9:g}G"
-        own = f"cmtscale search --budget {budget} --data folder:PATH --seeds 2 --dry-run"
+        own = f"cmtscale search --budget {budget} --data folder:PATH --dry-run"
         return [("your images", own), figures]
     again = ["search", "--from", folder]
-    epochs, train_images = settings.horizon
-    steps_an_epoch = batches_per_epoch(train_images, settings.recipe.batch_size)
-    longer = max(3 * epochs, math.ceil(FEW_STEPS / steps_an_epoch))
-    steps = [("longer", _command([*again, "--epochs", str(longer)]))]
-    if outcome.choice is not None and outcome.choice.verdict != "nothing learned yet":
-        steps.append(("surer", _command([*again, "--seeds", str(settings.seeds + 1)])))
+    steps: list[Step] = []
+    longer = [name for name, ladder in PRESETS.items() if ladder.rungs > settings.ladder.rungs]
+    if longer:
+        steps.append(("longer", _command([*again, "--ladder", longer[0]])))
+    is_decided = outcome.choice is not None and outcome.choice.verdict in DECIDED
+    if settings.ladder.spend and not is_decided:
+        spend = f"{1.5 * settings.ladder.spend:.2g}"
+        steps.append(("surer", _command([*again, "--spend", spend])))
     steps.append(figures)
-    if outcome.choice is not None and outcome.choice.verdict == "choice":
+    if is_decided:
         train = ["train", "--variant", str(outcome.folder / BEST), "--data", settings.data]
         if settings.split_seed:  # other splits would test on images that the choice has seen
             train += ["--split-seed", str(settings.split_seed)]

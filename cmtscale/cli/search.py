@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
+SecondCost = Literal["latency", "params", "activations", "macs"]
 
 
 def search(
@@ -56,12 +57,43 @@ def search(
     proxy_macs: Annotated[
         str | None, typer.Option(help="MACs of a twin; by default 6.25 x its base or more.")
     ] = None,
+    target_images: Annotated[
+        int | None,
+        typer.Option(
+            help="Images seen in the training that the answer is for; by default what the longest "
+            "runs see, at most three times that."
+        ),
+    ] = None,
+    target_epochs: Annotated[
+        int | None, typer.Option(help="The same in epochs of the training split.")
+    ] = None,
+    ladder: Annotated[
+        str | None,
+        typer.Option(
+            help="How long runs get: flat (one length), quick (two), standard (three; default), "
+            "thorough (four), each three times as long, or a TOML file."
+        ),
+    ] = None,
+    spend: Annotated[
+        float | None,
+        typer.Option(
+            help="The most that all runs cost, in parts of every candidate at the longest length "
+            "with three seeds; 0.3."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Losses that are so much higher are as good; 0.01.")
+    ] = None,
+    prefer: Annotated[
+        SecondCost | None, typer.Option(help="What decides among equals; latency, measured here.")
+    ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each run; by default 25,600 images are seen (digits: 3)."),
+        typer.Option(help="Epochs of the shortest runs; by default they see 6,000 images."),
     ] = None,
     train_images: Annotated[
-        str | None, typer.Option(help="Train on so many images of the training split, or on `all`.")
+        str | None,
+        typer.Option(help="Images of an epoch of the shortest runs, or `all` of the split."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -69,8 +101,8 @@ def search(
         bool | None,
         typer.Option(help="Flip and shift the images; by default on small data sets."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each candidate; 1.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sampler; 0.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Shortest runs of each candidate; 1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler and the decisions; 0.")] = None,
     attention: Attention = None,
     device: Device = "auto",
     workers: Annotated[
@@ -85,8 +117,9 @@ def search(
 ) -> None:
     """Search for the CMT to train at a budget with short proxy trainings.
 
-    The same command again goes on where it was stopped; with more seeds, trials or epochs it goes
-    on in the same folder.
+    Every candidate trains shortly; a forecast of the loss at the target decides who trains longer.
+    The same command again goes on where it was stopped; with another ladder, target, or more trials
+    it goes on in the same folder.
     """
     from cmtscale.arch.budget import parse_macs
     from cmtscale.arch.errors import RequestError
@@ -103,6 +136,10 @@ def search(
         "trials": trials,
         "proxy": proxy,
         "proxy_macs": None if proxy_macs is None else parse_macs(proxy_macs),
+        "target_images": target_images,
+        "target_epochs": target_epochs,
+        "tolerance": tolerance,
+        "prefer": prefer,
         "epochs": epochs,
         "train_images": None if train_images is None else _images(train_images),
         "batch_size": batch_size,
@@ -120,6 +157,7 @@ def search(
     if from_ is None and budget is None:
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)
+    request = _with_ladder(request, ladder, spend)
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.search_outcome_view import print_json, print_outcome
     from cmtscale.cli.search_view import SearchView
@@ -139,6 +177,22 @@ def search(
 def _images(text: str) -> Any:
     """A number of images, or `all`; what is neither is left for the request to refuse."""
     return int(text) if text.isdecimal() else text
+
+
+def _with_ladder(
+    request: "SearchRequest", ladder: str | None, spend: float | None
+) -> "SearchRequest":
+    """The request with the ladder of the flags; `spend` changes it alone."""
+    from dataclasses import replace
+
+    from cmtscale.search.ladder import read_ladder
+    from cmtscale.search.request import TOUR_DATA
+
+    chosen = request.ladder if ladder is None else read_ladder(ladder)
+    if spend is not None:
+        default = "flat" if request.data == TOUR_DATA else "standard"
+        chosen = replace(chosen or read_ladder(default), spend=spend)
+    return replace(request, ladder=chosen)
 
 
 def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":

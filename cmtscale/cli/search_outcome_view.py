@@ -1,6 +1,7 @@
-"""The outcome of a search: the ranking, the choice, and how sure it is."""
+"""The answer of a search: the ranking at the target, the network taken, and how sure that is."""
 
 import json
+from collections import Counter
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +9,7 @@ from rich.markup import escape
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.variant import Variant
-from cmtscale.cli.console import Column, counted, messages, print_table, results
+from cmtscale.cli.console import Column, counted, duration, messages, print_table, results
 from cmtscale.cli.next_steps import after_search
 from cmtscale.cli.search_words import (
     DIVERGED,
@@ -18,114 +19,133 @@ from cmtscale.cli.search_words import (
     share_cell,
     warn_of_few_steps,
 )
-from cmtscale.record.files import read_json
-from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS, VAL_LOSSES
-from cmtscale.record.scores import Score, current
+from cmtscale.record.choice import DECIDED
+from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import Choice
-from cmtscale.search.outcome import Outcome
+from cmtscale.search.choose import SURE, Choice, Interval, Standing
+from cmtscale.search.outcome import Outcome, described
+from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
+
+UNITS = {"latency": "ms", "params": "M", "activations": "M", "macs": "G"}
+_SCALES = {"latency": 1e3, "params": 1e-6, "activations": 1e-6, "macs": 1e-9}
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """The ranking, the choice with how sure it is, and the paper's constants beside it."""
+    """What a search that has ended leaves: its answer, where it is written, and what comes next."""
     out = results()
-    settings, choice = outcome.settings, outcome.choice
-    for row in current(outcome.rows, settings.horizon):
+    for row in ended_rows(outcome.settings, outcome.rows).values():
         if row.status != "complete":
             messages().print(f"{row.run_id} {row.status}: {row.cause}", markup=False)
-    _print_ranking(outcome, out)
-    out.print()
-    if choice is None:
-        out.print("no run on the budget is complete: there is nothing to choose from")
-    else:
-        _print_choice(outcome, out)
-        warn_of_few_steps(settings, out)
+    print_answer(outcome, out)
+    if outcome.choice is not None:
+        warn_of_few_steps(outcome.settings, out)
         out.print(f"written to {escape(str(outcome.folder))}: {BEST}, {CHOICE}, {TRIALS}")
-    if settings.tour:
+    if outcome.settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
     for name, command in after_search(outcome):
         out.print(f"{name}: {command}", markup=False, soft_wrap=True)
 
 
+def print_shown(outcome: Outcome) -> None:
+    """What a search answers now: what it has trained, its answer, and what comes next."""
+    out, settings = results(), outcome.settings
+    ended = ended_rows(settings, outcome.rows).values()
+    trained = ", ".join(
+        f"{sum(row.horizon == horizon for row in ended)} runs of {images:,} images"
+        for horizon, images in zip(settings.horizons, settings.images_seen, strict=True)
+    )
+    out.print(
+        f"{escape(str(outcome.folder))}: budget {format_macs(settings.budget_macs)} MACs, data "
+        f"{escape(settings.data)}; so far {trained}"
+    )
+    print_answer(outcome, out)
+    for name, command in after_search(outcome):
+        out.print(f"{name}: {command}", markup=False, soft_wrap=True)
+
+
+def print_answer(outcome: Outcome, out: Console) -> None:
+    """The ranking, the network taken, what else could be taken, and how sure that is."""
+    choice = outcome.choice
+    if choice is None:
+        out.print("no run on the budget is complete: there is nothing to choose from")
+        return
+    _print_ranking(outcome, choice, out)
+    out.print()
+    _print_networks(outcome, choice, out)
+    _print_comparisons(choice, out)
+    out.print()
+    _print_verdict(outcome, choice, out)
+    _print_noise(outcome, choice, out)
+    _print_test(outcome, choice, out)
+
+
 def print_json(outcome: Outcome) -> None:
     """The choice as `choice.json` has it, with the folder; null where nothing could be chosen."""
-    choice = None if outcome.choice is None else read_json(outcome.folder / CHOICE)
-    print(json.dumps({"folder": str(outcome.folder), "choice": choice}, indent=1))
+    print(json.dumps({"folder": str(outcome.folder), "choice": described(outcome)}, indent=1))
 
 
-def _print_ranking(outcome: Outcome, out: Console) -> None:
-    settings, ranking = outcome.settings, outcome.ranking
-    by_name = {candidate.name: candidate for candidate in outcome.candidates}
-    candidates = [by_name[score.candidate] for score in ranking]
-    tags = [_tags(score, by_name[score.candidate], settings) for score in ranking]
+def _print_ranking(outcome: Outcome, choice: Choice, out: Console) -> None:
+    settings, standings = outcome.settings, choice.standings
+    candidates = [outcome.candidate(standing.candidate) for standing in standings]
+    tags = [_tags(s, c, settings) for s, c in zip(standings, candidates, strict=True)]
     columns = {
-        Column("candidate"): [score.candidate for score in ranking],
-        Column("role", 5): [score.role for score in ranking],
+        Column("candidate"): [standing.candidate for standing in standings],
+        Column("role", 6): [standing.score.role for standing in standings],
         Column("d/w/r", 1): [share_cell(candidate) for candidate in candidates],
-        Column("val loss"): [_number(score.loss, 4) for score in ranking],
-        Column("± seeds"): [_number(score.loss_sd, 4) for score in ranking],
-        Column("accuracy"): [_percent(score.accuracy) for score in ranking],
-        Column("img/s", 2): [_number(score.images_per_second) for score in ranking],
-        Column("MACs", 4): [format_macs(candidate.macs) for candidate in candidates],
     }
-    if settings.proxy:
-        columns[Column("stray", 3)] = [f"{100 * candidate.stray:.1f} %" for candidate in candidates]
+    if choice.noise is not None:
+        columns[Column(f"loss at {choice.target_images:,}")] = [_median(s.loss) for s in standings]
+        columns[Column("90 %")] = [_range(standing.loss) for standing in standings]
+        columns[Column("near", 0)] = [_number(standing.near, 2) for standing in standings]
+        columns[Column("best", 3)] = [_number(standing.best, 2) for standing in standings]
+    columns |= {
+        Column("runs", 2): [".".join(map(str, standing.runs)) for standing in standings],
+        Column("val loss", 4): [_number(standing.longest.loss, 4) for standing in standings],
+        Column("accuracy"): [_percent(standing.longest.accuracy) for standing in standings],
+        Column("after", 2): [f"{standing.longest_images:,}" for standing in standings],
+        Column("MACs", 5): [format_macs(candidate.macs) for candidate in candidates],
+    }
     if any(tags):
         columns[Column("excluded")] = [", ".join(reasons) for reasons in tags]
-    choice = outcome.choice
-    chosen = choice.winner if choice and choice.verdict == "choice" else None
-    bold = [n for n, score in enumerate(ranking) if score.candidate == chosen]
-    print_table(out, list(columns), list(zip(*columns.values(), strict=True)), bold=bold)
-    note = "val loss: cross-entropy after fitting one temperature, lower is better"
-    if settings.proxy:
-        note += (
-            "; loss, accuracy and speed are of what was trained, MACs and stray of the real network"
+    bold = [
+        n
+        for n, standing in enumerate(standings)
+        if standing.candidate == choice.taken and choice.verdict in DECIDED
+    ]
+    left_out = print_table(out, list(columns), list(zip(*columns.values(), strict=True)), bold=bold)
+    notes = ["losses are cross-entropies after fitting one temperature, lower is better"]
+    if choice.noise is not None:
+        notes.append(
+            f"near: the probability of being within {100 * choice.tolerance:g} % of the lowest loss"
         )
-    out.print(note)
+    if "runs" not in left_out and len(settings.images_seen) > 1:
+        notes.append("runs: at each rung; loss and accuracy are of the longest")
+    if settings.proxy:
+        notes.append("of what was trained, MACs of the real network")
+    out.print("; ".join(notes))
     explain_tags({reason for reasons in tags for reason in reasons}, out)
 
 
-def _tags(score: Score, candidate: Candidate, settings: Settings) -> list[str]:
+def _tags(standing: Standing, candidate: Candidate, settings: Settings) -> list[str]:
     """Every reason why a candidate cannot be chosen; none for one that can."""
-    tags = [] if score.on_budget else [off_budget_tag(candidate, settings)]
-    if score.diverged:
+    tags = [] if candidate.on_budget else [off_budget_tag(candidate, settings)]
+    if standing.score.diverged or standing.longest.diverged:
         tags.append(DIVERGED)
-    elif score.loss is None:
+    elif not any(standing.runs):
         tags.append(FAILED)
     return tags
 
 
-def _print_choice(outcome: Outcome, out: Console) -> None:
-    choice, winner = outcome.choice, outcome.winner
-    assert choice is not None
+def _print_networks(outcome: Outcome, choice: Choice, out: Console) -> None:
+    """The network taken at the real budget, and the paper's constants solved to it."""
+    winner = outcome.winner
     assert winner is not None
-    _print_networks(outcome, choice, winner, out)
-    _print_certainty(choice, out)
-    if choice.verdict != "choice":
-        out.print(f"[bold]{choice.verdict.capitalize()}[/bold]: {choice.reason}")
-    missing = [s.candidate for s in choice.ranking if s.on_budget and s.loss is None]
-    if missing:
-        out.print(
-            f"not in this choice, for no run of theirs is complete: {', '.join(missing)}; "
-            f"failed runs are tried again by the same command"
-        )
-    winner_runs = {row.run_id for row in outcome.rows if row.candidate == winner.name}
-    accuracies = [r.accuracy for r in outcome.readings if r.run_id in winner_runs]
-    if accuracies:
-        out.print(
-            f"test accuracy of what was trained: {100 * sum(accuracies) / len(accuracies):.2f} % "
-            f"(this search has read the test split {counted(len(outcome.readings), 'time')}, last "
-            f"on {outcome.readings[-1].when}; see {TEST_READS})"
-        )
-
-
-def _print_networks(outcome: Outcome, choice: Choice, winner: Candidate, out: Console) -> None:
-    """The winner at the real budget, and the paper's constants solved to it."""
-    is_choice = choice.verdict == "choice" and not outcome.settings.tour
+    is_choice = choice.verdict in DECIDED and not outcome.settings.tour
     labels = ["trained as", "alpha", "beta", "gamma", "phi"]
     labels += ["resolution", "dims", "depths", "MACs", "stray"]
-    columns = [Column(""), Column("choice" if is_choice else "lowest loss on the budget")]
+    name = "lowest loss on the budget" if choice.probability is None else "most probable"
+    columns = [Column(""), Column("choice" if is_choice else name)]
     networks = [
         [
             winner.name,
@@ -153,6 +173,100 @@ def _print_networks(outcome: Outcome, choice: Choice, winner: Candidate, out: Co
         out.print("the paper's constants have no variant at this budget: rounding strays too far")
 
 
+def _print_comparisons(choice: Choice, out: Console) -> None:
+    if not choice.comparisons:
+        return
+    columns = [Column("beside it"), Column("loss"), Column("90 %", 1), Column("above it")]
+    rows = [
+        [
+            other.name,
+            _median(other.loss),
+            _range(other.loss),
+            f"{100 * other.excess.median:+.1f} % ({100 * other.excess.low:+.1f} to "
+            f"{100 * other.excess.high:+.1f})",
+        ]
+        for other in choice.comparisons
+    ]
+    out.print()
+    print_table(out, columns, rows)
+
+
+def _print_verdict(outcome: Outcome, choice: Choice, out: Console) -> None:
+    """One verdict in plain words."""
+    within = f"within {100 * choice.tolerance:g} % of the lowest loss"
+    at = f"after {choice.target_images:,} images"
+    sure = f"with probability {_number(choice.probability, 2)}"
+    match choice.verdict:
+        case "clear":
+            text = (
+                f"[bold]Clear[/bold]: {choice.taken} is {within} {at} {sure}; no other with {SURE}"
+            )
+        case "tie":
+            costs = ", ".join(f"{n} {_cost(choice, n)}" for n in choice.near if n in choice.costs)
+            text = (
+                f"[bold]A tie[/bold] of {len(choice.near)}, each {within} {at} with probability "
+                f"{SURE} or more: {', '.join(choice.near)}; {choice.taken} is taken for its "
+                f"{choice.prefer} ({costs or 'not measured yet'}), and is {within} {sure}"
+            )
+        case "undecided" if choice.probability is not None:
+            text = (
+                f"[bold]Undecided[/bold]: {choice.taken} is {within} {at} {sure}; "
+                f"{_more(outcome, choice)}"
+            )
+        case _:
+            text = f"[bold]{choice.verdict.capitalize()}[/bold]: {choice.reason}"
+    out.print(text)
+
+
+def _more(outcome: Outcome, choice: Choice) -> str:
+    """What would probably decide it."""
+    if choice.more is None:
+        return "forty more runs would probably not decide it"
+    images = outcome.settings.images_seen
+    counts = Counter(run.rung for run in choice.more)
+    rungs = " and ".join(f"{count} runs of {images[rung]:,}" for rung, count in counts.items())
+    minutes = duration(60 * max(1, round(choice.more_seconds / outcome.workers / 60)))
+    return f"about {minutes} more ({rungs} images) would probably decide it"
+
+
+def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
+    """Four uncertainties, kept apart."""
+    if choice.bend:
+        out.print(f"[bold]warning[/bold]: {choice.bend}")
+    noise = choice.noise
+    if noise is None:
+        return
+    seeds = ", ".join(
+        f"{sigma:.3f} at {images:,}"
+        for sigma, images in zip(noise.seeds, outcome.settings.images_seen, strict=True)
+    )
+    parts = [f"between seeds {seeds} ({noise.degrees} degrees of freedom)"]
+    if noise.images is not None and noise.forecast is not None:
+        parts.append(
+            f"between the two most probable: {noise.images:.3f} from the validation images, "
+            f"{noise.forecast:.3f} from all together at {choice.target_images:,}"
+        )
+    out.print(f"noise, in parts of the loss: {'; '.join(parts)}")
+    if outcome.settings.proxy:
+        out.print("that twins rank as the real networks do is assumed, not measured")
+
+
+def _print_test(outcome: Outcome, choice: Choice, out: Console) -> None:
+    winner_runs = {row.run_id for row in outcome.rows if row.candidate == choice.taken}
+    accuracies = [r.accuracy for r in outcome.readings if r.run_id in winner_runs]
+    if accuracies:
+        out.print(
+            f"test accuracy of what was trained: {100 * sum(accuracies) / len(accuracies):.2f} % "
+            f"(this search has read the test split {counted(len(outcome.readings), 'time')}, last "
+            f"on {outcome.readings[-1].when}; see {TEST_READS})"
+        )
+
+
+def _cost(choice: Choice, candidate: str) -> str:
+    scale, unit = _SCALES[choice.prefer], UNITS[choice.prefer]
+    return f"{scale * choice.costs[candidate]:.3g} {unit}"
+
+
 def _growth_cells(shares: Shares, phi: float) -> list[str]:
     return [f"{shares.alpha:.3f}", f"{shares.beta:.3f}", f"{shares.gamma:.3f}", f"{phi:.2f}"]
 
@@ -167,22 +281,12 @@ def _network_cells(network: Variant, macs: int, stray: float) -> list[str]:
     ]
 
 
-def _print_certainty(choice: Choice, out: Console) -> None:
-    if sum(score.may_win for score in choice.ranking) == 1:
-        out.print("how sure: no other candidate could be chosen; add --trials for more of them")
-    elif choice.sigma is None:
-        out.print("how sure: not known, one seed each measures no noise; add --seeds 2 or more")
-    else:
-        sure = f"not known, {VAL_LOSSES} lacks some of the runs"
-        if choice.probability is not None:
-            sure = f"best at this training length with probability {choice.probability:.2f}"
-        ties = (
-            f"; within two standard errors of it: {', '.join(choice.ties)}" if choice.ties else ""
-        )
-        out.print(
-            f"how sure: {sure}; noise between seeds {choice.sigma:.4f} "
-            f"({choice.degrees} degrees of freedom){ties}"
-        )
+def _median(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.median:.4f}"
+
+
+def _range(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.low:.3f}–{interval.high:.3f}"
 
 
 def _number(value: float | None, digits: int = 0) -> str:

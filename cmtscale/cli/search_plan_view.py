@@ -50,25 +50,45 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"{data.native_px} px: resolution means token density here, and what it buys "
             f"(gamma) says nothing about larger images"
         )
-    recipe = settings.recipe
-    done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
-    left = f"about {duration(plan.total_seconds)} from now"
-    if plan.runs_done == plan.runs:
-        left = "nothing is left to train"
-    augmented = ", augmented" if recipe.flip or recipe.shift_fraction else ""
-    console.print(
-        f"{plan.runs} runs{done}: {counted(recipe.epochs, 'epoch')} of "
-        f"{recipe.train_images:,} images in batches of {recipe.batch_size}{augmented}, "
-        f"{counted(settings.seeds, 'seed')} each, on {len(plan.devices)} x "
-        f"{plan.devices[0].split(':')[0]}; {left}"
-    )
+    _print_runs(plan, console)
     warn_of_few_steps(settings, console)
-    if recipe.epochs >= AUGMENTED_EPOCHS and not augmented:
+    recipe, most_epochs = settings.recipe, settings.horizons[-1][0]
+    if most_epochs >= AUGMENTED_EPOCHS and not (recipe.flip or recipe.shift_fraction):
         console.print(
-            f"each image is seen {recipe.epochs} times without augmentation; --augment usually "
+            f"each image is seen {most_epochs} times without augmentation; --augment usually "
             f"pays from {AUGMENTED_EPOCHS} times on"
         )
     console.print(f"results in {plan.folder}", markup=False)
+
+
+def _print_runs(plan: Plan, console: Console) -> None:
+    """The rungs, what of them is certain, how long it takes, and what is answered."""
+    settings, ladder = plan.settings, plan.settings.ladder
+    augmented = ", augmented" if settings.recipe.flip or settings.recipe.shift_fraction else ""
+    horizons = " / ".join(
+        f"{images:,}" if epochs == 1 else f"{epochs} x {images:,}"
+        for epochs, images in settings.horizons
+    )
+    console.print(
+        f"runs of {horizons} images in batches of {settings.recipe.batch_size}{augmented}, each "
+        f"with its own full schedule; every candidate {counted(settings.seeds, 'time')} at "
+        f"{settings.images_seen[0]:,}"
+        + (", the corners and the centre at all" if ladder.rungs > 1 else "")
+    )
+    done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    more = ", then what the forecast asks for" if ladder.spend else ""
+    left = f"at most {duration(plan.total_seconds)} from now"
+    if plan.runs_done == plan.runs and not more:
+        left = "nothing is left to train"
+    console.print(
+        f"{plan.runs} runs{done}{more}, on {len(plan.devices)} x "
+        f"{plan.devices[0].split(':')[0]}; {left}"
+    )
+    console.print(
+        f"the answer is for a training of {settings.target_images:,} images seen: what lies within "
+        f"{100 * settings.tolerance:g} % of the lowest loss, and of that the network with the "
+        f"lowest {settings.prefer}"
+    )
 
 
 def _print_candidates(plan: Plan, console: Console) -> None:
@@ -85,7 +105,11 @@ def _print_candidates(plan: Plan, console: Console) -> None:
     columns[Column("MACs")] = [format_macs(candidate.macs) for candidate in candidates]
     if settings.proxy:
         columns[Column("stray")] = [f"{100 * candidate.stray:.1f} %" for candidate in candidates]
-    columns[Column("a run")] = [duration(seconds) for seconds in plan.run_seconds]
+    for rung, images in enumerate(settings.images_seen):
+        rank = 0 if rung == 0 else 5 + rung
+        columns[Column(f"run of {images:,}", rank)] = [
+            duration(plan.seconds(candidate.name, rung)) for candidate in candidates
+        ]
     if any(tags):
         columns[Column("excluded")] = tags
     left_out = print_table(console, list(columns), list(zip(*columns.values(), strict=True)))

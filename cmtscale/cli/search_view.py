@@ -31,8 +31,7 @@ class SearchView:
         self.bars.print(f"{row.run_id}  {result}")
 
     def progressed(self, progress: Progress) -> None:
-        done = progress.done + sum(part for _, part in progress.running)
-        parts = [("all", done / max(1, progress.runs)), *progress.running]
+        parts = [("all", progress.part), *progress.running]
         self.bars.show(parts, _headline(progress))
 
 
@@ -41,10 +40,10 @@ def _headline(progress: Progress) -> str:
     best = progress.best
     if best is not None and best.loss is not None and best.accuracy is not None:
         parts.append(
-            f"best on the budget {best.candidate} loss {best.loss:.4f} "
+            f"lowest on the budget {best.candidate} loss {best.loss:.4f} "
             f"accuracy {100 * best.accuracy:.2f} %"
         )
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:.0f} img/s")
-    parts.append(f"about {duration(progress.seconds_left)} left")
+    parts.append(f"at most {duration(progress.seconds_left)} left")
     return ", ".join(parts)

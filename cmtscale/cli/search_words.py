@@ -5,7 +5,7 @@ from collections.abc import Collection
 from rich.console import Console
 
 from cmtscale.arch.solve import BUDGET_TOLERANCE, is_within_tolerance
-from cmtscale.data.batches import batches_per_epoch
+from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.settings import Settings
 
@@ -24,7 +24,7 @@ _MEANINGS = {
 
 def warn_of_few_steps(settings: Settings, console: Console) -> None:
     """Say so where a training is too short for its ranking to mean much."""
-    epochs, train_images = settings.horizon
+    epochs, train_images = settings.horizons[0]
     steps = epochs * batches_per_epoch(train_images, settings.recipe.batch_size)
     if steps < FEW_STEPS:
         console.print(

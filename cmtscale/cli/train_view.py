@@ -10,8 +10,8 @@ from cmtscale.arch.cost import cost
 from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import counted, duration
 from cmtscale.record.result import RunResult
+from cmtscale.train.run_time import part_done
 from cmtscale.train.single import TrainingPlan
-from cmtscale.train.timing import part_done
 
 
 class TrainView:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmtscale.data.dataset import Dataset
+from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.data.splits import IntArray
 
 HELD_FRACTION = 0.25  # of the free device memory: train, val and test still leave room to train
@@ -64,16 +65,6 @@ def device_split(dataset: Dataset, indices: IntArray, *, device: torch.device) -
         mean=torch.tensor(dataset.mean, device=device) * 255,
         std=torch.tensor(dataset.std, device=device) * 255,
     )
-
-
-def batches_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch; one smaller batch if there are fewer images than that."""
-    return max(1, images // batch_size)
-
-
-def images_per_epoch(images: int, batch_size: int) -> int:
-    """The images in an epoch's whole batches."""
-    return batches_per_epoch(images, batch_size) * min(batch_size, images)
 
 
 def epoch_batches(

@@ -51,6 +51,19 @@ def scores(rows: Sequence[Row]) -> list[Score]:
     return [_score(runs) for runs in by_candidate.values()]
 
 
+def rank(rows: Sequence[Row]) -> list[Score]:
+    """All candidates by mean loss, those without one last."""
+    return sorted(
+        scores(rows),
+        key=lambda score: (score.loss is None, score.loss or 0.0, score.candidate),
+    )
+
+
+def leader(ranking: Sequence[Score]) -> Score | None:
+    """The first one that may win."""
+    return next((score for score in ranking if score.may_win), None)
+
+
 def _score(runs: list[Row]) -> Score:
     complete = [row for row in runs if row.status == "complete"]
     loss, loss_sd = _mean_and_sd([row.val_loss for row in complete])

@@ -7,64 +7,66 @@ from pathlib import Path
 import numpy as np
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.data.dataset import Dataset
+from cmtscale.record.choice import DECIDED
 from cmtscale.record.folder import TRIALS, VAL_LOSSES
 from cmtscale.record.losses import Losses, read_losses
 from cmtscale.record.metrics import export_curves
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.row import Row
-from cmtscale.record.scores import current
-from cmtscale.search.choose import Choice, Guess, choose
+from cmtscale.search.answer import answer
+from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.choose import Choice
 from cmtscale.search.drive import job_of
 from cmtscale.search.executors.base import Executor, Failure, carry_out_all
 from cmtscale.search.jobs import ReadTestSplit
 from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import Plan
-from cmtscale.search.samplers import Asked
+from cmtscale.search.runs import RungRun
+from cmtscale.search.timings import read_timings, with_latencies
 from cmtscale.search.watch import Watcher
 
 
-def conclude(
-    plan: Plan, asked: Sequence[Asked], rows: Sequence[Row], executor: Executor, watcher: Watcher
-) -> Outcome:
+def conclude(plan: Plan, rows: Sequence[Row], executor: Executor, watcher: Watcher) -> Outcome:
     """Choose among the recorded runs, and write the choice with its evidence."""
     settings, folder = plan.settings, plan.folder
-    comparable = current(rows, settings.horizon)
-    image_losses = read_losses(folder)
-    _require_means(folder, comparable, image_losses)
+    _require_means(folder, rows, read_losses(folder))
     export_curves(folder, rows)
-    choice = choose(comparable, image_losses, _guess(plan.dataset))
-    outcome = Outcome(
-        folder=folder,
-        settings=settings,
-        candidates=tuple(entry.candidate for entry in asked),
-        rows=tuple(rows),
-        choice=choice,
-        readings=(),
-        paper=plan.paper,
-    )
+    outcome = answer(folder, settings, rows)
+    choice = outcome.choice
     if choice is None:
         return outcome
-    if choice.verdict == "choice":
-        _read_test_split(plan, asked, choice, executor, watcher)
+    if choice.verdict == "tie" and choice.prefer == "latency":
+        named = {candidate.name: candidate.real for candidate in outcome.candidates}
+        timings = read_timings(folder)
+        networks = [named[name] for name in choice.near]
+        with_latencies(timings, networks, settings, executor).save(folder)
+        outcome = answer(folder, settings, rows)
+        choice = outcome.choice
+        assert choice is not None
+    if choice.verdict in DECIDED:
+        _read_test_split(plan, rows, choice, executor, watcher)
     outcome = replace(outcome, readings=tuple(readings(folder)))
     save_choice(outcome)
     return outcome
 
 
 def _read_test_split(
-    plan: Plan, asked: Sequence[Asked], choice: Choice, executor: Executor, watcher: Watcher
+    plan: Plan, rows: Sequence[Row], choice: Choice, executor: Executor, watcher: Watcher
 ) -> None:
-    """Let the winner's runs read the test split; each run's network reads it once."""
+    """Let the winner's longest runs read the test split; each run's network reads it once."""
+    settings = plan.settings
     logged = {reading.run_id for reading in readings(plan.folder)}
-    (winner,) = [entry for entry in asked if entry.candidate.name == choice.winner]
+    standing = choice.standing
+    rung = settings.images_seen.index(standing.longest_images)
+    own = next(row for row in rows if row.candidate == choice.taken)
+    candidate = recorded_candidate(settings, own)
     runs = [
-        job_of(plan.settings, plan.folder, plan.dataset.ref, winner, seed)
-        for seed in choice.best.seeds
+        RungRun(candidate=candidate.name, rung=rung, seed=seed) for seed in standing.longest.seeds
     ]
+    trained = [job_of(settings, plan.folder, plan.dataset.ref, candidate, run) for run in runs]
     jobs = [
         ReadTestSplit(run=job.run, folder=job.folder)
-        for job in runs
+        for job in trained
         if job.run.run_id not in logged
     ]
     for job, score in carry_out_all(executor, iter(jobs)):
@@ -92,9 +94,3 @@ def _require_means(folder: Path, rows: Sequence[Row], image_losses: Mapping[str,
                 f"{folder / TRIALS} has the loss {row.val_loss:.4f} for {row.run_id}, "
                 f"{VAL_LOSSES} has {mean:.4f}: one of them was changed; restore it"
             )
-
-
-def _guess(dataset: Dataset) -> Guess:
-    """Naming the commonest class of the validation split."""
-    counts = np.bincount(dataset.labels[dataset.splits.val])
-    return Guess(accuracy=float(counts.max() / counts.sum()), val_images=int(counts.sum()))

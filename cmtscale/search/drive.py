@@ -1,7 +1,9 @@
 """Training what a search asks for, and recording how each run ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from cmtscale.arch.cost import cost
 from cmtscale.data.dataset import DataRef
@@ -10,21 +12,25 @@ from cmtscale.record.losses import gather_losses
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.result import RunResult
 from cmtscale.record.row import Row
-from cmtscale.record.scores import current
+from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
-from cmtscale.search.choose import leader, rank
+from cmtscale.search.candidates import Candidate
+from cmtscale.search.decide import Batch, next_batch, write_decisions
+from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
 from cmtscale.search.jobs import TrainRun
-from cmtscale.search.plan import Plan, ended_rows, run_id
+from cmtscale.search.plan import Plan
+from cmtscale.search.runs import RungRun, ended_rows, first_rung, fixed_runs, run_id
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
+from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
 from cmtscale.search.watch import Progress, Watcher
 from cmtscale.train.recipe import Run
-from cmtscale.train.timing import part_done
+from cmtscale.train.run_time import part_done
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
-TRIES = 2  # of a run that fails, before the choice
+TRIES = 2  # of a run that fails, before what comes next
 
 
 def drive(
@@ -33,36 +39,44 @@ def drive(
     executor: Executor,
     watcher: Watcher,
     check_interrupt: Callable[[], None],
-) -> list[Asked]:
-    """Train all that the settings ask for and the table lacks; returns the candidates.
+) -> None:
+    """Train all that the settings ask for and the table lacks.
 
-    One generation after another; of each, all candidates with one seed before the next seed.
+    First what is certain: every candidate at the first rung, a generation at a time where a sampler
+    asks, and the anchors at all rungs. Then what was decided before, and what is decided now.
     """
     training = _Training(plan, table, executor, watcher, check_interrupt)
-    grid = [list(plan.asked)] if plan.asked else None
-    asked: list[Asked] = []
     try:
-        for generation in grid or generations(plan.settings, lambda: table.rows, watcher.noted):
-            training.train(generation)
-            asked += generation
+        if plan.asked:
+            training.add(plan.asked)
+        else:
+            for generation in generations(plan.settings, lambda: table.rows, watcher.noted):
+                training.add(generation)
+                training.train(first_rung(plan.settings, [one.candidate for one in generation]))
+        training.train(fixed_runs(plan.settings, training.candidates))
+        for batch in plan.batches:
+            training.train(training.possible(batch))
+        while batch := training.decide():
+            training.train(batch)
     finally:
         executor.cancel()
         gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
     training.index.update(table.rows)  # of a run that was repeated only the last trial stays
-    return asked
 
 
-def job_of(settings: Settings, folder: Path, data: DataRef, asked: Asked, seed: int) -> TrainRun:
-    """The run of a candidate with a seed, as it is trained and identified."""
-    name = run_id(settings, asked.candidate.name, seed)
-    run = Run(
+def job_of(
+    settings: Settings, folder: Path, data: DataRef, candidate: Candidate, run: RungRun
+) -> TrainRun:
+    """The training of a candidate, as it is named and identified."""
+    name = run_id(settings, run)
+    training = Run(
         run_id=name,
-        variant=asked.candidate.trained,
-        recipe=settings.run_recipe,
-        seed=seed,
+        variant=candidate.trained,
+        recipe=settings.run_recipe(run.rung),
+        seed=run.seed,
         data=data,
     )
-    return TrainRun(run=run, folder=folder / RUNS / name, candidate=asked.candidate.name)
+    return TrainRun(run=training, folder=folder / RUNS / name, candidate=candidate.name)
 
 
 def make_row(asked: Asked, run: Run, result: RunResult) -> Row:
@@ -112,7 +126,10 @@ def make_row(asked: Asked, run: Run, result: RunResult) -> Row:
 
 
 class _Training:
-    """One search while it trains: its record, and its clock."""
+    """One search while it trains: who is in it, its record, its decisions, and its clock.
+
+    `wanted` are all runs so far, in the order in which they were asked for.
+    """
 
     def __init__(
         self,
@@ -129,24 +146,35 @@ class _Training:
         self.executor = executor
         self.watcher = watcher
         self.check_interrupt = check_interrupt
-        names = [candidate.name for candidate in plan.candidates]
-        # The plan of a sampler names no candidates: the mean of its times stands for all.
-        self.estimates = dict(zip(names, plan.run_seconds, strict=False))
-        self.mean_estimate = sum(plan.run_seconds) / max(1, len(plan.run_seconds))
-        self.failed_for_good = 0
+        self.asked: dict[str, Asked] = {}
+        self.wanted: list[RungRun] = []
+        self.batches: list[Batch] = list(plan.batches)
+        self.timings = plan.timings
+        self.failed_for_good: set[str] = set()
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
+        self.bend = ""  # as the watcher heard it
 
-    def train(self, generation: list[Asked]) -> None:
+    @property
+    def candidates(self) -> list[Candidate]:
+        return [entry.candidate for entry in self.asked.values()]
+
+    def add(self, generation: Sequence[Asked]) -> None:
+        """Take in candidates; the times of their training steps are measured where they lack."""
+        self.asked |= {entry.candidate.name: entry for entry in generation}
+        networks = [entry.candidate.trained for entry in generation]
+        self.timings = with_steps(self.timings, networks, self.settings, self.executor)
+        self.timings.save(self.plan.folder)
+
+    def train(self, runs: Sequence[RungRun]) -> None:
         """Run what is not recorded yet. A run that fails is tried once more, after the others."""
-        asked_of = {asked.candidate.name: asked for asked in generation}
+        self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
         ended = ended_rows(self.settings, self.table.rows)
-        jobs = [
-            job_of(self.settings, self.plan.folder, self.plan.dataset.ref, asked, seed)
-            for seed in range(self.settings.seeds)
-            for asked in generation
+        waiting = [
+            self.job(run)
+            for run in runs
+            if run_id(self.settings, run) not in {*ended, *self.failed_for_good}
         ]
-        waiting = [job for job in jobs if job.run.run_id not in ended]
         tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
@@ -155,48 +183,102 @@ class _Training:
                 assert isinstance(job, TrainRun)
                 if isinstance(result, Failure):
                     result = RunResult(status="failed", cause=result.cause)
-                self.record(asked_of[job.candidate], job, result)
+                self.record(job, result)
                 name = job.run.run_id
                 tries[name] = tries.get(name, 0) + 1
                 if result.status == "failed" and tries[name] < TRIES:
                     self.watcher.noted(f"{name} is tried once more at the end")
                     waiting.append(job)
                 elif result.status == "failed":
-                    self.failed_for_good += 1
+                    self.failed_for_good.add(name)
             self.watcher.progressed(self.progress(waiting))
             self.check_interrupt()
 
-    def record(self, asked: Asked, job: TrainRun, result: RunResult) -> None:
-        row = make_row(asked, job.run, result)
+    def job(self, run: RungRun) -> TrainRun:
+        candidate = self.asked[run.candidate].candidate
+        return job_of(self.settings, self.plan.folder, self.plan.dataset.ref, candidate, run)
+
+    def possible(self, batch: Batch) -> Batch:
+        """The runs of a batch that this search can still make: it may ask for less now."""
+        rungs = self.settings.ladder.rungs
+        return tuple(r for r in batch if r.candidate in self.asked and r.rung < rungs)
+
+    def decide(self) -> Batch:
+        """Decide what comes next, and record it before it starts; nothing where all is done."""
+        rows = self.table.rows
+        val_images = len(self.plan.dataset.splits.val)
+        self.timings = with_runs(self.timings, rows, self.settings, val_images)
+        self.timings.save(self.plan.folder)
+        losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
+        evidence = gather(self.settings, rows, losses)
+        if not self.bend:
+            self.bend = bend(evidence)
+            if self.bend:
+                self.watcher.noted(self.bend)
+        rungs = range(self.settings.ladder.rungs)
+        spent = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
+        batch = next_batch(
+            self.settings,
+            evidence,
+            self.wanted,
+            np.array([[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]),
+            self.allowance() - spent,
+        )
+        if batch:
+            self.batches.append(batch)
+            write_decisions(self.plan.folder, self.batches)
+        return batch
+
+    def allowance(self) -> float:
+        chosen_from = [c.name for c in self.candidates if c.role != "base"]
+        return allowance(self.settings, [self.seconds(name, -1) for name in chosen_from])
+
+    def seconds(self, candidate: str, rung: int) -> float:
+        val_images = len(self.plan.dataset.splits.val)
+        return seconds_of(self.settings, self.timings, candidate, rung, val_images)
+
+    def record(self, job: TrainRun, result: RunResult) -> None:
+        row = make_row(self.asked[job.candidate], job.run, result)
         self.table.add(row)
         self.index.add(row)
         if result.status == "complete":
-            self.seconds_estimated += self.estimate(job.candidate)
+            self.seconds_estimated += self.job_seconds(job)
             self.seconds_taken += result.seconds
         self.watcher.ended(row)
 
-    def estimate(self, candidate: str) -> float:
-        return self.estimates.get(candidate, self.mean_estimate)
+    def job_seconds(self, job: TrainRun) -> float:
+        recipe = job.run.recipe
+        assert recipe.train_images is not None
+        rung = self.settings.horizons.index((recipe.epochs, recipe.train_images))
+        return self.seconds(job.candidate, rung)
 
     def progress(self, waiting: list[TrainRun]) -> Progress:
-        rows = current(self.table.rows, self.settings.horizon)
-        running, speed = [], 0.0
-        seconds_left = sum(self.estimate(job.candidate) for job in waiting)
+        running, speed, seconds_running = [], 0.0, 0.0
         for job in self.executor.running():
             assert isinstance(job, TrainRun)
             part, images_per_second = _part_done(job, len(self.plan.dataset.splits.val))
             running.append((job.run.run_id, part))
             speed += images_per_second
-            seconds_left += (1 - part) * self.estimate(job.candidate)
+            seconds_running += (1 - part) * self.job_seconds(job)
+        asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
+        whole = max(asked, self.allowance())
+        left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
         correction = self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
+        ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
         return Progress(
-            done=len(ended_rows(self.settings, rows)) + self.failed_for_good,
-            runs=self.plan.runs,
+            done=sum(run_id(self.settings, run) in ended for run in self.wanted),
+            runs=len(self.wanted),
+            part=1 - left / whole,
             running=tuple(running),
             images_per_second=speed,
-            seconds_left=correction * seconds_left / len(self.plan.devices),
-            best=leader(rank(rows)),
+            seconds_left=correction * left / len(self.plan.devices),
+            best=self.best(),
         )
+
+    def best(self) -> Score | None:
+        """The lowest mean loss at the last rung that any candidate on the budget has a run at."""
+        ranked = [rank(current(self.table.rows, horizon)) for horizon in self.settings.horizons]
+        return next((best for best in map(leader, reversed(ranked)) if best is not None), None)
 
 
 def _part_done(job: TrainRun, val_images: int) -> tuple[float, float]:

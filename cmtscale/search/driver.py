@@ -10,6 +10,7 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.record.folder import CHECKPOINT, ENVIRONMENT, REQUEST, RUNS, require_free
 from cmtscale.record.row import Row
 from cmtscale.search.conclude import conclude
+from cmtscale.search.decide import read_decisions
 from cmtscale.search.drive import drive
 from cmtscale.search.environment import save_environment
 from cmtscale.search.executors.base import Executor
@@ -20,6 +21,7 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan, make_plan
 from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest
+from cmtscale.search.timings import read_timings
 from cmtscale.search.watch import NullWatcher, Watcher
 from cmtscale.train.devices import device_slots
 
@@ -58,13 +60,22 @@ def search(
             folder_context = opened(folder, settings, watcher.noted)
         with folder_context as run_folder, lasting_interrupt() as check_interrupt:
             rows = run_folder.table.rows
-            plan = make_plan(run_folder.settings, folder, dataset, rows, executor, watcher.noted)
+            plan = make_plan(
+                run_folder.settings,
+                folder,
+                dataset,
+                rows,
+                read_decisions(folder),
+                read_timings(folder),
+                executor,
+                watcher.noted,
+            )
             watcher.planned(plan)
             if dry_run:
                 return None
             _describe(plan, rows, watcher)
-            asked = drive(plan, run_folder.table, executor, watcher, check_interrupt)
-            return conclude(plan, asked, run_folder.table.rows, executor, watcher)
+            drive(plan, run_folder.table, executor, watcher, check_interrupt)
+            return conclude(plan, run_folder.table.rows, executor, watcher)
 
 
 def _require_main_process() -> None:
@@ -80,6 +91,7 @@ def _require_main_process() -> None:
 def _describe(plan: Plan, rows: Sequence[Row], watcher: Watcher) -> None:
     """Write what was asked and where it is trained; say which checkpoints are gone."""
     plan.settings.save(plan.folder / REQUEST)
+    plan.timings.save(plan.folder)
     if plan.runs_done < plan.runs:  # else nothing is trained here
         save_environment(
             plan.folder / ENVIRONMENT,

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cmtscale.data.dataset import Dataset
@@ -41,6 +42,7 @@ def save_environment(
             "train": len(dataset.splits.train),
             "val": len(dataset.splits.val),
             "test": len(dataset.splits.test),
+            "commonest_class": _commonest_class(dataset),
         },
     }
     if path.exists():
@@ -50,6 +52,12 @@ def save_environment(
             return
         described = {**first, "resumed": [*first.get("resumed", []), described]}
     write_json(path, described)
+
+
+def _commonest_class(dataset: Dataset) -> float:
+    """The part of the validation split that its commonest class makes up."""
+    counts = np.bincount(dataset.labels[dataset.splits.val])
+    return float(counts.max() / counts.sum())
 
 
 def hardware(devices: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The jobs of a search: to time a network, to train a run, to read the test split with it."""
+"""The jobs of a search: to time networks, to train a run, to read the test split with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,20 @@ class TimeSteps:
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
         return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimePrediction:
+    """Time networks that predict one image at a time, in turns."""
+
+    networks: tuple[Variant, ...]
+    recipe: Recipe
+
+    def carry_out(self, device: str) -> dict[str, float]:
+        """Seconds per image by the networks' names."""
+        from cmtscale.train.timing import prediction_seconds
+
+        return prediction_seconds(self.networks, self.recipe, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> 
     """Raise `ResultsError` for a run of another search, which a merge may have brought."""
     for row in rows:
         epochs, train_images = row.horizon
-        recipe = replace(settings.run_recipe, epochs=epochs, train_images=train_images)
+        recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=train_images)
         network = recorded_candidate(settings, row).trained
         expected = identity(run_fields(network, recipe, settings.data_hash, row.seed))
         if row.identity != expected:

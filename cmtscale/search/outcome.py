@@ -1,27 +1,30 @@
 """What a search leaves behind: `choice.json` and `best.toml`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.solve import Solution
+from cmtscale.record.choice import DECIDED
 from cmtscale.record.files import write_json, write_text_atomically
 from cmtscale.record.folder import BEST, CHOICE
+from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
-from cmtscale.record.scores import Score, current
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import Choice, rank
+from cmtscale.search.choose import Choice, Standing
 from cmtscale.search.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A finished search: its folder, candidates, all rows of its record, and the choice.
+    """What a search answers: its folder, candidates, all rows of its record, and the choice.
 
     `choice` is None where no run on the budget is complete. `readings` are all that this folder's
     log has of the test split; `paper` is the paper's constants solved to the same budget (None:
-    they cannot be).
+    they cannot be). `workers` is how many runs go on at a time.
     """
 
     folder: Path
@@ -31,24 +34,22 @@ class Outcome:
     choice: Choice | None
     readings: tuple[Reading, ...]
     paper: Solution | None
-
-    @property
-    def ranking(self) -> tuple[Score, ...]:
-        """Every candidate at the horizon that was asked for, those without a complete run last."""
-        if self.choice is not None:
-            return self.choice.ranking
-        return tuple(rank(current(self.rows, self.settings.horizon)))
+    workers: int
 
     @property
     def winner(self) -> Candidate | None:
-        """The best candidate on the budget."""
+        """The candidate that is taken."""
         if self.choice is None:
             return None
-        return next(c for c in self.candidates if c.name == self.choice.winner)
+        return self.candidate(self.choice.taken)
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of this name."""
+        return next(candidate for candidate in self.candidates if candidate.name == name)
 
 
 def save_choice(outcome: Outcome) -> None:
-    """Write `best.toml`, the winner at the real budget, and `choice.json`, how sure that is."""
+    """Write `best.toml`, the network taken, `choice.json`, how sure that is, and the forecast."""
     choice, winner = outcome.choice, outcome.winner
     assert choice is not None
     assert winner is not None
@@ -56,22 +57,31 @@ def save_choice(outcome: Outcome) -> None:
     best = replace(winner.real, name=f"{settings.base.name}-{winner.real.name}")
     if settings.tour:
         remark = "a tour on toy images: it recommends nothing"
-    elif choice.verdict != "choice":
-        remark = f"{choice.verdict}: {choice.reason}"
+    elif choice.verdict not in DECIDED:
+        remark = f"{choice.verdict}: the most probable of {len(choice.standings)} candidates"
     else:
-        remark = f"the best of {len(choice.ranking)} candidates; see trials.csv and choice.json"
+        remark = f"one of {len(choice.near)} that are as good as the best; see choice.json"
     write_text_atomically(
         outcome.folder / BEST,
         f"# cmtscale search --budget {format_macs(settings.budget_macs)} "
         f"--data {settings.data}: {remark}\n{best.to_toml()}",
     )
-    epochs, train_images = settings.horizon
-    described = {
-        "tour": settings.tour,
-        "epochs": epochs,
-        "train_images": train_images,
-        **asdict(choice),
-        "seeds": list(choice.best.seeds),
+    write_forecast(outcome.folder, choice.curves)
+    write_json(outcome.folder / CHOICE, described(outcome))
+
+
+def described(outcome: Outcome) -> dict[str, Any] | None:
+    """The answer as `choice.json` has it; None where nothing can be chosen."""
+    choice, winner = outcome.choice, outcome.winner
+    if choice is None or winner is None:
+        return None
+    answer = asdict(replace(choice, curves=(), standings=()))
+    del answer["curves"]  # in forecast.csv
+    return {
+        "tour": outcome.settings.tour,
+        "images_seen": outcome.settings.images_seen,
+        **answer,
+        "standings": _flat(choice.standings),
         "test_readings": [asdict(reading) for reading in outcome.readings],
         "shares": asdict(winner.shares),
         "alpha": winner.shares.alpha,
@@ -90,4 +100,19 @@ def save_choice(outcome: Outcome) -> None:
             "resolution_px": outcome.paper.variant.resolution_px,
         },
     }
-    write_json(outcome.folder / CHOICE, described)
+
+
+def _flat(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+    """What is said of each candidate; what its runs reached is in `trials.csv`."""
+    return [
+        {
+            "candidate": standing.candidate,
+            "loss": standing.loss and asdict(standing.loss),
+            "near": standing.near,
+            "best": standing.best,
+            "runs": standing.runs,
+            "accuracy": standing.longest.accuracy,
+            "accuracy_images": standing.longest_images,
+        }
+        for standing in standings
+    ]

@@ -1,35 +1,32 @@
 """What a search is going to do, and how long that takes, before it does it."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmtscale.arch.budget import format_macs
-from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.solve import Solution
-from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset
-from cmtscale.record.row import Row, horizon_name
-from cmtscale.record.scores import current
+from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
-from cmtscale.search.executors.base import Executor, Failure, Job, carry_out_all
-from cmtscale.search.jobs import TimeSteps
-from cmtscale.search.samplers import Asked, generations, most_candidates
+from cmtscale.search.decide import Batch
+from cmtscale.search.executors.base import Executor
+from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
+from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates
 from cmtscale.search.settings import Settings
-from cmtscale.train.timing import run_seconds
-
-TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
+from cmtscale.search.timings import Timings, allowance, seconds_of, with_runs, with_steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A search before it starts.
 
-    `asked` is the whole grid with what was trained before; empty where a sampler asks.
-    `run_seconds` is the time of one run of each candidate: what a recorded one took, or an estimate
-    from training steps timed here and now; `total_seconds` the wall time of what is left to do.
+    `asked` is the whole grid with what was trained before; empty where a sampler asks. `timings`
+    have a training step of each candidate, or of the fastest and slowest network where a sampler
+    asks. `batches` are what was decided before. `runs` counts what is certain to be trained and
+    `runs_done` what of it ended; `total_seconds` is the wall time of what is left, with the most
+    that decisions may spend, and no less than the longest run.
     """
 
     settings: Settings
@@ -37,7 +34,8 @@ class Plan:
     dataset: Dataset
     devices: tuple[str, ...]
     asked: tuple[Asked, ...]
-    run_seconds: tuple[float, ...]
+    batches: tuple[Batch, ...]
+    timings: Timings
     runs: int
     runs_done: int
     total_seconds: float
@@ -48,12 +46,22 @@ class Plan:
         """The candidates of the grid; none where a sampler asks."""
         return tuple(entry.candidate for entry in self.asked)
 
+    def seconds(self, network: str, rung: int) -> float:
+        """Estimated seconds of one run of a trained network; of the mean one if it has no time."""
+        return seconds_of(self.settings, self.timings, network, rung, len(self.dataset.splits.val))
+
+    def allowance_seconds(self, networks: Sequence[str]) -> float:
+        """What all runs of these networks together may take, of one worker."""
+        return allowance(self.settings, [self.seconds(name, -1) for name in networks])
+
 
 def make_plan(
     settings: Settings,
     folder: Path,
     dataset: Dataset,
     rows: Sequence[Row],
+    batches: Sequence[Batch],
+    timings: Timings,
     executor: Executor,
     note: Callable[[str], None],
 ) -> Plan:
@@ -69,97 +77,42 @@ def make_plan(
             f"no candidate reaches the budget of {format_macs(settings.budget_macs)} MACs from "
             f"{settings.base.name}; use another budget (G = 10⁹) or another base"
         )
-    ended = ended_rows(settings, rows)
-    count = len(candidates) if is_grid else most_candidates(settings, rows)
-    runs = count * settings.seeds
-    recorded = {row.candidate: row.seconds for row in ended.values()}  # better than an estimate
-    untimed = {c.name: c.trained for c in candidates if c.name not in recorded}
-    if not is_grid and len(ended) < runs:
-        untimed = {network.name: network for network in extreme_networks(settings)}
-    if untimed:
+    val_images = len(dataset.splits.val)
+    timings = with_runs(timings, rows, settings, val_images)
+    networks = [c.trained for c in candidates] if is_grid else extreme_networks(settings)
+    if any(network.name not in timings.seconds_per_image for network in networks):
         note("planning: training steps are timed")
-    seconds_of = recorded | time_runs(untimed, settings, dataset, executor)
-    if is_grid:
-        seconds = [seconds_of[candidate.name] for candidate in candidates]
-        left = sum(
-            seconds_of[candidate.name]
-            for candidate in candidates
+    timings = with_steps(timings, networks, settings, executor)
+    if not is_grid:
+        candidates = [entry.candidate for entry in asked_before(settings, rows)]
+    certain = fixed_runs(settings, candidates)
+    names = [candidate.name for candidate in candidates if candidate.role != "base"]
+    if not is_grid:  # what will be asked for has no name yet
+        left = most_candidates(settings, rows) - len(candidates)
+        names += [f"candidate {number}" for number in range(left)]
+        certain += [
+            RungRun(candidate=name, rung=0, seed=seed)
+            for name in names[len(names) - left :]
             for seed in range(settings.seeds)
-            if run_id(settings, candidate.name, seed) not in ended
-        )
-    else:
-        seconds = [seconds_of[name] for name in untimed]
-        left = (runs - len(ended)) * sum(seconds) / max(1, len(seconds))
+        ]
+    certain += [run for batch in batches for run in batch]
+    ended = ended_rows(settings, rows)
+    is_done = [run_id(settings, run) in ended for run in certain]
+    seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
+    last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
+    whole = max(sum(seconds), allowance(settings, last))
+    done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
+    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
     return Plan(
         settings=settings,
         folder=folder,
         dataset=dataset,
         devices=executor.devices,
         asked=tuple(asked),
-        run_seconds=tuple(seconds),
-        runs=runs,
-        runs_done=len(ended),
-        total_seconds=left / min(len(executor.devices), max(1, runs - len(ended))),
+        batches=tuple(batches),
+        timings=timings,
+        runs=len(certain),
+        runs_done=sum(is_done),
+        total_seconds=max((whole - done) / len(executor.devices), max(left, default=0.0)),
         paper=paper_solution(settings),
     )
-
-
-def time_runs(
-    networks: dict[str, Variant], settings: Settings, dataset: Dataset, executor: Executor
-) -> dict[str, float]:
-    """Estimated seconds of one run of each network, all slots busy, by the names of the networks.
-
-    Steps are timed at the batch size of the runs. After 20 s no more are begun: networks that have
-    no time by then, or that do not fit into memory, are estimated by their MACs. Raises
-    `RequestError` if none could be timed.
-    """
-    if not networks:
-        return {}
-    recipe = settings.run_recipe
-    train_images = settings.horizon[1]
-    batch = min(recipe.batch_size, train_images)
-    began = time.monotonic()
-    timed: dict[str, float] = {}
-
-    def jobs() -> Iterator[Job]:
-        for network in networks.values():
-            if not timed or time.monotonic() - began < TIMING_SECONDS:
-                yield TimeSteps(network=network, recipe=recipe, batch=batch)
-
-    failure = Failure(cause="")
-    for job, result in carry_out_all(executor, jobs()):
-        assert isinstance(job, TimeSteps)
-        if isinstance(result, Failure):
-            failure = result
-        else:
-            timed[job.network.name] = result
-    if not timed:
-        raise RequestError(
-            f"a training step of {batch} images could not be timed ({failure.cause}); "
-            f"if memory is short, use a smaller --batch-size"
-        )
-    macs = {name: cost(network).macs for name, network in networks.items()}
-    per_mac = sum(timed.values()) / sum(macs[name] for name in timed)
-    return {
-        name: run_seconds(
-            timed.get(name, per_mac * macs[name]),
-            recipe,
-            train_images=train_images,
-            val_images=len(dataset.splits.val),
-        )
-        for name in networks
-    }
-
-
-def run_id(settings: Settings, candidate: str, seed: int) -> str:
-    """`d1.1.4.1-w22-r64-2x12800-s0`: candidate, epochs x training images, seed."""
-    return f"{candidate}-{horizon_name(settings.horizon)}-s{seed}"
-
-
-def ended_rows(settings: Settings, rows: Sequence[Row]) -> dict[str, Row]:
-    """By run id, the asked runs that ended and need not be carried out again."""
-    return {
-        row.run_id: row
-        for row in current(rows, settings.horizon)
-        if row.status != "failed" and row.seed < settings.seeds
-    }

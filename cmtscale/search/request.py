@@ -8,11 +8,14 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import Variant
 from cmtscale.arch.variant import variant as read_variant
 from cmtscale.data.sources import parse_spec
+from cmtscale.search.ladder import SEEDS_A_RUNG, Ladder
 from cmtscale.train.recipe import Attention, Recipe, require_count, require_seed
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
 Precision = Literal["fp32", "bf16"]
+SecondCost = Literal["latency", "params", "activations", "macs"]
 SAMPLERS: tuple[Sampler, ...] = ("grid", "tpe", "gp", "random")
+SECOND_COSTS: tuple[SecondCost, ...] = ("latency", "params", "activations", "macs")
 ALL_IMAGES: Literal["all"] = "all"
 TOUR_DATA = "digits"
 
@@ -23,9 +26,13 @@ class SearchRequest:
 
     None leaves a choice open: `resolve` fills in the default. MACs may be written 4e9, `base` and
     paths as text. `epochs`, `train_images` ("all": the whole training split), `batch_size`, `lr`,
-    `augment` and `attention` override the `recipe`. `split_seed` draws the splits of the data set,
-    `seed` is the sampler's. `device`, `workers`, `out` and `cache_dir` say where it runs; the
-    results do not depend on them (on the CPU).
+    `augment` and `attention` override the `recipe`, whose length is that of the first rung of the
+    `ladder`; `seeds` are the runs of each candidate there. The answer is for a training of
+    `target_images` seen (or `target_epochs` of the training split): a set of candidates within
+    `tolerance` of the lowest loss, and in it the one that `prefer` finds cheapest. `split_seed`
+    draws the splits of the data set, `seed` is that of the sampler and of the decisions. `device`,
+    `workers`, `out` and `cache_dir` say where it runs; the results do not depend on them (on the
+    CPU).
     """
 
     budget_macs: int
@@ -45,6 +52,11 @@ class SearchRequest:
     augment: bool | None = None
     attention: Attention | None = None
     seeds: int | None = None
+    ladder: Ladder | None = None
+    target_images: int | None = None
+    target_epochs: int | None = None
+    tolerance: float | None = None
+    prefer: SecondCost | None = None
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
@@ -63,9 +75,26 @@ class SearchRequest:
             if isinstance(value, float) and value.is_integer():  # 4e9
                 object.__setattr__(self, name, int(value))
         require_count("budget_macs", self.budget_macs)
-        for name in ("trials", "proxy_macs", "epochs", "seeds", "workers", "batch_size"):
+        for name in (
+            "trials",
+            "proxy_macs",
+            "epochs",
+            "seeds",
+            "target_images",
+            "target_epochs",
+            "workers",
+            "batch_size",
+        ):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
+        if self.seeds is not None and self.seeds > SEEDS_A_RUNG:
+            raise RequestError(f"seeds {self.seeds} is out of range; use 1 to {SEEDS_A_RUNG}")
+        if self.target_images is not None and self.target_epochs is not None:
+            raise RequestError("target_images and target_epochs are two targets; drop one of them")
+        if self.tolerance is not None:
+            require_tolerance(self.tolerance)
+        if self.prefer is not None and self.prefer not in SECOND_COSTS:
+            raise RequestError(f"prefer {self.prefer!r} is not one of {', '.join(SECOND_COSTS)}")
         if self.train_images not in (None, ALL_IMAGES):
             if isinstance(self.train_images, str):
                 raise RequestError(
@@ -78,3 +107,10 @@ class SearchRequest:
             raise RequestError(f"sampler {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if not self.proxy and self.proxy_macs:
             raise RequestError("proxy_macs and no proxy contradict each other; drop one of them")
+
+
+def require_tolerance(value: object) -> None:
+    """Raise `RequestError` unless `value` is a part of the loss that can be tolerated."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= 1:  # type: ignore[operator]
+        raise RequestError(f"tolerance {value!r} is out of range; use a part such as 0.01")

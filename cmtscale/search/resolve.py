@@ -9,6 +9,7 @@ from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import Stage, Variant, fit_to_data
 from cmtscale.data.dataset import Description
+from cmtscale.search.ladder import LONGEST_TARGET, PRESETS, horizon_of_rung
 from cmtscale.search.request import ALL_IMAGES, TOUR_DATA, SearchRequest
 from cmtscale.search.settings import Settings
 from cmtscale.train.recipe import AUGMENTED_EPOCHS, Recipe
@@ -16,7 +17,8 @@ from cmtscale.train.recipe import AUGMENTED_EPOCHS, Recipe
 LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
 PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
 TRIALS = 20
-IMAGES_SEEN = 25_600  # in a run, whatever the size of the data set
+IMAGES_SEEN = 6_000  # in a run of the first rung, whatever the size of the data set
+TOLERANCE = 0.01  # of the loss: what is as good as the best
 TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS = 5, 4.5, 3  # two minutes on two cores
 # The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
 PROXY_BASE = Variant(
@@ -65,7 +67,9 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
         require_proxy(trained_base, trained_macs)
     else:
         trained_base, trained_macs = base, request.budget_macs
-    return Settings(
+    recipe = _recipe(request, data.train_images)
+    assert recipe.train_images is not None
+    settings = Settings(
         budget_macs=request.budget_macs,
         data=request.data,
         data_hash="",
@@ -74,22 +78,28 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
         proxy=request.proxy,
         trained_base=trained_base,
         trained_macs=trained_macs,
-        recipe=_recipe(request, data.train_images),
+        recipe=recipe,
         precision="fp32",
         pack_px=0,
         sampler=request.sampler,
         trials=request.trials or (TOUR_TRIALS if tour and request.proxy else TRIALS),
         seeds=request.seeds or 1,
         seed=request.seed,
+        pool_images=data.train_images if recipe.epochs == 1 else recipe.train_images,
+        ladder=request.ladder or PRESETS["flat" if tour else "standard"],
+        target_images=0,
+        tolerance=request.tolerance or TOLERANCE,
+        prefer=request.prefer or "latency",
         tour=tour,
     )
+    return replace(settings, target_images=_target_images(request, settings))
 
 
 def default_recipe(data: str) -> Recipe:
-    """A tour trains minutes on the digits; else 25,600 images a run, half of them new."""
+    """A tour trains minutes on the digits; else a run of the first rung sees 6,000 images."""
     if data == TOUR_DATA:
         return Recipe(epochs=TOUR_EPOCHS)
-    return Recipe(epochs=2, train_images=IMAGES_SEEN // 2)
+    return Recipe(epochs=1, train_images=IMAGES_SEEN)
 
 
 def require_proxy(trained_base: Variant, trained_macs: int) -> None:
@@ -127,8 +137,40 @@ def _recipe(request: SearchRequest, train_images: int) -> Recipe:
     if request.augment is not None:
         return recipe.augmented(request.augment)
     if request.recipe is None:
-        return recipe.augmented(default.epochs >= AUGMENTED_EPOCHS)
+        epochs = _default_epochs(request.data, default, train_images)
+        return recipe.augmented(epochs >= AUGMENTED_EPOCHS)
     return recipe
+
+
+def _default_epochs(data: str, default: Recipe, train_images: int) -> int:
+    """How often a run of the last rung of the default ladder sees an image."""
+    assert default.train_images is not None
+    ladder = PRESETS["flat" if data == TOUR_DATA else "standard"]
+    pool = train_images if default.epochs == 1 else default.train_images
+    first = (default.epochs, default.train_images)
+    return horizon_of_rung(ladder.rungs - 1, first, pool_images=pool)[0]
+
+
+def _target_images(request: SearchRequest, settings: Settings) -> int:
+    """The images seen in the training that is asked about; by default those of the last rung."""
+    shortest, longest = settings.images_seen[0], settings.images_seen[-1]
+    target = request.target_images
+    if request.target_epochs is not None:
+        target = request.target_epochs * settings.pool_images
+    if target is None:
+        return longest
+    if target > LONGEST_TARGET * longest:
+        raise RequestError(
+            f"a target of {target:,} images is more than {LONGEST_TARGET} times the {longest:,} "
+            f"that the longest runs see; use {LONGEST_TARGET * longest:,} or fewer, or a ladder "
+            f"with more rungs (--ladder)"
+        )
+    if target < shortest:
+        raise RequestError(
+            f"a target of {target:,} images is below the {shortest:,} that the shortest runs see; "
+            f"use {shortest:,} or more, or shorter runs (--train-images)"
+        )
+    return target
 
 
 def _fitted(recipe: Recipe, train_images: int) -> Recipe:

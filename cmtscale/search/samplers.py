@@ -141,10 +141,10 @@ def _propose(
 ) -> list[Candidate]:
     """`size` of the candidates `left`, each the nearest to what a fresh sampler proposes.
 
-    It is told the results of `asked` at this horizon, in their order.
+    It is told the results of `asked` at the first rung, in their order.
     """
     study = optuna.create_study(direction="minimize", sampler=_sampler(settings.sampler, seed))
-    comparable = current(rows, settings.horizon)
+    comparable = current(rows, settings.horizons[0])
     for entry in asked:
         point = point_of(entry.candidate.shares)
         for row in comparable:

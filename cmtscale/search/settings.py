@@ -13,10 +13,19 @@ from cmtscale.data.sources import parse_spec
 from cmtscale.record.files import read_toml, write_text_atomically
 from cmtscale.record.folder import REQUEST
 from cmtscale.record.identity import identity, network_fields
-from cmtscale.search.request import SAMPLERS, Precision, Sampler, SearchRequest
+from cmtscale.search.ladder import Ladder, horizon_of_rung, ladder_from_table
+from cmtscale.search.request import (
+    SAMPLERS,
+    SECOND_COSTS,
+    Precision,
+    Sampler,
+    SearchRequest,
+    SecondCost,
+    require_tolerance,
+)
 from cmtscale.train.recipe import Recipe
 
-SCHEMA = 2  # of request.toml; 1, without a number, was that of 0.1.0
+SCHEMA = 3  # of request.toml; 2 had no ladder, and 1, of 0.1.0, no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +36,9 @@ class Settings:
     what candidates grow from when they are trained (`trained_base`: the twin base, or `base`
     without proxies) to `trained_macs`, and the recipe without its horizon. `precision` and
     `pack_px` (the side that images are packed for) are fixed when a folder is first opened. The
-    rest says how much of it to do: `epochs` and `train_images` of the recipe, `sampler`, `trials`,
-    `seeds`, and the sampler's `seed`.
+    rest says how much of it to do: `epochs` and `train_images` of the recipe, which are those of
+    the first rung, `pool_images`, which later rungs draw from, `ladder`, `sampler`, `trials`,
+    `seeds`, and `seed`; and what is answered: `target_images`, `tolerance`, `prefer`.
     """
 
     budget_macs: int
@@ -46,13 +56,27 @@ class Settings:
     trials: int
     seeds: int
     seed: int
+    pool_images: int
+    ladder: Ladder
+    target_images: int
+    tolerance: float
+    prefer: SecondCost
     tour: bool = False
 
     def __post_init__(self) -> None:
         if self.recipe.train_images is None:
             raise RequestError("the recipe lacks train_images; give their number")
-        whole = ("budget_macs", "split_seed", "trained_macs", "pack_px", "trials", "seeds", "seed")
-        for name in whole:
+        for name in (
+            "budget_macs",
+            "split_seed",
+            "trained_macs",
+            "pack_px",
+            "trials",
+            "seeds",
+            "seed",
+            "pool_images",
+            "target_images",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
@@ -61,6 +85,9 @@ class Settings:
                 f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
                 f"{', '.join(SAMPLERS)}, and fp32 or bf16"
             )
+        require_tolerance(self.tolerance)
+        if self.prefer not in SECOND_COSTS:
+            raise RequestError(f"prefer {self.prefer!r} is not one of {', '.join(SECOND_COSTS)}")
 
     @property
     def identity(self) -> str:
@@ -89,22 +116,35 @@ class Settings:
         return f"{data}-{self.base.name}-{format_macs(self.budget_macs)}-{self.identity}"
 
     @property
-    def horizon(self) -> tuple[int, int]:
-        """(epochs, training images of an epoch) of the runs that are asked for."""
+    def horizons(self) -> tuple[tuple[int, int], ...]:
+        """(epochs, training images of an epoch) of the runs of each rung."""
         assert self.recipe.train_images is not None
-        return self.recipe.epochs, self.recipe.train_images
+        first = (self.recipe.epochs, self.recipe.train_images)
+        return tuple(
+            horizon_of_rung(rung, first, pool_images=self.pool_images)
+            for rung in range(self.ladder.rungs)
+        )
 
     @property
-    def run_recipe(self) -> Recipe:
-        """The recipe as runs get it: in the folder's precision."""
-        return replace(self.recipe, precision=self.precision)
+    def images_seen(self) -> tuple[int, ...]:
+        """Training images seen in a run of each rung, each pass counted."""
+        return tuple(epochs * images for epochs, images in self.horizons)
+
+    def run_recipe(self, rung: int) -> Recipe:
+        """The recipe as runs of a rung get it: with its horizon, in the folder's precision."""
+        epochs, images = self.horizons[rung]
+        return replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
 
     def to_toml(self) -> str:
         """The request as TOML; `read_settings` gives back an equal one."""
         return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
 
     def as_request(self) -> SearchRequest:
-        """A request that resolves to these settings: the way to repeat a search from its file."""
+        """A request that resolves to these settings: the way to repeat a search from its file.
+
+        A target that is the last rung's stays open: it moves on with a longer ladder.
+        """
+        is_own_target = self.target_images != self.images_seen[-1]
         return SearchRequest(
             budget_macs=self.budget_macs,
             data=self.data,
@@ -117,6 +157,10 @@ class Settings:
             proxy_macs=self.trained_macs if self.proxy else None,
             recipe=self.recipe,
             seeds=self.seeds,
+            ladder=self.ladder,
+            target_images=self.target_images if is_own_target else None,
+            tolerance=self.tolerance,
+            prefer=self.prefer,
             seed=self.seed,
         )
 
@@ -148,6 +192,7 @@ def read_settings(path: Path) -> Settings:
         for name in ("base", "trained_base"):
             table[name] = variant_from_table(table[name], source=name)
         table["recipe"] = Recipe(**table["recipe"])
+        table["ladder"] = ladder_from_table(table["ladder"], source=f"{path}, ladder,")
         return Settings(**table)
     except KeyError as error:
         raise RequestError(f"{path} lacks {error}; restore it") from error

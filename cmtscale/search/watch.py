@@ -10,10 +10,14 @@ from cmtscale.search.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a search is: ended and all runs, what runs now, and the seconds left."""
+    """How far a search is: ended and all runs so far, the part of its time, and what runs now.
+
+    `best` has the lowest mean loss at the last rung that any candidate has reached.
+    """
 
     done: int
     runs: int
+    part: float
     running: tuple[tuple[str, float], ...]  # run id, part done
     images_per_second: float
     seconds_left: float

@@ -14,9 +14,10 @@ from torch import nn
 from cmtscale.data.batches import DeviceSplit, plain_batches
 from cmtscale.model.cmt import CMT
 from cmtscale.model.quiet_fvcore import update_bn_stats
+from cmtscale.train.recipe import ESTIMATION_IMAGES
 
 DECAY = 0.9  # PyTorch's momentum of 0.1: each step keeps that much of the running statistics
-ESTIMATION_IMAGES, ESTIMATION_BATCH, ESTIMATION_SEED = 1536, 128, 12345
+ESTIMATION_BATCH, ESTIMATION_SEED = 128, 12345
 
 
 def set_momentum(model: nn.Module, step: int) -> None:

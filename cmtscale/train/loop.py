@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmtscale.data.batches import batches_per_epoch, device_split, epoch_batches
+from cmtscale.data.batches import device_split, epoch_batches
 from cmtscale.data.dataset import open_dataset, training_part
+from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.model.cmt import build
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult

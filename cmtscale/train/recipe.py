@@ -11,6 +11,7 @@ from cmtscale.record.identity import identity, network_fields
 
 Attention = Literal["auto", "explicit", "sdpa"]
 LARGEST_SEED = 2**31 - 1  # what every generator in use takes
+ESTIMATION_IMAGES = 1536  # that BatchNorm statistics are estimated from anew before each score
 
 # Flip and shift slow learning down where an image is seen a few times, and pay where it is seen
 # more often (`results/augmentation`).

@@ -9,8 +9,8 @@ import torch
 
 from cmtscale.arch.errors import CmtscaleError, RequestError
 from cmtscale.arch.variant import Variant, fit_to_data
-from cmtscale.data.batches import images_per_epoch
 from cmtscale.data.dataset import Dataset, training_part
+from cmtscale.data.epochs import images_per_epoch
 from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import (
     CHECKPOINT,
@@ -28,8 +28,9 @@ from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe, Run, require_seed
+from cmtscale.train.run_time import run_seconds
 from cmtscale.train.testing import read_test_split
-from cmtscale.train.timing import run_seconds, seconds_per_image
+from cmtscale.train.timing import seconds_per_image
 
 VARIANT = "variant.toml"
 

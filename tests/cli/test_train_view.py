@@ -7,7 +7,7 @@ import pytest
 
 from cmtscale.cli.train_view import TrainView
 from cmtscale.train.recipe import Recipe
-from cmtscale.train.timing import part_done
+from cmtscale.train.run_time import part_done
 
 
 @pytest.mark.parametrize(

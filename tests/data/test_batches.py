@@ -13,13 +13,13 @@ from torch import Tensor
 from cmtscale.data import batches as batching
 from cmtscale.data.batches import (
     DeviceSplit,
-    batches_per_epoch,
     device_split,
     epoch_batches,
     eval_batches,
     read_ahead,
 )
 from cmtscale.data.dataset import Dataset
+from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.data.sources import open_source
 
 CPU = torch.device("cpu")

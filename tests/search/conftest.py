@@ -12,7 +12,7 @@ from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.search import driver
 from cmtscale.search.executors.base import Failure, Job
-from cmtscale.search.jobs import TimeSteps, TrainRun
+from cmtscale.search.jobs import TimePrediction, TimeSteps, TrainRun
 
 
 @dataclass
@@ -67,10 +67,11 @@ class InProcess:
 
 @dataclass
 class FakeTraining(InProcess):
-    """Trains nothing: the loss is a formula, and timing returns 0.001 seconds per image.
+    """Trains nothing: the loss falls as a power of the images seen, and times are made up.
 
-    Raises KeyboardInterrupt once more than `stop_after` runs were started. `failing` maps run ids
-    to how often they fail before they complete.
+    A step takes 0.001 seconds per image, a prediction a nanosecond per parameter. Raises
+    KeyboardInterrupt once more than `stop_after` runs were started. `failing` maps run ids to how
+    often they fail before they complete.
     """
 
     stop_after: int | None = None
@@ -79,6 +80,8 @@ class FakeTraining(InProcess):
     def outcome(self, job: Job) -> Any:
         if isinstance(job, TimeSteps):
             return 0.001
+        if isinstance(job, TimePrediction):
+            return {network.name: 1e-9 * cost(network).params for network in job.networks}
         if not isinstance(job, TrainRun):
             return super().outcome(job)
         if self.stop_after is not None and len(self.started) > self.stop_after:
@@ -87,9 +90,9 @@ class FakeTraining(InProcess):
             self.failing[job.run.run_id] -= 1
             return Failure(cause="made up")
         loss = self.loss(job)
-        macs = cost(job.run.variant).macs
-        noise = np.random.default_rng([macs, job.run.seed]).standard_normal(270)
-        write_image_losses(job.folder, loss + 0.1 * (noise - noise.mean()))
+        parts = [[], [cost(job.run.variant).macs], [cost(job.run.variant).macs, job.run.seed]]
+        noise = sum(np.random.default_rng([0, *part]).standard_normal(270) for part in parts)
+        write_image_losses(job.folder, loss * (1 + 0.1 * (noise - noise.mean())))
         return RunResult(
             status="complete",
             val_loss=loss,
@@ -102,8 +105,17 @@ class FakeTraining(InProcess):
         )
 
     def loss(self, job: TrainRun) -> float:
-        counted = cost(job.run.variant)
-        return float(counted.params / counted.macs + 1e-3 * job.run.seed)
+        """A level by parameters and a slope by blocks; seeds make 1 % at one rung and all others.
+
+        Deep networks start higher and gain more.
+        """
+        counted, recipe = cost(job.run.variant), job.run.recipe
+        assert recipe.train_images is not None
+        level = 40 * counted.params / counted.macs
+        slope = 0.2 + 0.005 * sum(job.run.variant.depths)
+        noise = np.random.default_rng([counted.macs, recipe.epochs, job.run.seed]).standard_normal()
+        seen = recipe.epochs * recipe.train_images / 128
+        return float(level * seen**-slope * np.exp(0.01 * noise))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT
 from cmtscale.train import timing
 from cmtscale.train.recipe import Recipe
-from cmtscale.train.timing import EVALUATION_SHARE, run_seconds, seconds_per_image
+from cmtscale.train.run_time import EVALUATION_SHARE, run_seconds
+from cmtscale.train.timing import seconds_per_image
 
 
 @dataclass

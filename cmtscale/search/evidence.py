@@ -1,0 +1,148 @@
+"""From the record to what a forecast rests on: which architectures, which runs, which noise."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cmtscale.arch import paper
+from cmtscale.arch.cost import cost
+from cmtscale.arch.scaling import Scaling, Shares, implied
+from cmtscale.record.losses import Losses
+from cmtscale.record.row import Row
+from cmtscale.search.candidates import Candidate, recorded_candidate
+from cmtscale.search.curves import Trained
+from cmtscale.search.image_noise import image_covariance
+from cmtscale.search.ladder import GROWTH
+from cmtscale.search.runs import ended_rows
+from cmtscale.search.settings import Settings
+
+LEAST_STEP = -0.1  # in ln loss, of a tripling of the images seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the record of a search says of its candidates.
+
+    `arms` (K) are the candidates with a complete run, without the base; `eligible` says which of
+    them may be chosen: on the budget, and diverged with no seed. `rows` (n) are their complete
+    runs. `trained` is what a forecast takes of them, with the paper's constants as one more
+    architecture that nobody trained; None where the losses of single images are `missing` for a
+    run, or where no two seeds of an architecture measure the noise (`degrees` is 0).
+    """
+
+    settings: Settings
+    arms: tuple[Candidate, ...]
+    eligible: npt.NDArray[np.bool_]
+    rows: tuple[Row, ...]
+    trained: Trained | None
+    degrees: int
+    missing: tuple[str, ...]
+
+    def time(self, images: int) -> float:
+        """The forecast's time: log3 of images seen over those of the first rung."""
+        return math.log(images / self.settings.images_seen[0], GROWTH)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The times of the rungs."""
+        return tuple(self.time(images) for images in self.settings.images_seen)
+
+    def runs_of(self, candidate: str, rung: int) -> list[Row]:
+        """A candidate's complete runs at a rung."""
+        horizon = self.settings.horizons[rung]
+        return [r for r in self.rows if r.candidate == candidate and r.horizon == horizon]
+
+
+def gather(settings: Settings, rows: Sequence[Row], image_losses: Mapping[str, Losses]) -> Evidence:
+    """What all runs on the ladder say, whichever order they ended in."""
+    on_ladder = sorted(ended_rows(settings, rows).values(), key=lambda row: row.sort_key)
+    complete = [r for r in on_ladder if r.status == "complete" and r.role != "base"]
+    diverged = {row.candidate for row in on_ladder if row.status == "diverged"}
+    arms = {row.candidate: recorded_candidate(settings, row) for row in complete}
+    cells = [(row.candidate, row.horizon) for row in complete]
+    degrees = len(cells) - len(set(cells))
+    missing = [row.run_id for row in complete if row.run_id not in image_losses]
+    return Evidence(
+        settings=settings,
+        arms=tuple(arms.values()),
+        eligible=np.array([a.on_budget and a.name not in diverged for a in arms.values()], bool),
+        rows=tuple(complete),
+        trained=None
+        if missing or not degrees
+        else _trained(settings, complete, list(arms.values()), image_losses),
+        degrees=degrees,
+        missing=tuple(missing),
+    )
+
+
+def bend(evidence: Evidence) -> str:
+    """That more passes over the same images hardly help, as its runs show; empty where they do.
+
+    Log loss falls along a line only while images are new. A tripling of new ones lowers the loss
+    by a fifth to a third (`results/horizons`); where images repeat, and it is lowered by less than
+    a tenth, the line has bent.
+    """
+    settings = evidence.settings
+    for rung in range(1, settings.ladder.rungs):
+        epochs, images = settings.horizons[rung]
+        steps = [
+            _mean_log_loss(evidence.runs_of(arm.name, rung))
+            - _mean_log_loss(evidence.runs_of(arm.name, rung - 1))
+            for arm in evidence.arms
+            if evidence.runs_of(arm.name, rung) and evidence.runs_of(arm.name, rung - 1)
+        ]
+        if epochs > 1 and steps and np.mean(steps) > LEAST_STEP:
+            return (
+                f"{epochs} passes over the same {images:,} images change the loss by "
+                f"{100 * math.expm1(float(np.mean(steps))):+.0f} % against a third of them: the "
+                f"line that forecasts extend is bent; do not rely on targets beyond what is trained"
+            )
+    return ""
+
+
+def _mean_log_loss(rows: Sequence[Row]) -> float:
+    return float(np.mean([math.log(row.val_loss) for row in rows if row.val_loss is not None]))
+
+
+def _trained(
+    settings: Settings,
+    rows: Sequence[Row],
+    arms: Sequence[Candidate],
+    image_losses: Mapping[str, Losses],
+) -> Trained:
+    numbers = {arm.name: number for number, arm in enumerate(arms)}
+    losses = np.array([row.val_loss for row in rows], dtype=float)
+    images = np.stack([image_losses[row.run_id] for row in rows]).astype(float)
+    # what half precision moved the means by is taken back
+    images += (losses - images.mean(axis=1))[:, None]
+    rungs = np.array([settings.horizons.index(row.horizon) for row in rows])
+    seen = np.array(settings.images_seen)
+    numbered = np.array([numbers[row.candidate] for row in rows])
+    return Trained(
+        points=np.array([*(_point(settings, arm) for arm in arms), _paper_point()]),
+        arms=numbered,
+        times=np.log(seen / seen[0])[rungs] / math.log(GROWTH),
+        rungs=rungs,
+        losses=np.log(losses),
+        image_covariance=image_covariance(images, arms=numbered, rungs=rungs),
+    )
+
+
+def _point(settings: Settings, arm: Candidate) -> npt.NDArray[np.float64]:
+    """Log growth of depth, width and resolution, as parts of that of the cost."""
+    phi, shares = implied(settings.trained_base, arm.trained)
+    whole = math.log(settings.trained_macs / cost(settings.trained_base).macs)
+    return _embedded(shares, phi * math.log(paper.PHI_BASE) / whole)
+
+
+def _paper_point() -> npt.NDArray[np.float64]:
+    return _embedded(Scaling(0.0).shares.normalised(), 1.0)
+
+
+def _embedded(shares: Shares, growth: float) -> npt.NDArray[np.float64]:
+    """Shares as coordinates: two corners of the triangle lie one unit apart."""
+    parts = np.array([shares.depth, shares.width, shares.resolution])
+    return growth / math.sqrt(2) * parts
