@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from oracle.strategies import (
+    DRAWS,
+    TOLERANCE,
     forecast_search,
     promotion,
     random_search,
@@ -36,8 +38,7 @@ from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.policy import best, near_best
 
 RESULTS = Path(__file__).parents[1] / "results" / "forecast"
-TOLERANCE = 0.01
-DRAWS = 4096
+ENOUGH = 0.95  # where `search` stops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,8 @@ def searches_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
     fit = partial(single_fit, with_prior=False)
     runs = forecast_search(here, fit, seed)
     yield record("highest likelihood", runs, fit(here.trained(runs)))
+    runs = forecast_search(here, forecast, seed, enough=ENOUGH)
+    yield record("forecast, stopped at .95", runs, forecast(here.trained(runs)))
     yield record("promotion", *promotion(here)[::-1])
     yield record("random search", *random_search(here, seed)[::-1])
 

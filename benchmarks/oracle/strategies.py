@@ -15,12 +15,14 @@ from cmtscale.search.curves import (
     normal_of,
 )
 from cmtscale.search.forecast import Forecast
-from cmtscale.search.policy import next_runs
+from cmtscale.search.policy import near_best, next_runs
 from oracle.worlds import COSTS, TARGET, TIMES, Run, World
 
 SHARE = 0.3  # of the cost of all candidates at 9T with three seeds
 DEGREES = 10  # of freedom that the noise of the first rung is measured with
 GENERATION = 4
+TOLERANCE = 0.01  # of the loss, within which a candidate is near the best
+DRAWS = 4096
 
 Fit = Callable[[Trained], Forecast]
 
@@ -34,18 +36,31 @@ def spent(runs: Sequence[Run]) -> float:
     return sum(COSTS[rung] for _, rung in runs)
 
 
-def forecast_search(world: World, fit: Fit, seed: int) -> list[Run]:
-    """The first rung and the anchors, then generations of what the policy names."""
-    candidates = len(world.points)
+def fixed_runs(world: World) -> list[Run]:
+    """Every candidate at the first rung, the anchors again there, and once at the others."""
     replicates = [world.anchors[number % len(world.anchors)] for number in range(DEGREES)]
-    runs = [(arm, 0) for arm in [*range(candidates), *replicates]]
-    runs += [(arm, rung) for rung in (1, 2) for arm in world.anchors]
+    runs = [(arm, 0) for arm in [*range(len(world.points)), *replicates]]
+    return runs + [(arm, rung) for rung in (1, 2) for arm in world.anchors]
+
+
+def forecast_search(world: World, fit: Fit, seed: int, *, enough: float = 1.0) -> list[Run]:
+    """The fixed runs, then generations of what the policy names.
+
+    Until the budget is spent, or a candidate is near the best with a probability above `enough`.
+    """
+    candidates = len(world.points)
+    everyone = np.ones(candidates, dtype=bool)
+    runs = fixed_runs(world)
     while (left := budget(world) - spent(runs)) >= 1:
+        known = fit(world.trained(runs))
+        draws = known.draws(TARGET, count=DRAWS, seed=seed)
+        if near_best(draws, everyone, TOLERANCE).max() > enough:
+            break
         named = next_runs(
-            fit(world.trained(runs)),
+            known,
             target=TARGET,
             times=TIMES,
-            eligible=np.ones(candidates, dtype=bool),
+            eligible=everyone,
             seconds=np.where(np.array(COSTS) <= left, COSTS, np.inf) * np.ones((candidates, 1)),
             size=GENERATION,
             seed=seed + len(runs),
