@@ -38,7 +38,6 @@ from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.policy import best, near_best
 
 RESULTS = Path(__file__).parents[1] / "results" / "forecast"
-ENOUGH = 0.95  # where `search` stops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +78,13 @@ def searches_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
     here = world(scenario, candidates, seed)
     record = partial(_record, here, scenario=scenario, world=seed)
     started = time.perf_counter()
-    runs = forecast_search(here, forecast, seed)
+    runs, sure_after = forecast_search(here, forecast, seed)
     trained = here.trained(runs)
     averaged = forecast(trained)
     seconds = time.perf_counter() - started
     yield record("forecast", runs, averaged, seconds=seconds)
+    stopped = forecast(here.trained(runs[:sure_after]))
+    yield record("forecast, stopped at .95", runs[:sure_after], stopped)
     no_images = replace(trained, image_covariance=np.zeros_like(trained.image_covariance))
     on_same_runs = {
         "highest posterior": single_fit(trained, with_prior=True),
@@ -95,13 +96,11 @@ def searches_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
     draws = [textbook_draws(trained, t, count=DRAWS, seed=seed) for t in (TARGET, BEYOND)]
     yield record("scikit-learn", runs, draws, runs_of="forecast")
     knowing = true_scales(here)
-    runs = forecast_search(here, knowing, seed)
+    runs, _ = forecast_search(here, knowing, seed)
     yield record("true scales", runs, knowing(here.trained(runs)))
     fit = partial(single_fit, with_prior=False)
-    runs = forecast_search(here, fit, seed)
+    runs, _ = forecast_search(here, fit, seed)
     yield record("highest likelihood", runs, fit(here.trained(runs)))
-    runs = forecast_search(here, forecast, seed, enough=ENOUGH)
-    yield record("forecast, stopped at .95", runs, forecast(here.trained(runs)))
     yield record("promotion", *promotion(here)[::-1])
     yield record("random search", *random_search(here, seed)[::-1])
 

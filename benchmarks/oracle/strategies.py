@@ -23,6 +23,7 @@ DEGREES = 10  # of freedom that the noise of the first rung is measured with
 GENERATION = 4
 TOLERANCE = 0.01  # of the loss, within which a candidate is near the best
 DRAWS = 4096
+ENOUGH = 0.95  # where `cmtscale search` stops
 
 Fit = Callable[[Trained], Forecast]
 
@@ -43,19 +44,20 @@ def fixed_runs(world: World) -> list[Run]:
     return runs + [(arm, rung) for rung in (1, 2) for arm in world.anchors]
 
 
-def forecast_search(world: World, fit: Fit, seed: int, *, enough: float = 1.0) -> list[Run]:
-    """The fixed runs, then generations of what the policy names.
+def forecast_search(world: World, fit: Fit, seed: int) -> tuple[list[Run], int]:
+    """The fixed runs, then generations of what the policy names until the budget is spent.
 
-    Until the budget is spent, or a candidate is near the best with a probability above `enough`.
+    Also after how many runs a candidate was first near the best with the probability ENOUGH.
     """
     candidates = len(world.points)
     everyone = np.ones(candidates, dtype=bool)
     runs = fixed_runs(world)
+    sure_after = None
     while (left := budget(world) - spent(runs)) >= 1:
         known = fit(world.trained(runs))
         draws = known.draws(TARGET, count=DRAWS, seed=seed)
-        if near_best(draws, everyone, TOLERANCE).max() > enough:
-            break
+        if sure_after is None and near_best(draws, everyone, TOLERANCE).max() >= ENOUGH:
+            sure_after = len(runs)
         named = next_runs(
             known,
             target=TARGET,
@@ -68,7 +70,7 @@ def forecast_search(world: World, fit: Fit, seed: int, *, enough: float = 1.0) -
         for run in named:
             if spent(runs) + COSTS[run[1]] <= budget(world):
                 runs.append(run)
-    return runs
+    return runs, sure_after or len(runs)
 
 
 def promotion(world: World) -> tuple[int, list[Run]]:

@@ -60,9 +60,8 @@ class World:
 
 
 def world(scenario: str, candidates: int, seed: int) -> World:
-    """The world of this seed; scenarios of one seed share every random number."""
-    assert scenario in SCENARIOS, scenario
-    random = np.random.default_rng(seed)
+    """The world of this scenario and seed; no two share a random number."""
+    random = np.random.default_rng([seed, candidates, SCENARIOS.index(scenario)])
     shares = np.concatenate([np.eye(3), random.dirichlet(np.ones(3), candidates - 3)])
     points = shares / 2**0.5  # one unit between corners
     first, second, nearby = _smooth(points, ROUGH_LENGTH if scenario == "rough" else LENGTH, random)

@@ -173,7 +173,7 @@ def test_searches_are_right_as_often_as_they_say_and_beat_promotion() -> None:
     for scenario, seed in product(("as modelled", "outlier", "image noise"), range(20)):
         world = worlds.world(scenario, 14, seed)
         truth = world.truth[:, 2]
-        runs = strategies.forecast_search(world, forecast, seed)
+        runs, _ = strategies.forecast_search(world, forecast, seed)
         assert strategies.spent(runs) <= strategies.budget(world)
         draws = forecast(world.trained(runs)).draws(2.0, count=2048, seed=seed)
         near = near_best(draws, everyone, 0.01)
