@@ -20,7 +20,7 @@ from cmtscale.cli.app import app, main, run
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 
-COMMANDS = ("variants", "flops", "scale", "search", "plot", "train", "cache")
+COMMANDS = ("variants", "flops", "scale", "search", "show", "plot", "train", "cache")
 Capture = pytest.CaptureFixture[str]
 
 
