@@ -93,7 +93,8 @@ def make_plan(
             for name in names[len(names) - left :]
             for seed in range(settings.seeds)
         ]
-    certain += [run for batch in batches for run in batch]
+    rungs = settings.ladder.rungs  # a shorter ladder than before leaves runs out
+    certain += [run for batch in batches for run in batch if run.rung < rungs]
     ended = ended_rows(settings, rows)
     is_done = [run_id(settings, run) in ended for run in certain]
     val_images = len(dataset.splits.val)
