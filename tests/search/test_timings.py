@@ -105,7 +105,7 @@ def test_networks_that_are_all_too_large_are_refused(
 
 
 def test_a_network_that_has_a_time_is_not_timed_again(
-    clock: Clock, tiny_settings: Settings, fake_training_class: Any, tiny_base: Variant
+    tiny_settings: Settings, fake_training_class: Any, tiny_base: Variant
 ) -> None:
     executor = fake_training_class()
     known = Timings(seconds_per_image={tiny_base.name: 5.0})
