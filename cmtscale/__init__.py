@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cmtscale.model.cmt import CMT
     from cmtscale.search.executors.base import Executor
+    from cmtscale.search.ladder import Ladder as Ladder
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest as SearchRequest
 
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CmtscaleError",
     "Cost",
+    "Ladder",
     "Scaling",
     "SearchRequest",
     "Shares",
@@ -88,9 +90,13 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """`SearchRequest`, whose module needs more than the arithmetic, when it is asked for."""
+    """What a search is asked with, whose modules need more than the arithmetic, when asked for."""
     if name == "SearchRequest":
         from cmtscale.search.request import SearchRequest
 
         return SearchRequest
+    if name == "Ladder":
+        from cmtscale.search.ladder import Ladder
+
+        return Ladder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

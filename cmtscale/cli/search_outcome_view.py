@@ -20,11 +20,10 @@ from cmtscale.cli.search_words import (
     warn_of_few_steps,
 )
 from cmtscale.record.choice import DECIDED
-from cmtscale.record.files import read_json
 from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import SURE, Choice, Interval, Standing
-from cmtscale.search.outcome import Outcome
+from cmtscale.search.outcome import Outcome, described
 from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
 
@@ -48,6 +47,23 @@ def print_outcome(outcome: Outcome) -> None:
         out.print(f"{name}: {command}", markup=False, soft_wrap=True)
 
 
+def print_shown(outcome: Outcome) -> None:
+    """What a search answers now: what it has trained, its answer, and what comes next."""
+    out, settings = results(), outcome.settings
+    ended = ended_rows(settings, outcome.rows).values()
+    trained = ", ".join(
+        f"{sum(row.horizon == horizon for row in ended)} runs of {images:,} images"
+        for horizon, images in zip(settings.horizons, settings.images_seen, strict=True)
+    )
+    out.print(
+        f"{escape(str(outcome.folder))}: budget {format_macs(settings.budget_macs)} MACs, data "
+        f"{escape(settings.data)}; so far {trained}"
+    )
+    print_answer(outcome, out)
+    for name, command in after_search(outcome):
+        out.print(f"{name}: {command}", markup=False, soft_wrap=True)
+
+
 def print_answer(outcome: Outcome, out: Console) -> None:
     """The ranking, the network taken, what else could be taken, and how sure that is."""
     choice = outcome.choice
@@ -66,8 +82,7 @@ def print_answer(outcome: Outcome, out: Console) -> None:
 
 def print_json(outcome: Outcome) -> None:
     """The choice as `choice.json` has it, with the folder; null where nothing could be chosen."""
-    choice = None if outcome.choice is None else read_json(outcome.folder / CHOICE)
-    print(json.dumps({"folder": str(outcome.folder), "choice": choice}, indent=1))
+    print(json.dumps({"folder": str(outcome.folder), "choice": described(outcome)}, indent=1))
 
 
 def _print_ranking(outcome: Outcome, choice: Choice, out: Console) -> None:
@@ -216,6 +231,8 @@ def _more(outcome: Outcome, choice: Choice) -> str:
 
 def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
     """Four uncertainties, kept apart."""
+    if choice.bend:
+        out.print(f"[bold]warning[/bold]: {choice.bend}")
     noise = choice.noise
     if noise is None:
         return

@@ -1,4 +1,4 @@
-"""The four figures of a search, and saving them; a figure without data raises `ResultsError`."""
+"""The figures of a search, and saving them; a figure without data raises `ResultsError`."""
 
 import io
 from collections.abc import Callable
@@ -16,14 +16,18 @@ from cmtscale.record.files import write_atomically
 from cmtscale.report import frames
 from cmtscale.report.against_macs import ablation, accuracy_flops
 from cmtscale.report.curves import learning_curves
+from cmtscale.report.horizons import forecast, ranking
 from cmtscale.report.layout import STYLE
-from cmtscale.report.ternary import triangle
+from cmtscale.report.ternary import certainty, triangle
 
 __all__ = [
     "SavedFigures",
     "ablation",
     "accuracy_flops",
+    "certainty",
+    "forecast",
     "learning_curves",
+    "ranking",
     "save_figures",
     "triangle",
 ]
@@ -44,11 +48,15 @@ def save_figures(path: str | Path, out: str | Path | None = None) -> SavedFigure
     is replaced whole, after all were drawn. Raises `ResultsError`.
     """
     rows = frames.load_candidates(path)
+    standings, expected = frames.load_standings(path), frames.load_forecast(path)
     curves = pd.concat([frames.load_curves(folder) for folder in frames.run_folders(path)])
     drawings: dict[str, Callable[[], Figure]] = {
         "accuracy-flops": lambda: accuracy_flops(rows, frames.load_literature()),
         "ablation": lambda: ablation(rows),
         "triangle": lambda: triangle(rows),
+        "forecast": lambda: forecast(expected, standings, rows),
+        "ranking": lambda: ranking(standings, rows),
+        "certainty": lambda: certainty(standings, rows),
         "learning-curves": lambda: learning_curves(curves, rows),
     }
     rendered: dict[str, bytes] = {}

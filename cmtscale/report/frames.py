@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import ResultsError
+from cmtscale.record.choice import DECIDED
 from cmtscale.record.files import read_json, read_toml
 from cmtscale.record.folder import CHOICE, CURVES, ENVIRONMENT, REQUEST, RUNS, TRIALS
+from cmtscale.record.forecast import read_forecast
 from cmtscale.record.metrics import CURVE_COLUMNS, read_curves, read_metrics
 from cmtscale.record.row import COLUMNS, Row, read_rows
 from cmtscale.record.scores import current, scores
@@ -35,8 +37,8 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
     The columns of `trials.csv`, `rung` (1 for the fewest images seen), and of each folder: `run`
     (its name), `rungs` (how many it has), `budget_macs`, `data`, `tour`, `num_classes`,
-    `native_px`, `finished` (did the search conclude at the horizon it was last asked for),
-    `chosen` (is this the candidate and the horizon that the search chose). Raises `ResultsError`.
+    `native_px`, `finished` (did the search conclude for the target it was last asked for),
+    `chosen` (is this the candidate that the search decided for). Raises `ResultsError`.
     """
     folders = [_read_folder(folder) for folder in run_folders(path)]
     rows = [folder.columns(row) for folder in folders for row in folder.rows]
@@ -149,6 +151,45 @@ def load_curves(run_folder: str | Path) -> pd.DataFrame:
     return curves.sort_values(["run_id", "step"], kind="stable", ignore_index=True)
 
 
+def load_standings(path: str | Path) -> pd.DataFrame:
+    """What searches expect of their candidates at their targets; one row per (run, candidate).
+
+    The columns of the candidate's first rung in `load_candidates`, and `target_images`, `loss` with
+    its 90 % interval `low` and `high`, `near` (the probability of being within the tolerance of the
+    best) and `best`. Empty where no search made a forecast. Raises `ResultsError`.
+    """
+    candidates = load_candidates(path)
+    first = candidates.sort_values("rung").drop_duplicates(["run", "candidate"])
+    rows = [
+        {
+            "run": folder.shared["run"],
+            "candidate": standing["candidate"],
+            "target_images": folder.choice.target_images,
+            "loss": standing["loss"]["median"],
+            "low": standing["loss"]["low"],
+            "high": standing["loss"]["high"],
+            "near": standing["near"],
+            "best": standing["best"],
+        }
+        for folder in map(_read_folder, run_folders(path))
+        if folder.choice is not None
+        for standing in folder.choice.standings
+        if standing["loss"] is not None
+    ]
+    names = ["run", "candidate", "target_images", "loss", "low", "high", "near", "best"]
+    return pd.DataFrame(rows, columns=names).merge(first, on=["run", "candidate"])
+
+
+def load_forecast(path: str | Path) -> pd.DataFrame:
+    """Forecasts over horizons: run, candidate, images (seen), loss, low, high (90 %)."""
+    rows = [
+        {"run": folder.resolve().name, **vars(expected)}
+        for folder in run_folders(path)
+        for expected in read_forecast(folder)
+    ]
+    return pd.DataFrame(rows, columns=["run", "candidate", "images", "loss", "low", "high"])
+
+
 def load_literature() -> pd.DataFrame:
     """Published ImageNet-1K models: family, model, params_m, gflops (10⁹ MACs), top1, source.
 
@@ -172,10 +213,11 @@ def load_literature() -> pd.DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """What a search concluded: its winner (None: it could choose none) at a horizon."""
+    """What a search concluded for a target: whom it took (None: nothing is decided)."""
 
     candidate: str | None
-    horizon: tuple[int, int]
+    target_images: int
+    standings: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +234,7 @@ class _Folder:
         """The row's columns with its rung and what its folder says."""
         own = {name: getattr(row, name) for name in COLUMNS}
         rung = 1 + self.horizons.index(row.horizon)
-        chosen = _Choice(candidate=row.candidate, horizon=row.horizon) == self.choice
+        chosen = self.choice is not None and row.candidate == self.choice.candidate
         return own | {"rung": rung} | dict(self.shared) | {"chosen": chosen}
 
 
@@ -205,7 +247,7 @@ def _read_folder(path: Path) -> _Folder:
         raise ResultsError(f"{error.filename} is missing; is it from `cmtscale search`?") from error
     images_seen = {row.horizon: row.images_seen for row in rows}
     data = _value(path / ENVIRONMENT, environment, "data", dict)
-    recipe = _value(path / REQUEST, request, "recipe", dict)
+    target_images = _value(path / REQUEST, request, "target_images", int)
     choice = _read_choice(path / CHOICE)
     shared = {
         "run": path.resolve().name,
@@ -215,7 +257,7 @@ def _read_folder(path: Path) -> _Folder:
         "tour": _value(path / REQUEST, request, "tour", bool),
         "num_classes": float(_value(path / ENVIRONMENT, data, "num_classes", int)),
         "native_px": float(_value(path / ENVIRONMENT, data, "native_px", int, float)),
-        "finished": choice is not None and choice.horizon == _horizon(path / REQUEST, recipe),
+        "finished": choice is not None and choice.target_images == target_images,
     }
     return _Folder(
         path=path,
@@ -232,13 +274,12 @@ def _read_choice(path: Path) -> _Choice | None:
         choice = read_json(path)
     except FileNotFoundError:
         return None
-    winner, verdict = (_value(path, choice, name, str) for name in ("winner", "verdict"))
-    candidate = winner if verdict == "choice" else None
-    return _Choice(candidate=candidate, horizon=_horizon(path, choice))
-
-
-def _horizon(path: Path, table: Mapping[str, Any]) -> tuple[int, int]:
-    return _value(path, table, "epochs", int), _value(path, table, "train_images", int)
+    taken, verdict = (_value(path, choice, name, str) for name in ("taken", "verdict"))
+    return _Choice(
+        candidate=taken if verdict in DECIDED else None,
+        target_images=_value(path, choice, "target_images", int),
+        standings=tuple(_value(path, choice, "standings", list)),
+    )
 
 
 def _value(path: Path, table: Mapping[str, Any], name: str, *kinds: type) -> Any:

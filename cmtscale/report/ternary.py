@@ -1,4 +1,4 @@
-"""The triangle of log shares, coloured by score."""
+"""The triangle of log shares, coloured by score, or by how probably one is among the best."""
 
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +15,7 @@ from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import ResultsError
 from cmtscale.arch.scaling import Scaling
 from cmtscale.report.frames import complete
+from cmtscale.report.horizons import NO_FORECAST, heading
 from cmtscale.report.layout import (
     BLACK,
     GREY,
@@ -46,10 +47,36 @@ def triangle(candidates: pd.DataFrame) -> Figure:
     labelled_axes: list[tuple[Axes, list[Label], Any]] = []
     for ax, group in groups:
         _draw_frame(ax)
-        points = _draw_losses(ax, group)
+        budget = format_macs(group["budget_macs"].iloc[0])
+        label = f"validation loss for {budget} (lower is better)"
+        points = _draw_points(ax, group, group["val_loss"], label)
         labels = _mark_choice_and_paper(ax, group)
         rows = about(candidates, group, ["run", "rung"])
         title = describe(rows, name_run=len(groups) > 1) + _tokens_note(group)
+        ax.set_title(title, x=-0.2, y=1, pad=30)  # above the corner's name
+        labelled_axes.append((ax, labels, points.get_offsets()))
+    label_points(figure, labelled_axes)
+    return figure
+
+
+@styled
+def certainty(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
+    """The candidates on the budget, coloured by the probability of being as good as the best.
+
+    One panel per run, all with the same colours. Raises `ResultsError` where no search made a
+    forecast.
+    """
+    on_budget = standings[standings["on_budget"]]
+    if on_budget.empty:
+        raise ResultsError(NO_FORECAST)
+    figure, groups = panels(on_budget, ["run"], height_in=3.5, axes_class=TernaryAxes)
+    labelled_axes: list[tuple[Axes, list[Label], Any]] = []
+    for ax, group in groups:
+        _draw_frame(ax)
+        label = f"probability of being as good as the best at {group['target_images'].iloc[0]:,}"
+        points = _draw_points(ax, group, group["near"], label, limits=(0.0, 1.0))
+        labels = _mark_choice_and_paper(ax, group)
+        title = heading(group, candidates, len(groups)) + _tokens_note(group)
         ax.set_title(title, x=-0.2, y=1, pad=30)  # above the corner's name
         labelled_axes.append((ax, labels, points.get_offsets()))
     label_points(figure, labelled_axes)
@@ -75,14 +102,22 @@ def _draw_frame(ax: Any) -> None:
     ax.set_axisbelow(True)
 
 
-def _draw_losses(ax: Any, group: pd.DataFrame) -> PathCollection:
+def _draw_points(
+    ax: Any,
+    group: pd.DataFrame,
+    values: "pd.Series[float]",
+    label: str,
+    limits: tuple[float, float] | None = None,
+) -> PathCollection:
+    """Dots in the colours of `values`; yellow is what one looks for."""
+    low, high = limits or (None, None)
     points: PathCollection = ax.scatter(
-        *(group[name] for name in _CORNERS), c=group["val_loss"], cmap="viridis_r",
+        *(group[name] for name in _CORNERS), c=values, vmin=low, vmax=high,
+        cmap="viridis" if limits else "viridis_r",
         s=34, ec=BLACK, lw=0.4, zorder=3, clip_on=False,
     )  # fmt: skip
     bar = ax.figure.colorbar(points, ax=ax, location="bottom", aspect=30, pad=0.02)
-    budget = format_macs(group["budget_macs"].iloc[0])
-    bar.set_label(f"validation loss for {budget} (lower is better)")
+    bar.set_label(label)
     bar.ax.xaxis.set_major_locator(MaxNLocator(5))
     return points
 

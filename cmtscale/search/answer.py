@@ -16,15 +16,15 @@ from cmtscale.search.choose import Guess, choose
 from cmtscale.search.evidence import gather
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.settings import Settings
-from cmtscale.search.timings import read_timings, seconds_of
+from cmtscale.search.timings import read_timings, seconds_of, with_runs
 
 
 def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     """The candidates of the record, and the choice among them."""
-    timings = read_timings(folder)
     environment = _environment(folder)
     data = environment.get("data", {})
     val_images = int(data.get("val", 0))
+    timings = with_runs(read_timings(folder), rows, settings, val_images)
     evidence = gather(settings, rows, read_losses(folder))
     rungs = range(settings.ladder.rungs)
     candidates: dict[str, Candidate] = {}

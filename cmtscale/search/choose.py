@@ -12,12 +12,14 @@ from typing import Literal
 import numpy as np
 
 from cmtscale.record.choice import Verdict
+from cmtscale.record.forecast import Expected
 from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, scores
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
-from cmtscale.search.evidence import Evidence
+from cmtscale.search.evidence import Evidence, bend
 from cmtscale.search.forecast import Forecast, forecast
+from cmtscale.search.ladder import LONGEST_TARGET
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
 from cmtscale.search.runs import CORNERS, RungRun, next_seed
@@ -25,6 +27,7 @@ from cmtscale.search.runs import CORNERS, RungRun, next_seed
 SURE = 0.8  # the probability from which a candidate counts as near the best
 EQUAL_COST = 1.05  # second costs closer than that are equal
 DRAWS = 4000
+CURVE_POINTS = 16  # horizons of a drawn forecast
 # Fitted temperatures beyond: the logits say next to nothing, or every validation image is right.
 ALARM_TEMPERATURE = 20.0
 
@@ -105,7 +108,9 @@ class Choice:
     `tolerance` of the best with a probability of .8 or more, or the most probable alone;
     `costs` are their second costs (`prefer`), and `taken` the cheapest. `probability` is that of
     `taken`. `more` are the runs that would probably decide an undecided search, which take
-    `more_seconds` of one worker; None: no forty runs would. `reason` says why a verdict is none.
+    `more_seconds` of one worker; None: no forty runs would. `curves` are the forecast of every
+    candidate over horizons, as far as it goes; `bend` says where its line has bent (empty: not).
+    `reason` says why a verdict is none.
     """
 
     taken: str
@@ -122,6 +127,8 @@ class Choice:
     noise: Noise | None
     more: tuple[RungRun, ...] | None
     more_seconds: float
+    curves: tuple[Expected, ...]
+    bend: str
 
     @property
     def standing(self) -> Standing:
@@ -179,6 +186,8 @@ def choose(
         noise=_noise(evidence, known, draws, order[:2]),
         more=(),
         more_seconds=0.0,
+        curves=_curves(evidence, known),
+        bend=bend(evidence),
     )
     if reason := _nothing_learned(choice.standing.longest, guess):
         return replace(choice, verdict="nothing learned yet", reason=reason)
@@ -216,6 +225,8 @@ def _undecided(evidence: Evidence, standings: Sequence[Standing], reason: str) -
         noise=None,
         more=(),
         more_seconds=0.0,
+        curves=(),
+        bend=bend(evidence),
     )
 
 
@@ -348,6 +359,26 @@ def _noise(evidence: Evidence, known: Forecast, draws: FloatArray, leading: Sequ
         images=images,
         forecast=together,
     )
+
+
+def _curves(evidence: Evidence, known: Forecast) -> tuple[Expected, ...]:
+    """The forecast of each candidate, from the first rung as far as targets may lie.
+
+    None where all runs have one length: the slopes would be those of the prior.
+    """
+    settings = evidence.settings
+    if len(settings.horizons) == 1:
+        return ()
+    furthest = LONGEST_TARGET * settings.images_seen[-1]
+    horizons = np.geomspace(settings.images_seen[0], furthest, CURVE_POINTS).round().astype(int)
+    curves = []
+    for images in map(int, horizons):
+        draws = known.draws(evidence.time(images), count=DRAWS, seed=settings.seed)
+        for number, arm in enumerate(evidence.arms):
+            loss = interval(np.exp(draws[:, number]))
+            values = {"loss": loss.median, "low": loss.low, "high": loss.high}
+            curves.append(Expected(candidate=arm.name, images=images, **values))
+    return tuple(curves)
 
 
 def _nothing_learned(best_score: Score, guess: Guess | None) -> str:

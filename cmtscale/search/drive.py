@@ -15,8 +15,8 @@ from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.decide import Batch, next_batch, write_decisions
-from cmtscale.search.evidence import gather
+from cmtscale.search.decide import Batch, next_batch, possible, write_decisions
+from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
@@ -24,7 +24,7 @@ from cmtscale.search.runs import RungRun, ended_rows, first_rung, fixed_runs, ru
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
-from cmtscale.search.timings import allowance, seconds_of, with_steps
+from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
 from cmtscale.search.watch import Progress, Watcher
 from cmtscale.train.recipe import Run
 from cmtscale.train.run_time import part_done
@@ -55,7 +55,7 @@ def drive(
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
         training.train(fixed_runs(plan.settings, training.candidates))
         for batch in plan.batches:
-            training.train(training.possible(batch))
+            training.train(possible(plan.settings, training.candidates, batch))
         while batch := training.decide():
             training.train(batch)
     finally:
@@ -153,6 +153,7 @@ class _Training:
         self.failed_for_good: set[str] = set()
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
+        self.bend = ""  # as the watcher heard it
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -197,16 +198,18 @@ class _Training:
         candidate = self.asked[run.candidate].candidate
         return job_of(self.settings, self.plan.folder, self.plan.dataset.ref, candidate, run)
 
-    def possible(self, batch: Batch) -> Batch:
-        """The runs of a batch that this search can still make: it may ask for less now."""
-        rungs = self.settings.ladder.rungs
-        return tuple(r for r in batch if r.candidate in self.asked and r.rung < rungs)
-
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""
         rows = self.table.rows
+        val_images = len(self.plan.dataset.splits.val)
+        self.timings = with_runs(self.timings, rows, self.settings, val_images)
+        self.timings.save(self.plan.folder)
         losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
         evidence = gather(self.settings, rows, losses)
+        if not self.bend:
+            self.bend = bend(evidence)
+            if self.bend:
+                self.watcher.noted(self.bend)
         rungs = range(self.settings.ladder.rungs)
         spent = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
         batch = next_batch(

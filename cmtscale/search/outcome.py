@@ -10,6 +10,7 @@ from cmtscale.arch.solve import Solution
 from cmtscale.record.choice import DECIDED
 from cmtscale.record.files import write_json, write_text_atomically
 from cmtscale.record.folder import BEST, CHOICE
+from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate
@@ -48,7 +49,7 @@ class Outcome:
 
 
 def save_choice(outcome: Outcome) -> None:
-    """Write `best.toml`, the network taken at the budget, and `choice.json`, how sure that is."""
+    """Write `best.toml`, the network taken, `choice.json`, how sure that is, and the forecast."""
     choice, winner = outcome.choice, outcome.winner
     assert choice is not None
     assert winner is not None
@@ -65,10 +66,21 @@ def save_choice(outcome: Outcome) -> None:
         f"# cmtscale search --budget {format_macs(settings.budget_macs)} "
         f"--data {settings.data}: {remark}\n{best.to_toml()}",
     )
-    described = {
-        "tour": settings.tour,
-        "images_seen": settings.images_seen,
-        **asdict(choice),
+    write_forecast(outcome.folder, choice.curves)
+    write_json(outcome.folder / CHOICE, described(outcome))
+
+
+def described(outcome: Outcome) -> dict[str, Any] | None:
+    """The answer as `choice.json` has it; None where nothing can be chosen."""
+    choice, winner = outcome.choice, outcome.winner
+    if choice is None or winner is None:
+        return None
+    answer = asdict(replace(choice, curves=(), standings=()))
+    del answer["curves"]  # in forecast.csv
+    return {
+        "tour": outcome.settings.tour,
+        "images_seen": outcome.settings.images_seen,
+        **answer,
         "standings": _flat(choice.standings),
         "test_readings": [asdict(reading) for reading in outcome.readings],
         "shares": asdict(winner.shares),
@@ -88,7 +100,6 @@ def save_choice(outcome: Outcome) -> None:
             "resolution_px": outcome.paper.variant.resolution_px,
         },
     }
-    write_json(outcome.folder / CHOICE, described)
 
 
 def _flat(standings: Sequence[Standing]) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from cmtscale.arch.solve import Solution
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
-from cmtscale.search.decide import Batch
+from cmtscale.search.decide import Batch, possible
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
 from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates
 from cmtscale.search.settings import Settings
-from cmtscale.search.timings import Timings, allowance, seconds_of, with_steps
+from cmtscale.search.timings import Timings, allowance, seconds_of, with_runs, with_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,8 @@ def make_plan(
             f"no candidate reaches the budget of {format_macs(settings.budget_macs)} MACs from "
             f"{settings.base.name}; use another budget (G = 10⁹) or another base"
         )
+    val_images = len(dataset.splits.val)
+    timings = with_runs(timings, rows, settings, val_images)
     networks = [c.trained for c in candidates] if is_grid else extreme_networks(settings)
     if any(network.name not in timings.seconds_per_image for network in networks):
         note("planning: training steps are timed")
@@ -86,18 +88,16 @@ def make_plan(
     certain = fixed_runs(settings, candidates)
     names = [candidate.name for candidate in candidates if candidate.role != "base"]
     if not is_grid:  # what will be asked for has no name yet
-        left = most_candidates(settings, rows) - len(candidates)
-        names += [f"candidate {number}" for number in range(left)]
+        nameless = most_candidates(settings, rows) - len(candidates)
+        names += [f"candidate {number}" for number in range(nameless)]
         certain += [
             RungRun(candidate=name, rung=0, seed=seed)
-            for name in names[len(names) - left :]
+            for name in names[len(names) - nameless :]
             for seed in range(settings.seeds)
         ]
-    rungs = settings.ladder.rungs  # a shorter ladder than before leaves runs out
-    certain += [run for batch in batches for run in batch if run.rung < rungs]
+    certain += [run for batch in batches for run in possible(settings, candidates, batch)]
     ended = ended_rows(settings, rows)
     is_done = [run_id(settings, run) in ended for run in certain]
-    val_images = len(dataset.splits.val)
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
     whole = max(sum(seconds), allowance(settings, last))

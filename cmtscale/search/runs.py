@@ -1,6 +1,6 @@
 """The runs that a ladder asks for before the forecast decides, and how runs are named."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -71,8 +71,9 @@ def next_seed(runs: Sequence[RungRun], candidate: str, rung: int) -> int:
     return max(taken, default=seed_of(rung, 0) - 1) + 1
 
 
-def ended_rows(settings: Settings, rows: Sequence[Row]) -> Mapping[str, Row]:
+def ended_rows(settings: Settings, rows: Iterable[Row]) -> Mapping[str, Row]:
     """By run id, the runs on the ladder that ended and need not be carried out again."""
+    rows = list(rows)
     return {
         row.run_id: row
         for horizon in settings.horizons

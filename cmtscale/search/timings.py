@@ -1,7 +1,8 @@
-"""What training steps and predictions take on the machine that searches, measured once and kept.
+"""What training and predicting take on the machine that searches.
 
-Decisions weigh what a run would tell against the time that it takes. They read `timings.json`, so
-that a search which goes on later decides as it would have without the stop.
+Decisions weigh what a run would tell against the time that it takes. Before a network has trained,
+a few of its steps are timed, which other work on the machine can slow by any factor; afterwards its
+runs say it. Both are kept in `timings.json`.
 """
 
 import time
@@ -14,9 +15,11 @@ from cmtscale.arch.errors import RequestError, ResultsError
 from cmtscale.arch.variant import Variant
 from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import TIMINGS
+from cmtscale.record.row import Row
 from cmtscale.search.executors.base import Executor, Failure, Job, carry_out_all
 from cmtscale.search.jobs import TimePrediction, TimeSteps
 from cmtscale.search.ladder import REFERENCE_SEEDS
+from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
 from cmtscale.train.run_time import run_seconds
 
@@ -111,6 +114,23 @@ def with_steps(
     per_mac = sum(timed.values()) / sum(macs[name] for name in timed)
     new = {n.name: timed.get(n.name, per_mac * macs[n.name]) for n in untimed}
     return replace(timings, seconds_per_image={**known, **new})
+
+
+def with_runs(
+    timings: Timings, rows: Iterable[Row], settings: Settings, val_images: int
+) -> Timings:
+    """`timings` with the seconds per image of whole runs, for all networks that have one."""
+    seconds: dict[str, float] = {}
+    images: dict[str, float] = {}
+    for row in ended_rows(settings, rows).values():
+        if row.status == "complete" and row.seconds:
+            recipe = settings.run_recipe(settings.horizons.index(row.horizon))
+            sizes = {"train_images": row.train_images, "val_images": val_images}
+            worth = run_seconds(1.0, recipe, **sizes)
+            seconds[row.candidate] = seconds.get(row.candidate, 0.0) + row.seconds
+            images[row.candidate] = images.get(row.candidate, 0.0) + worth
+    measured = {name: taken / images[name] for name, taken in seconds.items()}
+    return replace(timings, seconds_per_image={**timings.seconds_per_image, **measured})
 
 
 def with_latencies(

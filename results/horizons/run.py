@@ -64,7 +64,7 @@ def main() -> None:
                 seed = 100 * rung + replicate  # no two rungs share a seed
                 name = f"{twin.candidate.name}-{horizon_name((epochs, images))}-s{seed}"
                 if name not in done:
-                    recipe = replace(settings.run_recipe, epochs=epochs, train_images=images)
+                    recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=images)
                     network = twin.candidate.trained
                     run = Run(run_id=name, variant=network, recipe=recipe, seed=seed, data=data)
                     folder = HERE / RUNS / name

@@ -42,7 +42,7 @@ def main() -> None:
 
     def job(candidate: Candidate, lr: float, seed: int) -> TrainRun:
         name = f"{candidate.name}-lr{lr:g}-s{seed}"
-        recipe = replace(settings.run_recipe, lr=lr)
+        recipe = replace(settings.run_recipe(0), lr=lr)
         run = Run(run_id=name, variant=candidate.trained, recipe=recipe, seed=seed, data=data)
         return TrainRun(run=run, folder=HERE / "runs" / name, candidate=candidate.name)
 

@@ -15,7 +15,18 @@ from cmtscale.search.jobs import ReadTestSplit
 RESULTS = Path(__file__).parents[2] / "results"
 KEPT = ("trials.csv", "val_losses.npz", "choice.json", "best.toml", "curves.csv", "request.toml")
 COMMAND = ["search", "--budget", "4.0G", "--data", "fashion-mnist", "--train-images", "12800"]
-COMMAND += ["--epochs", "1", "--seeds", "2", "--device", "cpu", "--out", "results/search"]
+COMMAND += [
+    "--epochs",
+    "1",
+    "--seeds",
+    "2",
+    "--ladder",
+    "flat",
+    "--device",
+    "cpu",
+    "--out",
+    "results/search",
+]
 
 
 @pytest.fixture
