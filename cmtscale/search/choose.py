@@ -419,10 +419,15 @@ def _with_more_runs(
     )
     if needed is None:
         return replace(choice, verdict="undecided", more=None)
+    ended = [
+        RungRun(candidate=r.candidate, rung=settings.horizons.index(r.horizon), seed=r.seed)
+        for r in evidence.rows
+    ]
     more: list[RungRun] = []
     for arm, rung in needed:
         name = evidence.arms[arm].name
-        more.append(RungRun(candidate=name, rung=rung, seed=next_seed(more, name, rung)))
+        seed = next_seed([*ended, *more], name, rung)
+        more.append(RungRun(candidate=name, rung=rung, seed=seed))
     return replace(
         choice,
         verdict="undecided",

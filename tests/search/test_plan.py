@@ -99,7 +99,9 @@ def test_a_run_decided_for_a_rung_that_the_ladder_no_longer_has_is_not_planned(
     assert plan_of(tiny_settings, batches=[batch]).runs == 8 + 1
 
 
-def test_runs_that_ended_are_done(plan_of: Any, tiny_settings: Settings, make_row: Any) -> None:
+def test_runs_that_ended_are_done_and_say_what_their_network_takes(
+    plan_of: Any, tiny_settings: Settings, make_row: Any
+) -> None:
     (width,) = [c for c in grid(tiny_settings) if c.name == WIDTH]
     ended = RungRun(candidate=WIDTH, rung=0, seed=1)
     row = make_row(
@@ -109,6 +111,7 @@ def test_runs_that_ended_are_done(plan_of: Any, tiny_settings: Settings, make_ro
         seed=1,
         epochs=2,
         train_images=64,
+        seconds=5 * RUN,
         dims=width.real.dims,
         depths=width.real.depths,
         resolution_px=width.real.resolution_px,
@@ -118,7 +121,7 @@ def test_runs_that_ended_are_done(plan_of: Any, tiny_settings: Settings, make_ro
     )
     plan = plan_of(tiny_settings, rows=[row])
     assert (plan.runs, plan.runs_done) == (8, 1)
-    assert plan.total_seconds == pytest.approx(7 * RUN)
+    assert plan.total_seconds == pytest.approx(6 * RUN + 5 * RUN)
 
 
 def test_networks_with_a_time_are_not_timed_for_the_plan(

@@ -313,7 +313,7 @@ def test_the_horizons_follow_the_length_of_the_first_rung_and_the_ladder(
     assert list(resolved(data="fashion-mnist", **changes).horizons) == horizons
 
 
-def test_the_recipe_of_a_rung_is_the_search_s_with_the_rung_s_length(tmp_path: Path) -> None:
+def test_the_recipe_of_a_rung_is_the_search_s_with_the_rung_s_length() -> None:
     settings = replace(explicit(), precision="bf16")
     lengths = [(settings.run_recipe(r).epochs, settings.run_recipe(r).train_images) for r in (0, 1)]
     assert lengths == list(settings.horizons) == [(3, 100), (9, 100)]

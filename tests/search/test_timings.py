@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,19 @@ import pytest
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError, ResultsError
 from cmtscale.arch.variant import Variant
+from cmtscale.record.row import Row
 from cmtscale.search.executors.base import Failure, Job
 from cmtscale.search.jobs import TimePrediction, TimeSteps
 from cmtscale.search.ladder import PRESETS
 from cmtscale.search.settings import Settings
-from cmtscale.search.timings import Timings, read_timings, seconds_of, with_latencies, with_steps
+from cmtscale.search.timings import (
+    Timings,
+    read_timings,
+    seconds_of,
+    with_latencies,
+    with_runs,
+    with_steps,
+)
 
 
 @dataclass
@@ -105,7 +113,7 @@ def test_networks_that_are_all_too_large_are_refused(
 
 
 def test_a_network_that_has_a_time_is_not_timed_again(
-    clock: Clock, tiny_settings: Settings, fake_training_class: Any, tiny_base: Variant
+    tiny_settings: Settings, fake_training_class: Any, tiny_base: Variant
 ) -> None:
     executor = fake_training_class()
     known = Timings(seconds_per_image={tiny_base.name: 5.0})
@@ -130,6 +138,25 @@ def test_a_run_takes_its_network_s_time_at_its_rung_and_the_mean_where_that_is_n
         ("c", 1, 6 * 0.002 * images),
     ):
         assert seconds_of(settings, timings, name, rung, 270) == pytest.approx(seconds)
+
+
+def test_whole_runs_say_better_than_steps_what_a_network_takes(
+    tiny_settings: Settings, make_row: Callable[..., Row]
+) -> None:
+    settings = replace(tiny_settings, ladder=PRESETS["quick"])
+    rows = [
+        make_row(candidate="a", epochs=2, train_images=64, seconds=1.0),
+        make_row(candidate="a", epochs=6, train_images=64, seconds=5.0, seed=100),
+        make_row(candidate="b", epochs=2, train_images=64, seconds=9.0, status="diverged"),
+        make_row(candidate="b", epochs=3, train_images=64, seconds=9.0),  # on no rung
+    ]
+    timed = Timings(seconds_per_image={"a": 1.0, "b": 2.0}, latency_seconds={"a": 3.0})
+    timings = with_runs(timed, rows, settings, 270)
+    # an epoch's 64 images, and a third of a step for each of the 270 + 64 evaluated
+    images = (2 + 6) * (64 + (270 + 64) / 3)
+    assert timings.seconds_per_image == pytest.approx({"a": (1.0 + 5.0) / images, "b": 2.0})
+    assert timings.latency_seconds == timed.latency_seconds
+    assert with_runs(timed, [], settings, 270) == timed
 
 
 @pytest.fixture
