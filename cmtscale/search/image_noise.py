@@ -51,6 +51,8 @@ def _churn(relative: FloatArray, means: FloatArray, cells: IntArray, seeds: IntA
     apart = np.bincount(cells, np.var(relative - common, axis=1)) / seeds
     alone = np.bincount(cells, np.var(relative - means[cells], axis=1, ddof=0))
     measured = seeds > 1
-    share = (alone[measured] / (seeds[measured] - 1)).sum() / apart[measured].sum()
+    share = (alone[measured] / (seeds[measured] - 1)).sum() / max(
+        apart[measured].sum(), np.finfo(float).tiny
+    )
     churn: FloatArray = min(share, 1.0) * apart
     return churn
