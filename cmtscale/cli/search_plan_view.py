@@ -69,10 +69,10 @@ def _print_runs(plan: Plan, console: Console) -> None:
         f"{images:,}" if epochs == 1 else f"{epochs} x {images:,}"
         for epochs, images in settings.horizons
     )
+    times = "once" if settings.seeds == 1 else f"{settings.seeds} times"
     console.print(
         f"runs of {horizons} images in batches of {settings.recipe.batch_size}{augmented}, each "
-        f"with its own full schedule; every candidate {counted(settings.seeds, 'time')} at "
-        f"{settings.images_seen[0]:,}"
+        f"with its own full schedule; every candidate {times} at {settings.images_seen[0]:,}"
         + (", the corners and the centre at all" if ladder.rungs > 1 else "")
     )
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""

@@ -362,8 +362,13 @@ def _noise(evidence: Evidence, known: Forecast, draws: FloatArray, leading: Sequ
 
 
 def _curves(evidence: Evidence, known: Forecast) -> tuple[Expected, ...]:
-    """The forecast of each candidate, from the first rung as far as targets may lie."""
+    """The forecast of each candidate, from the first rung as far as targets may lie.
+
+    None where all runs have one length: the slopes would be those of the prior.
+    """
     settings = evidence.settings
+    if len(settings.horizons) == 1:
+        return ()
     furthest = LONGEST_TARGET * settings.images_seen[-1]
     horizons = np.geomspace(settings.images_seen[0], furthest, CURVE_POINTS).round().astype(int)
     curves = []
@@ -414,10 +419,15 @@ def _with_more_runs(
     )
     if needed is None:
         return replace(choice, verdict="undecided", more=None)
+    ended = [
+        RungRun(candidate=r.candidate, rung=settings.horizons.index(r.horizon), seed=r.seed)
+        for r in evidence.rows
+    ]
     more: list[RungRun] = []
     for arm, rung in needed:
         name = evidence.arms[arm].name
-        more.append(RungRun(candidate=name, rung=rung, seed=next_seed(more, name, rung)))
+        seed = next_seed([*ended, *more], name, rung)
+        more.append(RungRun(candidate=name, rung=rung, seed=seed))
     return replace(
         choice,
         verdict="undecided",

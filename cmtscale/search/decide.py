@@ -13,6 +13,7 @@ import numpy as np
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import DECISIONS
+from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import DRAWS
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence
@@ -45,6 +46,12 @@ def write_decisions(folder: Path, batches: Sequence[Batch]) -> None:
     write_json(
         folder / DECISIONS, {"batches": [[asdict(run) for run in batch] for batch in batches]}
     )
+
+
+def possible(settings: Settings, candidates: Sequence[Candidate], batch: Batch) -> Batch:
+    """The runs of a batch that a search can still make: it may ask for fewer rungs now."""
+    names = {candidate.name for candidate in candidates}
+    return tuple(r for r in batch if r.candidate in names and r.rung < settings.ladder.rungs)
 
 
 def next_batch(

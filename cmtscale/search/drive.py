@@ -15,7 +15,7 @@ from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.decide import Batch, next_batch, write_decisions
+from cmtscale.search.decide import Batch, next_batch, possible, write_decisions
 from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
 from cmtscale.search.jobs import TrainRun
@@ -55,7 +55,7 @@ def drive(
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
         training.train(fixed_runs(plan.settings, training.candidates))
         for batch in plan.batches:
-            training.train(training.possible(batch))
+            training.train(possible(plan.settings, training.candidates, batch))
         while batch := training.decide():
             training.train(batch)
     finally:
@@ -197,11 +197,6 @@ class _Training:
     def job(self, run: RungRun) -> TrainRun:
         candidate = self.asked[run.candidate].candidate
         return job_of(self.settings, self.plan.folder, self.plan.dataset.ref, candidate, run)
-
-    def possible(self, batch: Batch) -> Batch:
-        """The runs of a batch that this search can still make: it may ask for less now."""
-        rungs = self.settings.ladder.rungs
-        return tuple(r for r in batch if r.candidate in self.asked and r.rung < rungs)
 
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""

@@ -10,7 +10,7 @@ from cmtscale.arch.solve import Solution
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
-from cmtscale.search.decide import Batch
+from cmtscale.search.decide import Batch, possible
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
 from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates
@@ -88,14 +88,14 @@ def make_plan(
     certain = fixed_runs(settings, candidates)
     names = [candidate.name for candidate in candidates if candidate.role != "base"]
     if not is_grid:  # what will be asked for has no name yet
-        left = most_candidates(settings, rows) - len(candidates)
-        names += [f"candidate {number}" for number in range(left)]
+        nameless = most_candidates(settings, rows) - len(candidates)
+        names += [f"candidate {number}" for number in range(nameless)]
         certain += [
             RungRun(candidate=name, rung=0, seed=seed)
-            for name in names[len(names) - left :]
+            for name in names[len(names) - nameless :]
             for seed in range(settings.seeds)
         ]
-    certain += [run for batch in batches for run in batch]
+    certain += [run for batch in batches for run in possible(settings, candidates, batch)]
     ended = ended_rows(settings, rows)
     is_done = [run_id(settings, run) in ended for run in certain]
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]

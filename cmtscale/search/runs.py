@@ -52,7 +52,7 @@ def fixed_runs(settings: Settings, candidates: Sequence[Candidate]) -> list[Rung
     """The first rung, with the anchors' replicates, and the anchors at the later rungs."""
     ladder, steady = settings.ladder, anchors(candidates)
     runs = first_rung(settings, candidates)
-    degrees = (settings.seeds - 1) * len(candidates)
+    degrees = (settings.seeds - 1) * sum(candidate.role != "base" for candidate in candidates)
     for extra in range(max(0, ladder.noise_degrees - degrees) if steady else 0):
         turn, number = divmod(extra, len(steady))
         seed = seed_of(0, settings.seeds + turn)

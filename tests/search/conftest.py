@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from cmtscale.arch.cost import cost
+from cmtscale.data.dataset import Description
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.search import driver
 from cmtscale.search.executors.base import Failure, Job
 from cmtscale.search.jobs import TimePrediction, TimeSteps, TrainRun
+from cmtscale.search.request import SearchRequest
+from cmtscale.search.resolve import resolve
+from cmtscale.search.settings import Settings
 
 
 @dataclass
@@ -116,6 +120,12 @@ class FakeTraining(InProcess):
         noise = np.random.default_rng([counted.macs, recipe.epochs, job.run.seed]).standard_normal()
         seen = recipe.epochs * recipe.train_images / 128
         return float(level * seen**-slope * np.exp(0.01 * noise))
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_request: SearchRequest) -> Settings:
+    """The settings of `tiny_request`, resolved for the digits."""
+    return resolve(tiny_request, Description(num_classes=10, channels=1, train_images=1257))
 
 
 @pytest.fixture(scope="session")
