@@ -49,7 +49,7 @@ def report(table: Path) -> None:
     sections = {"pooled": rows, **dict(iter(rows.groupby("scenario", sort=False)))}
     sections |= {f"{size} candidates": part for size, part in rows.groupby("candidates")}
     for title, part in sections.items():
-        print(f"\n### {title}: {len(part) // len(NAMES)} searches\n")
+        print(f"\n### {title}: {(part.strategy == 'forecast').sum()} searches\n")
         print(_table(part))
     print(f"\n{_ratios(rows)}")
     _save(_regrets(rows), table.with_name("regret.png"))
@@ -76,6 +76,8 @@ def _table(rows: pd.DataFrame) -> str:
     lines += ["|---" * (len(columns) + 2) + "|"]
     for name in NAMES.values():
         part = rows[rows.name == name]
+        if part.empty:
+            continue
         cells = [
             shape.format(*_mean(part, column)) if part[column].notna().all() else ""
             for column, (_, shape) in columns.items()
