@@ -34,11 +34,22 @@ def read_decisions(folder: Path) -> list[Batch]:
     except FileNotFoundError:
         return []
     try:
-        return [tuple(RungRun(**run) for run in batch) for batch in table["batches"]]
+        batches = [tuple(RungRun(**run) for run in batch) for batch in table["batches"]]
+        if not all(_is_run(run) for batch in batches for run in batch):
+            raise TypeError("a candidate is no text, or a rung or a seed no number")
+        return batches
     except (KeyError, TypeError) as error:
         raise ResultsError(
             f"{path} is damaged; restore it, or remove it (what is trained next is decided anew)"
         ) from error
+
+
+def _is_run(run: RungRun) -> bool:
+    """Whether what was read has the types of a run."""
+    numbers = (run.rung, run.seed)
+    return isinstance(run.candidate, str) and all(
+        isinstance(number, int) and number >= 0 for number in numbers
+    )
 
 
 def write_decisions(folder: Path, batches: Sequence[Batch]) -> None:
