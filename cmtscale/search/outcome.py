@@ -14,8 +14,9 @@ from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import Choice, Standing
+from cmtscale.search.choose import Choice
 from cmtscale.search.settings import Settings
+from cmtscale.search.standings import Standing
 
 
 @dataclass(frozen=True, kw_only=True)
