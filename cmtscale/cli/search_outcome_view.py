@@ -22,10 +22,11 @@ from cmtscale.cli.search_words import (
 from cmtscale.record.choice import DECIDED
 from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import SURE, Choice, Interval, Standing
+from cmtscale.search.choose import SURE, Choice
 from cmtscale.search.outcome import Outcome, described
 from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
+from cmtscale.search.standings import Interval, Standing
 
 UNITS = {"latency": "ms", "params": "M", "activations": "M", "macs": "G"}
 _SCALES = {"latency": 1e3, "params": 1e-6, "activations": 1e-6, "macs": 1e-9}

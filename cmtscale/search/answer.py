@@ -14,7 +14,9 @@ from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, paper_solution, recorded_candidate
 from cmtscale.search.choose import Guess, choose
 from cmtscale.search.evidence import gather
+from cmtscale.search.ladder import REFERENCE_SEEDS
 from cmtscale.search.outcome import Outcome
+from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import read_timings, seconds_of, with_runs
 
@@ -40,6 +42,16 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     choice = choose(
         evidence, rows, guess, seconds=np.array(seconds), latencies=timings.latency_seconds
     )
+    spend_needed = None
+    if choice is not None and choice.more:
+        taken = [
+            seconds_of(
+                settings, timings, row.candidate, settings.horizons.index(row.horizon), val_images
+            )
+            for row in ended_rows(settings, rows).values()
+        ]
+        whole = REFERENCE_SEEDS * sum(rung_seconds[-1] for rung_seconds in seconds)
+        spend_needed = (sum(taken) + choice.more_seconds) / whole
     return Outcome(
         folder=folder,
         settings=settings,
@@ -49,6 +61,7 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         readings=tuple(readings(folder)),
         paper=paper_solution(settings),
         workers=len(environment.get("devices", ["cpu"])),
+        spend_needed=spend_needed,
     )
 
 

@@ -11,23 +11,30 @@ from typing import Literal
 
 import numpy as np
 
+from cmtscale.arch.cost import cost
 from cmtscale.record.choice import Verdict
 from cmtscale.record.forecast import Expected
 from cmtscale.record.row import Row
-from cmtscale.record.scores import Score, current, scores
+from cmtscale.record.scores import Score
+from cmtscale.search.beside import (
+    DRAWS,
+    Comparison,
+    Noise,
+    comparisons,
+    expected_curves,
+    noise_of,
+)
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence, bend
 from cmtscale.search.forecast import Forecast, forecast
-from cmtscale.search.ladder import LONGEST_TARGET
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
-from cmtscale.search.runs import CORNERS, RungRun, next_seed
+from cmtscale.search.runs import RungRun, next_seed
+from cmtscale.search.standings import Standing, by_first_rung, reached, with_forecasts
 
 SURE = 0.8  # the probability from which a candidate counts as near the best
 EQUAL_COST = 1.05  # second costs closer than that are equal
-DRAWS = 4000
-CURVE_POINTS = 16  # horizons of a drawn forecast
 # Fitted temperatures beyond: the logits say next to nothing, or every validation image is right.
 ALARM_TEMPERATURE = 20.0
 
@@ -43,61 +50,6 @@ class Guess:
         """Whether an accuracy is better by two standard errors."""
         error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.val_images)
         return accuracy > self.accuracy + 2 * error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """The median of what is stated, and the 90 % interval about it."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One candidate: what it is expected to reach at the target, and what it has reached.
-
-    `loss` is the forecast at the target, `near` the probability that it is within the tolerance of
-    the best, `best` that it is the best; None where there is no forecast of it. `runs` are its
-    complete runs at each rung; `longest` its score at the last rung that it has one at.
-    """
-
-    score: Score
-    runs: tuple[int, ...]
-    longest: Score
-    longest_images: int
-    loss: Interval | None = None
-    near: float | None = None
-    best: float | None = None
-
-    @property
-    def candidate(self) -> str:
-        return self.score.candidate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Another way to take a network: its loss at the target, and in parts above the one taken."""
-
-    name: str
-    loss: Interval
-    excess: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """What makes an answer uncertain, in ln loss.
-
-    `seeds` is one run's at each rung; `images` that of the validation images, and `forecast` all
-    together at the target, both of the difference between the two most probable candidates (None
-    for one candidate).
-    """
-
-    seeds: tuple[float, ...]
-    degrees: int
-    images: float | None
-    forecast: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +103,9 @@ def choose(
     """
     if not evidence.eligible.any():
         return None
-    standings = _standings(evidence, rows)
+    standings = reached(evidence.settings, rows)
     if evidence.trained is None:
-        return _undecided(evidence, _by_first_rung(standings), _why_no_forecast(evidence))
+        return _undecided(evidence, by_first_rung(standings), _why_no_forecast(evidence))
     known = forecast(evidence.trained, seed=evidence.settings.seed)
     settings = evidence.settings
     target = evidence.time(settings.target_images)
@@ -181,12 +133,12 @@ def choose(
         probability=float(near[number]),
         near=tuple(names[arm] for arm in members),
         costs=costs,
-        standings=_with_forecasts(standings, names, draws, near, lowest, order),
-        comparisons=_comparisons(evidence, draws, number),
-        noise=_noise(evidence, known, draws, order[:2]),
+        standings=with_forecasts(standings, names, draws, near, lowest, order),
+        comparisons=comparisons(evidence, draws, number),
+        noise=noise_of(evidence, known, draws, order[:2]),
         more=(),
         more_seconds=0.0,
-        curves=_curves(evidence, known),
+        curves=expected_curves(evidence, known),
         bend=bend(evidence),
     )
     if reason := _nothing_learned(choice.standing.longest, guess):
@@ -230,75 +182,6 @@ def _undecided(evidence: Evidence, standings: Sequence[Standing], reason: str) -
     )
 
 
-def _standings(evidence: Evidence, rows: Sequence[Row]) -> list[Standing]:
-    """Each candidate that the record has a run of, without forecasts."""
-    by_rung = [
-        {score.candidate: score for score in scores(current(rows, horizon))}
-        for horizon in evidence.settings.horizons
-    ]
-    images = evidence.settings.images_seen
-    standings = []
-    for name in dict.fromkeys(name for rung in by_rung for name in rung):
-        own = [rung.get(name) for rung in by_rung]
-        trained = [n for n, score in enumerate(own) if score is not None and score.seeds]
-        last = trained[-1] if trained else next(n for n, score in enumerate(own) if score)
-        first, longest = next(score for score in own if score), own[last]
-        assert longest is not None
-        standings.append(
-            Standing(
-                score=first,
-                runs=tuple(len(score.seeds) if score else 0 for score in own),
-                longest=longest,
-                longest_images=images[last],
-            )
-        )
-    return standings
-
-
-def _by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
-    return sorted(standings, key=lambda s: (s.score.loss is None, s.score.loss or 0.0, s.candidate))
-
-
-def _with_forecasts(
-    standings: Sequence[Standing],
-    names: Sequence[str],
-    draws: FloatArray,
-    near: FloatArray,
-    lowest: FloatArray,
-    order: Sequence[int],
-) -> tuple[Standing, ...]:
-    """The standings, the most probable first, then those that cannot be chosen."""
-    places = {names[arm]: place for place, arm in enumerate(order)}
-    numbers = {name: number for number, name in enumerate(names)}
-    described = [
-        replace(
-            standing,
-            loss=interval(np.exp(draws[:, numbers[standing.candidate]])),
-            near=float(near[numbers[standing.candidate]]),
-            best=float(lowest[numbers[standing.candidate]]),
-        )
-        if standing.candidate in numbers
-        else standing
-        for standing in standings
-    ]
-    return tuple(
-        sorted(
-            described,
-            key=lambda s: (
-                places.get(s.candidate, len(places)),
-                s.loss.median if s.loss else math.inf,
-                s.candidate,
-            ),
-        )
-    )
-
-
-def interval(draws: FloatArray) -> Interval:
-    """Median and 90 % interval of draws."""
-    low, median, high = (float(value) for value in np.quantile(draws, [0.05, 0.5, 0.95]))
-    return Interval(median=median, low=low, high=high)
-
-
 def _second_costs(
     members: Sequence[Candidate], prefer: SecondCost, latencies: Mapping[str, float]
 ) -> dict[str, float]:
@@ -310,8 +193,6 @@ def _second_costs(
 
 def second_cost(candidate: Candidate, prefer: Literal["params", "activations", "macs"]) -> float:
     """The parameters, activations of an image, or MACs of a candidate's real network."""
-    from cmtscale.arch.cost import cost
-
     return float(getattr(cost(candidate.real), prefer))
 
 
@@ -322,63 +203,6 @@ def _cheapest(members: Sequence[Candidate], costs: Mapping[str, float]) -> Candi
     limit = EQUAL_COST * min(costs.values())
     equal = [candidate for candidate in members if costs[candidate.name] <= limit]
     return min(equal, key=lambda candidate: second_cost(candidate, "params"))
-
-
-def _comparisons(evidence: Evidence, draws: FloatArray, taken: int) -> tuple[Comparison, ...]:
-    """The paper's constants, each axis alone, and a candidate drawn by lot."""
-    roles = [arm.role for arm in evidence.arms]
-    paper = roles.index("paper") if "paper" in roles else len(roles)
-    columns = {"the paper's constants": draws[:, paper]}
-    columns |= {f"{role} only": draws[:, roles.index(role)] for role in CORNERS if role in roles}
-    lot = np.random.default_rng(evidence.settings.seed)
-    drawn = lot.choice(np.flatnonzero(evidence.eligible), size=len(draws))
-    columns["a candidate drawn by lot"] = draws[np.arange(len(draws)), drawn]
-    return tuple(
-        Comparison(
-            name=name,
-            loss=interval(np.exp(column)),
-            excess=interval(np.exp(column - draws[:, taken]) - 1),
-        )
-        for name, column in columns.items()
-    )
-
-
-def _noise(evidence: Evidence, known: Forecast, draws: FloatArray, leading: Sequence[int]) -> Noise:
-    trained = evidence.trained
-    assert trained is not None
-    images = together = None
-    if len(leading) == 2:
-        one, other = leading
-        together = float((draws[:, one] - draws[:, other]).std())
-        runs = [np.flatnonzero(trained.arms == arm)[-1] for arm in leading]  # their longest ones
-        covariance = trained.image_covariance[np.ix_(runs, runs)]
-        images = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
-    return Noise(
-        seeds=tuple(known.sigma(rung) for rung in range(evidence.settings.ladder.rungs)),
-        degrees=evidence.degrees,
-        images=images,
-        forecast=together,
-    )
-
-
-def _curves(evidence: Evidence, known: Forecast) -> tuple[Expected, ...]:
-    """The forecast of each candidate, from the first rung as far as targets may lie.
-
-    None where all runs have one length: the slopes would be those of the prior.
-    """
-    settings = evidence.settings
-    if len(settings.horizons) == 1:
-        return ()
-    furthest = LONGEST_TARGET * settings.images_seen[-1]
-    horizons = np.geomspace(settings.images_seen[0], furthest, CURVE_POINTS).round().astype(int)
-    curves = []
-    for images in map(int, horizons):
-        draws = known.draws(evidence.time(images), count=DRAWS, seed=settings.seed)
-        for number, arm in enumerate(evidence.arms):
-            loss = interval(np.exp(draws[:, number]))
-            values = {"loss": loss.median, "low": loss.low, "high": loss.high}
-            curves.append(Expected(candidate=arm.name, images=images, **values))
-    return tuple(curves)
 
 
 def _nothing_learned(best_score: Score, guess: Guess | None) -> str:

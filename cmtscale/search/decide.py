@@ -13,8 +13,8 @@ import numpy as np
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import DECISIONS
+from cmtscale.search.beside import DRAWS
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import DRAWS
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import forecast

@@ -27,11 +27,13 @@ def image_covariance(image_losses: FloatArray, *, arms: IntArray, rungs: IntArra
     rotation = helmert(len(seeds), full=True)  # first row: what all share; others: differences
     rotated = (rotation @ means).T  # (images, cells)
     covariance = np.cov(rotated.T)
-    shrunk, shrinkage = ledoit_wolf(rotated[:, 1:])
-    covariance *= 1 - shrinkage
-    covariance[0, 0] /= max(1 - shrinkage, 1e-12)
-    covariance[1:, 1:] = shrunk
     covariance -= rotation * (_churn(relative, means, cells, seeds) / seeds) @ rotation.T
+    _, shrinkage = ledoit_wolf(rotated[:, 1:])
+    between = covariance[1:, 1:]
+    alike = np.trace(between) / len(between) * np.eye(len(between))
+    covariance[1:, 1:] = (1 - shrinkage) * between + shrinkage * alike
+    covariance[0, 1:] *= 1 - shrinkage
+    covariance[1:, 0] *= 1 - shrinkage
     values, vectors = np.linalg.eigh(covariance)
     root = member.T * seeds @ rotation.T @ vectors * np.sqrt(np.maximum(values, 0) / images)
     product: FloatArray = root @ root.T
@@ -49,6 +51,8 @@ def _churn(relative: FloatArray, means: FloatArray, cells: IntArray, seeds: IntA
     apart = np.bincount(cells, np.var(relative - common, axis=1)) / seeds
     alone = np.bincount(cells, np.var(relative - means[cells], axis=1, ddof=0))
     measured = seeds > 1
-    share = (alone[measured] / (seeds[measured] - 1)).sum() / apart[measured].sum()
+    share = (alone[measured] / (seeds[measured] - 1)).sum() / max(
+        apart[measured].sum(), np.finfo(float).tiny
+    )
     churn: FloatArray = min(share, 1.0) * apart
     return churn

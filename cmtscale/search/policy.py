@@ -22,7 +22,7 @@ from cmtscale.search.forecast import Forecast, square_root
 
 BoolArray = npt.NDArray[np.bool_]
 
-_SETS_OF_SCALES = 16  # that variances are averaged over: a quarter of the forecast's
+_SETS_OF_SCALES = 16  # that variances are averaged over, of the forecast's
 _DRAWS = 512  # of all candidates at the target, that pairs are named from
 _REDRAWS = 64
 _GENERATION = 4  # runs between two looks at whether they suffice
