@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cmtscale.cli.app import run
 from cmtscale.record.row import read_rows, to_csv
@@ -53,6 +54,18 @@ def test_a_running_search_is_shown_by_what_has_ended(folder: Path, capsys: Captu
     text = " ".join(capsys.readouterr().out.split())
     assert "so far 4 runs of 128 images" in text
     assert "Undecided: one seed each measures no noise" in text
+
+
+def test_a_search_that_another_process_holds_is_shown_without_waiting(
+    folder: Path, capsys: Capture
+) -> None:
+    rows = read_rows(folder / "trials.csv")
+    (folder / "trials.csv").write_text(to_csv([row for row in rows if row.role == "base"]))
+    with FileLock(folder / ".lock"):
+        assert run(["show", str(folder)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "so far 2 runs of 128 images" in text
+    assert "no run on the budget is complete: there is nothing to choose from" in text
 
 
 @pytest.mark.parametrize(
