@@ -123,7 +123,7 @@ def _print_ranking(outcome: Outcome, choice: Choice, out: Console) -> None:
     if "runs" not in left_out and len(settings.images_seen) > 1:
         notes.append("runs: at each rung; loss and accuracy are of the longest")
     if settings.proxy:
-        notes.append("of what was trained, MACs of the real network")
+        notes.append("all are of what was trained, MACs of the real network")
     out.print("; ".join(notes))
     explain_tags({reason for reasons in tags for reason in reasons}, out)
 

@@ -77,7 +77,7 @@ def _print_runs(plan: Plan, console: Console) -> None:
     )
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
     more = ", then what the forecast asks for" if ladder.spend else ""
-    left = f"at most {duration(plan.total_seconds)} from now"
+    left = f"{'at most' if more else 'about'} {duration(plan.total_seconds)} from now"
     if plan.runs_done == plan.runs and not more:
         left = "nothing is left to train"
     console.print(

@@ -158,7 +158,7 @@ def test_a_flat_plan_promises_no_decisions(plan: Plan) -> None:
     assert "every candidate 2 times at 128\n" in text
     assert "corners and the centre" not in text
     assert "forecast asks" not in text
-    assert "8 runs, on 1 x cpu; at most 10 min 00 s from now" in text
+    assert "8 runs, on 1 x cpu; about 10 min 00 s from now" in text
     done = printed_plan(replace(plan, runs_done=8, total_seconds=0.0), 160)
     assert "8 runs, 8 of them done already, on 1 x cpu; nothing is left to train" in done
     more = printed_plan(with_ladder(replace(plan, runs_done=8), PRESETS["quick"]), 160)
