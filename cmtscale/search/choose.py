@@ -30,7 +30,7 @@ from cmtscale.search.evidence import Evidence, bend
 from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
-from cmtscale.search.runs import RungRun, next_seed
+from cmtscale.search.runs import RungRun, next_seed, recorded_runs
 from cmtscale.search.standings import Standing, by_first_rung, reached, with_forecasts
 
 SURE = 0.8  # the probability from which a candidate counts as near the best
@@ -243,10 +243,7 @@ def _with_more_runs(
     )
     if needed is None:
         return replace(choice, verdict="undecided", more=None)
-    ended = [
-        RungRun(candidate=r.candidate, rung=settings.horizons.index(r.horizon), seed=r.seed)
-        for r in evidence.rows
-    ]
+    ended = recorded_runs(settings, evidence.rows)
     more: list[RungRun] = []
     for arm, rung in needed:
         name = evidence.arms[arm].name

@@ -20,7 +20,14 @@ from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
-from cmtscale.search.runs import RungRun, ended_rows, first_rung, fixed_runs, run_id
+from cmtscale.search.runs import (
+    RungRun,
+    ended_rows,
+    first_rung,
+    fixed_runs,
+    recorded_runs,
+    run_id,
+)
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
@@ -211,11 +218,14 @@ class _Training:
             if self.bend:
                 self.watcher.noted(self.bend)
         rungs = range(self.settings.ladder.rungs)
-        spent = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
+        # An earlier request may have asked for runs that this one did not.
+        ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
+        asked = list(dict.fromkeys([*self.wanted, *ended]))
+        spent = sum(self.seconds(run.candidate, run.rung) for run in asked)
         batch = next_batch(
             self.settings,
             evidence,
-            self.wanted,
+            asked,
             np.array([[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]),
             self.allowance() - spent,
         )

@@ -71,6 +71,16 @@ def next_seed(runs: Sequence[RungRun], candidate: str, rung: int) -> int:
     return max(taken, default=seed_of(rung, 0) - 1) + 1
 
 
+def recorded_runs(settings: Settings, rows: Iterable[Row]) -> list[RungRun]:
+    """The runs of rows that are on the ladder."""
+    rungs = {horizon: rung for rung, horizon in enumerate(settings.horizons)}
+    return [
+        RungRun(candidate=row.candidate, rung=rungs[row.horizon], seed=row.seed)
+        for row in rows
+        if row.horizon in rungs
+    ]
+
+
 def ended_rows(settings: Settings, rows: Iterable[Row]) -> Mapping[str, Row]:
     """By run id, the runs on the ladder that ended and need not be carried out again."""
     rows = list(rows)
