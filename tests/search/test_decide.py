@@ -390,6 +390,25 @@ def test_a_search_that_is_asked_for_less_keeps_what_it_has(
         assert batches[: len(read_decisions(whole.folder))] == read_decisions(whole.folder)
 
 
+def test_what_is_decided_is_never_a_run_that_the_record_has(
+    tmp_path: Path, climbing: SearchRequest, fake_training_class: Make
+) -> None:
+    # a first search repeats anchors that the second one does not ask for
+    folder = tmp_path / "out"
+    often = replace(LADDER, rungs=1, noise_degrees=12, spend=0)
+    first = run(replace(climbing, ladder=often), folder, executor=fake_training_class())
+    executor = fake_training_class()
+    seldom = replace(LADDER, noise_degrees=0)
+    second = run(replace(climbing, ladder=seldom), folder, executor=executor)
+    decided = [run_id(second.settings, r) for batch in read_decisions(folder) for r in batch]
+    assert decided
+    assert set(decided) <= set(executor.started)
+    assert not set(decided) & {row.run_id for row in first.rows}
+    seconds = [row.seconds for row in second.rows]
+    longest = [max(seconds)] * sum(candidate.role != "base" for candidate in second.candidates)
+    assert sum(seconds) < 1.001 * allowance(second.settings, longest)
+
+
 def test_a_longer_ladder_interrupted_anywhere_ends_as_the_uninterrupted_one(
     tmp_path: Path, whole: Outcome, climbing: SearchRequest, fake_training_class: Make
 ) -> None:
