@@ -10,16 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.search.curves import FloatArray, Scales, Trained
+from cmtscale.search.curves import FloatArray, IntArray, Scales, Trained
+from cmtscale.search.image_noise import image_covariance
 
 TIMES = (0.0, 1.0, 2.0)  # of the rungs, in triplings of T
 COSTS = (1.0, 3.0, 9.0)  # of a run, in units of T images
 TARGET, BEYOND = 2.0, 3.0  # 9T and 27T
 
-SCENARIOS = ("as modelled", "outlier", "image noise", "floor", "rough")
+SCENARIOS = ("as modelled", "outlier", "image noise", "floor", "rough", "images measured")
 OUTLIER = 0.4  # what the outlier's ln loss is too high by, at every horizon: six spreads at T
 FLOOR = 0.08  # the loss that no training goes below, where 9T is at 0.26 without it
 IMAGE_NOISE, COMMON_IMAGE_NOISE = 0.02, 0.03  # of ln loss, of each architecture and of all alike
+IMAGES = 500  # where their noise is measured: few of them are hard
+SHARE_OF_IMAGES = 0.5  # of a seed's variance: what it does to single images
 LENGTH, ROUGH_LENGTH = 0.5, 0.25
 
 _SEED_NOISE = np.array([0.029, 0.020, 0.0175])
@@ -33,9 +36,11 @@ class World:
     """K architectures: `truth` (K, 4) is ln loss at T, 3T, 9T, 27T, `anchors` four of them.
 
     `seed_noise` (K, R, seeds) is what each run will be off by; `image_noise` (K,), with covariance
-    `image_covariance` (K, K), all runs of an architecture.
+    `image_covariance` (K, K), all runs of an architecture. Where it is not known, `image_losses`
+    (K, images) are relative to each one's mean, and `difficulty` (images,) is how much they vary.
     """
 
+    seed: int
     points: FloatArray
     truth: FloatArray
     anchors: tuple[int, ...]
@@ -43,20 +48,35 @@ class World:
     image_noise: FloatArray
     image_covariance: FloatArray
     scales: Scales
+    difficulty: FloatArray | None = None
+    image_losses: FloatArray | None = None
 
     def trained(self, runs: list[Run]) -> Trained:
         """What these runs show; the k-th run of an architecture at a rung is always the same."""
         arms, rungs = np.array(runs, dtype=np.int64).T
         earlier = [runs[:number].count(run) for number, run in enumerate(runs)]
         noise = self.seed_noise[arms, rungs, earlier] + self.image_noise[arms]
+        covariance = self.image_covariance[np.ix_(arms, arms)]
+        if self.image_losses is not None:
+            losses = self.image_losses[arms] + self._churn(arms, rungs, earlier)
+            covariance = image_covariance(losses, arms=arms, rungs=rungs)
         return Trained(
             points=self.points,
             arms=arms,
             times=np.array(TIMES)[rungs],
             rungs=rungs,
             losses=self.truth[arms, rungs] + noise,
-            image_covariance=self.image_covariance[np.ix_(arms, arms)],
+            image_covariance=covariance,
         )
+
+    def _churn(self, arms: IntArray, rungs: IntArray, earlier: list[int]) -> FloatArray:
+        """(n, images): what each run's seed does to single images, whose mean is in its noise."""
+        assert self.difficulty is not None
+        keys = [(self.seed, *key) for key in zip(arms, rungs, earlier, strict=True)]
+        normal = np.stack([np.random.default_rng(key).standard_normal(IMAGES) for key in keys])
+        size = _SEED_NOISE[rungs, None] * (SHARE_OF_IMAGES * IMAGES) ** 0.5
+        churn = size * self.difficulty * normal
+        return churn - churn.mean(axis=1, keepdims=True)
 
 
 def world(scenario: str, candidates: int, seed: int) -> World:
@@ -74,24 +94,35 @@ def world(scenario: str, candidates: int, seed: int) -> World:
     outlier = random.choice([arm for arm in range(3, candidates) if arm != centre])
     own, common = random.standard_normal(candidates), random.standard_normal()
     image_noise = np.zeros(candidates)
-    image_covariance = np.zeros((candidates, candidates))
+    known_covariance = np.zeros((candidates, candidates))
+    difficulty = image_losses = None
     if scenario == "outlier":
         truth[outlier] += OUTLIER
     elif scenario == "floor":
         truth = np.log(FLOOR + np.exp(truth))
     elif scenario == "image noise":  # half of each one's own is shared with its neighbours
         image_noise = COMMON_IMAGE_NOISE * common + IMAGE_NOISE * (nearby + own) / 2**0.5
-        image_covariance = COMMON_IMAGE_NOISE**2 + IMAGE_NOISE**2 / 2 * (
-            _matern(points, LENGTH) + np.eye(candidates)
-        )
+        alike = (_matern(points, LENGTH) + np.eye(candidates)) / 2
+        known_covariance = COMMON_IMAGE_NOISE**2 + IMAGE_NOISE**2 * alike
+    elif scenario == "images measured":
+        alike = (_matern(points, LENGTH) + np.eye(candidates)) / 2
+        difficulty = random.gamma(0.25, 4, IMAGES) / 5**0.5  # mean square 1
+        normal = np.linalg.cholesky(alike) @ random.standard_normal((candidates, IMAGES))
+        effects = IMAGE_NOISE * normal + COMMON_IMAGE_NOISE * random.standard_normal(IMAGES)
+        image_losses = 1 + effects * difficulty * IMAGES**0.5
+        image_noise = image_losses.mean(axis=1) - 1
+        image_losses = image_losses - image_noise[:, None]
     return World(
+        seed=seed,
         points=points,
         truth=truth,
         anchors=(0, 1, 2, centre),
         seed_noise=seed_noise,
         image_noise=image_noise,
-        image_covariance=image_covariance,
+        image_covariance=known_covariance,
         scales=_true_scales(scenario),
+        difficulty=difficulty,
+        image_losses=image_losses,
     )
 
 

@@ -51,8 +51,7 @@ def _churn(relative: FloatArray, means: FloatArray, cells: IntArray, seeds: IntA
     apart = np.bincount(cells, np.var(relative - common, axis=1)) / seeds
     alone = np.bincount(cells, np.var(relative - means[cells], axis=1, ddof=0))
     measured = seeds > 1
-    share = (alone[measured] / (seeds[measured] - 1)).sum() / max(
-        apart[measured].sum(), np.finfo(float).tiny
-    )
+    total = apart[measured].sum()  # 0 where runs agree to the bit
+    share = (alone[measured] / (seeds[measured] - 1)).sum() / total if total > 0 else 0.0
     churn: FloatArray = min(share, 1.0) * apart
     return churn

@@ -175,7 +175,7 @@ def _plan(
         shown = covariance[:, every_cell, every_cell] + beliefs.noise  # variance of a run
         difference = covariance[:, :cells, cells + first] - covariance[:, :cells, cells + second]
         gain = (difference**2 / shown).mean(axis=0) / seconds.ravel()
-        cell = int(gain.argmax())
+        cell = int(np.where(np.isfinite(seconds.ravel()), gain, -1).argmax())
         column = covariance[:, :, cell] / np.sqrt(shown[:, cell, None])
         covariance = covariance - column[:, :, None] * column[:, None, :]
         after = Beliefs(

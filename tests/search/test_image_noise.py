@@ -81,3 +81,10 @@ def test_one_architecture_has_the_plain_variance() -> None:
     relative = losses[0] / losses[0].mean()
     covariance = image_covariance(losses, arms=np.array([0]), rungs=np.array([0]))
     assert covariance == pytest.approx(np.array([[relative.var() / IMAGES]]))
+
+
+def test_runs_that_agree_to_the_bit_have_no_noise_between_them() -> None:
+    losses = np.tile(np.random.default_rng(6).gamma(0.25, 4, IMAGES), (4, 1))
+    arms = np.array([0, 1, 0, 1])
+    covariance = image_covariance(losses, arms=arms, rungs=np.zeros_like(arms))
+    assert contrast(covariance, 0, 1) == pytest.approx(0, abs=1e-12)
