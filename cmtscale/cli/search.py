@@ -213,4 +213,6 @@ def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
     request = replace(stored.as_request(), out=folder)
     if asked.get("proxy") is False:
         request = replace(request, proxy_base=None, proxy_macs=None)
+    if "target_images" in asked or "target_epochs" in asked:
+        request = replace(request, target_images=None)
     return replace(request, **asked)

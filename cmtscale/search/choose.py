@@ -13,9 +13,9 @@ import numpy as np
 
 from cmtscale.arch.cost import cost
 from cmtscale.record.choice import Verdict
+from cmtscale.record.folder import VAL_LOSSES
 from cmtscale.record.forecast import Expected
 from cmtscale.record.row import Row
-from cmtscale.record.scores import Score
 from cmtscale.search.beside import (
     DRAWS,
     Comparison,
@@ -28,12 +28,12 @@ from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence, bend
 from cmtscale.search.forecast import Forecast, forecast
+from cmtscale.search.ladder import SURE
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
 from cmtscale.search.runs import RungRun, next_seed, recorded_runs
 from cmtscale.search.standings import Standing, by_first_rung, reached, with_forecasts
 
-SURE = 0.8  # the probability from which a candidate counts as near the best
 EQUAL_COST = 1.05  # second costs closer than that are equal
 # Fitted temperatures beyond: the logits say next to nothing, or every validation image is right.
 ALARM_TEMPERATURE = 20.0
@@ -105,7 +105,7 @@ def choose(
         return None
     standings = reached(evidence.settings, rows)
     if evidence.trained is None:
-        return _undecided(evidence, by_first_rung(standings), _why_no_forecast(evidence))
+        return _without_forecast(evidence, by_first_rung(standings), guess)
     known = forecast(evidence.trained, seed=evidence.settings.seed)
     settings = evidence.settings
     target = evidence.time(settings.target_images)
@@ -121,7 +121,7 @@ def choose(
     first = order[0]
     members = [arm for arm in order if near[arm] >= SURE] or [first]
     costs = _second_costs([evidence.arms[arm] for arm in members], settings.prefer, latencies)
-    taken = _cheapest([evidence.arms[arm] for arm in members], costs)
+    taken = _cheapest([evidence.arms[arm] for arm in members], costs, settings.prefer)
     number = names.index(taken.name)
     choice = Choice(
         taken=taken.name,
@@ -141,7 +141,7 @@ def choose(
         curves=expected_curves(evidence, known),
         bend=bend(evidence),
     )
-    if reason := _nothing_learned(choice.standing.longest, guess):
+    if reason := _nothing_learned(choice.standing, guess):
         return replace(choice, verdict="nothing learned yet", reason=reason)
     if near[first] < SURE:
         return _with_more_runs(choice, evidence, known, seconds)
@@ -149,23 +149,30 @@ def choose(
 
 
 def _why_no_forecast(evidence: Evidence) -> str:
+    settings = evidence.settings
     if evidence.missing:
         return (
-            f"the losses of single images of {len(evidence.missing)} runs are gone, such as those "
-            f"of {evidence.missing[0]}, so the noise of the images is not known"
+            f"the losses of single images are gone of {', '.join(evidence.missing[:3])}"
+            f"{' and others' if len(evidence.missing) > 3 else ''}, so the noise of the images is "
+            f"not known; restore {VAL_LOSSES}, or search with another --out"
         )
+    if settings.seeds > 1 or settings.ladder.noise_degrees:
+        return "no two runs of one network have ended yet, so the noise is not known"
     return "one seed each measures no noise; add --seeds 2, or another --ladder"
 
 
-def _undecided(evidence: Evidence, standings: Sequence[Standing], reason: str) -> Choice:
+def _without_forecast(
+    evidence: Evidence, standings: Sequence[Standing], guess: Guess | None
+) -> Choice:
     """The candidates by the means of their first-rung runs; nothing is known about their noise."""
     settings = evidence.settings
-    eligible = {arm.name for arm, may in zip(evidence.arms, evidence.eligible, strict=True) if may}
-    taken = next(s.candidate for s in standings if s.candidate in eligible)
+    standing = next(standing for standing in standings if standing.may_win)
+    reason = _nothing_learned(standing, guess)
+    taken = standing.candidate
     return Choice(
         taken=taken,
-        verdict="undecided",
-        reason=reason,
+        verdict="nothing learned yet" if reason else "undecided",
+        reason=reason or _why_no_forecast(evidence),
         target_images=settings.target_images,
         tolerance=settings.tolerance,
         prefer=settings.prefer,
@@ -196,33 +203,39 @@ def second_cost(candidate: Candidate, prefer: Literal["params", "activations", "
     return float(getattr(cost(candidate.real), prefer))
 
 
-def _cheapest(members: Sequence[Candidate], costs: Mapping[str, float]) -> Candidate:
-    """The cheapest by `costs`, params deciding among equals; the first while costs are missing."""
+def _cheapest(
+    members: Sequence[Candidate], costs: Mapping[str, float], prefer: SecondCost
+) -> Candidate:
+    """The cheapest by `costs`, params deciding among equals; the first while costs are missing.
+
+    MACs differ by no more than the budget's tolerance, so of these none are equal.
+    """
     if len(costs) < len(members):
         return members[0]
-    limit = EQUAL_COST * min(costs.values())
+    limit = min(costs.values()) * (1 if prefer == "macs" else EQUAL_COST)
     equal = [candidate for candidate in members if costs[candidate.name] <= limit]
     return min(equal, key=lambda candidate: second_cost(candidate, "params"))
 
 
-def _nothing_learned(best_score: Score, guess: Guess | None) -> str:
+def _nothing_learned(standing: Standing, guess: Guess | None) -> str:
     """Why the scores mean nothing yet; empty where they do."""
-    assert best_score.accuracy is not None
-    if guess is not None and not guess.beaten_by(best_score.accuracy):
+    name, score = standing.candidate, standing.longest
+    assert score.accuracy is not None
+    if guess is not None and not guess.beaten_by(score.accuracy):
         return (
-            f"the best candidate is no better than guessing (the commonest class alone: "
+            f"{name} is no better than guessing (the commonest class alone: "
             f"{100 * guess.accuracy:.2f} %); train longer (--ladder), or on more images"
         )
-    temperature = best_score.temperature
+    temperature = score.temperature
     if temperature is not None and temperature > ALARM_TEMPERATURE:
         return (
-            f"the best candidate's fitted temperature is {temperature:.0f}: its outputs say next "
-            f"to nothing; train longer (--ladder)"
+            f"the fitted temperature of {name} is {temperature:.0f}: its outputs say next to "
+            f"nothing; train longer (--ladder)"
         )
-    if temperature is not None and temperature < 1 / ALARM_TEMPERATURE:
+    if score.loss == 0 or (temperature is not None and temperature < 1 / ALARM_TEMPERATURE):
         return (
-            "the best candidate names (nearly) every validation image right: they are too few, or "
-            "too easy, to tell candidates apart"
+            f"{name} names (nearly) every validation image right: they are too few, or too easy, "
+            f"to tell candidates apart"
         )
     return ""
 

@@ -32,6 +32,7 @@ class Standing:
 
     score: Score
     runs: tuple[int, ...]
+    diverged: int
     longest: Score
     longest_images: int
     loss: Interval | None = None
@@ -41,6 +42,11 @@ class Standing:
     @property
     def candidate(self) -> str:
         return self.score.candidate
+
+    @property
+    def may_win(self) -> bool:
+        """On the budget, trained, and diverged with no seed: the other seeds would flatter."""
+        return self.score.on_budget and any(self.runs) and not self.diverged
 
 
 def reached(settings: Settings, rows: Sequence[Row]) -> list[Standing]:
@@ -61,6 +67,7 @@ def reached(settings: Settings, rows: Sequence[Row]) -> list[Standing]:
             Standing(
                 score=first,
                 runs=tuple(len(score.seeds) if score else 0 for score in own),
+                diverged=sum(score.diverged for score in own if score),
                 longest=longest,
                 longest_images=images[last],
             )
@@ -70,7 +77,15 @@ def reached(settings: Settings, rows: Sequence[Row]) -> list[Standing]:
 
 def by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
     """The lowest mean loss at the first rung first, those without one last."""
-    return sorted(standings, key=lambda s: (s.score.loss is None, s.score.loss or 0.0, s.candidate))
+    return sorted(
+        standings,
+        key=lambda s: (
+            s.runs[0] == 0,  # runs of other lengths do not compare
+            s.score.loss is None,
+            s.score.loss or 0.0,
+            s.candidate,
+        ),
+    )
 
 
 def with_forecasts(

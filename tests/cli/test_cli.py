@@ -76,10 +76,19 @@ Capture = pytest.CaptureFixture[str]
         ("search --budget 4G --spend much", "--spend 'much' is not a number; use one such as"),
         ("search --budget 4G --target-images 0", "target_images 0 is not a whole number from 1"),
         ("search --budget 4G --target-images 1e6", "--target-images '1e6' is not a whole number"),
-        ("search --budget 4G --target-images 9999999", "use 11,313 or fewer, or a ladder with"),
-        ("search --budget 4G --target-images 9", "below the 3,771 that the shortest runs see"),
+        (
+            "search --budget 4G --ladder quick --target-images 9999999",
+            "use 33,939 or fewer, or a ladder with",
+        ),
+        (
+            "search --budget 4G --ladder quick --target-images 9",
+            "below the 3,771 that the shortest runs see",
+        ),
         ("search --budget 4G --target-epochs 0", "target_epochs 0 is not a whole number from 1"),
-        ("search --budget 4G --target-epochs 10", "12,570 images is more than 3 times the 3,771"),
+        (
+            "search --budget 4G --target-epochs 10",
+            "runs of one length say nothing of a target of 12,570",
+        ),
         ("search --budget 4G --target-epochs 3 --target-images 4000", "drop one of them"),
         ("search --budget 4G --tolerance 0", "tolerance 0.0 is out of range; use a part such as"),
         ("search --budget 4G --tolerance 2", "tolerance 2.0 is out of range"),

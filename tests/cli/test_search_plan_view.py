@@ -44,6 +44,7 @@ def plan(finished: Outcome, cache_dir: Path) -> Plan:
         runs=2 * count,
         runs_done=0,
         total_seconds=600.0,
+        decides=False,
         paper=finished.paper,
     )
 
@@ -122,7 +123,14 @@ def test_a_plan_without_twins_has_neither_stray_nor_twins(plan: Plan) -> None:
 
 
 def with_ladder(plan: Plan, ladder: Ladder, **changes: Any) -> Plan:
-    return replace(plan, settings=replace(plan.settings, ladder=ladder, **changes))
+    settings = replace(plan.settings, ladder=ladder, **changes)
+    return replace(plan, settings=settings, decides=ladder.spend > 0)
+
+
+def test_a_ladder_that_spends_too_little_to_decide_anything_says_so(plan: Plan) -> None:
+    text = printed_plan(replace(with_ladder(plan, PRESETS["quick"]), decides=False), 160)
+    assert "these cost more than the ladder spends (0.5): the forecast asks for no more" in text
+    assert "then what the forecast asks for" not in text
 
 
 def test_each_rung_has_its_time_where_there_is_room(plan: Plan) -> None:

@@ -18,7 +18,7 @@ from cmtscale.search.ladder import Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
 from cmtscale.search.request import SearchRequest
-from cmtscale.search.timings import read_timings
+from cmtscale.search.timings import allowance, read_timings
 from cmtscale.search.watch import NullWatcher
 
 # the candidates of `tiny_request` that can be taken
@@ -240,5 +240,6 @@ def test_the_spend_that_is_named_pays_for_the_runs_that_would_decide(
     (plan,) = plans
     names = [c.name for c in outcome.candidates if c.role != "base"]
     spent = sum(row.seconds for row in outcome.rows)
-    left = plan.allowance_seconds(names) - spent
+    last = [plan.seconds(name, -1) for name in names]
+    left = allowance(plan.settings, last) - spent
     assert left >= 0.99 * outcome.choice.more_seconds  # rows are timed to a millisecond

@@ -14,14 +14,14 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.record.folder import DECISIONS, TRIALS
 from cmtscale.record.losses import read_losses
 from cmtscale.record.row import Row, read_rows
-from cmtscale.search.decide import next_batch, possible, read_decisions, write_decisions
+from cmtscale.search.decide import Batch, next_batch, read_decisions, write_decisions
 from cmtscale.search.driver import search
 from cmtscale.search.evidence import Evidence, gather
 from cmtscale.search.ladder import Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.runs import RungRun, fixed_runs, run_id
-from cmtscale.search.settings import Settings
+from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.timings import allowance
 from cmtscale.search.watch import NullWatcher, Progress
 
@@ -38,6 +38,13 @@ def run(request: SearchRequest, out: Path, **arguments: Any) -> Outcome:
 def rows_of(folder: Path) -> list[Row]:
     path = folder / TRIALS
     return read_rows(path) if path.exists() else []
+
+
+def decided_in(folder: Path) -> list[Batch]:
+    """The batches of a folder's search, as it was last asked."""
+    settings = stored_settings(folder)
+    assert settings is not None
+    return read_decisions(folder, settings)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +140,7 @@ def test_nothing_is_decided_once_the_answer_is_sure_enough(
     whole: Outcome, evidence: Evidence
 ) -> None:
     asked, seconds = fixed(whole), seconds_of_rungs(evidence)
-    easily = replace(whole.settings, ladder=replace(LADDER, enough=0.0))
+    easily = replace(whole.settings, tolerance=1.0)
     assert next_batch(easily, evidence, asked, seconds, 1e9) == ()
     generous = replace(whole.settings, tolerance=1.0)  # all are as good as the best
     assert next_batch(generous, evidence, asked, seconds, 1e9) == ()
@@ -154,7 +161,7 @@ def test_a_candidate_that_cannot_be_taken_is_not_trained_for_its_own_sake(
 ) -> None:
     off = {arm.name for arm, may in zip(evidence.arms, evidence.eligible, strict=True) if not may}
     assert off  # pure resolution strays from the budget
-    decided = [one for batch in read_decisions(whole.folder) for one in batch]
+    decided = [one for batch in decided_in(whole.folder) for one in batch]
     assert sum(one.candidate in off for one in decided) < len(decided) / 4
 
 
@@ -170,14 +177,14 @@ def test_where_a_run_is_dear_another_is_made(whole: Outcome, evidence: Evidence)
 # --- the record
 
 
-def test_decisions_are_read_back(tmp_path: Path) -> None:
-    assert read_decisions(tmp_path) == []
+def test_decisions_are_read_back(tmp_path: Path, whole: Outcome) -> None:
+    assert read_decisions(tmp_path, whole.settings) == []
     batches = [
         (RungRun(candidate="a", rung=2, seed=201), RungRun(candidate="b", rung=0, seed=3)),
         (RungRun(candidate="a", rung=1, seed=100),),
     ]
-    write_decisions(tmp_path, batches)
-    assert read_decisions(tmp_path) == batches
+    write_decisions(tmp_path, whole.settings, batches)
+    assert read_decisions(tmp_path, whole.settings) == batches
 
 
 @pytest.mark.parametrize(
@@ -190,11 +197,11 @@ def test_decisions_are_read_back(tmp_path: Path) -> None:
         '{"batches": [3]}',
         '{"batches": [[3]]}',
         '{"batches": [[{"candidate": "a", "rung": 1}]]}',
-        '{"batches": [[{"candidate": "a", "rung": 1, "seed": 0, "colour": "red"}]]}',
-        '{"batches": [[{"candidate": "a", "rung": "top", "seed": 0}]]}',
-        '{"batches": [[{"candidate": "a", "rung": -1, "seed": 0}]]}',
-        '{"batches": [[{"candidate": ["a"], "rung": 1, "seed": 0}]]}',
-        '{"batches": [[{"candidate": "a", "rung": 1, "seed": null}]]}',
+        '{"batches": [[{"candidate": "a", "epochs": 1, "train_images": 9, "seed": 0, "x": 1}]]}',
+        '{"batches": [[{"candidate": "a", "epochs": "top", "train_images": 9, "seed": 0}]]}',
+        '{"batches": [[{"candidate": "a", "epochs": -1, "train_images": 9, "seed": 0}]]}',
+        '{"batches": [[{"candidate": ["a"], "epochs": 1, "train_images": 9, "seed": 0}]]}',
+        '{"batches": [[{"candidate": "a", "epochs": 1, "train_images": 9, "seed": null}]]}',
     ],
     ids=[
         "empty", "list", "nothing", "number", "batch", "run", "part", "more", "rung", "negative",
@@ -213,16 +220,24 @@ def test_damaged_decisions_are_one_line_and_nothing_is_trained(
     assert executor.started == []
 
 
-def test_of_a_batch_only_what_the_search_still_has_is_possible(whole: Outcome) -> None:
+def test_decisions_are_of_lengths_whatever_number_their_rungs_have(
+    tmp_path: Path, whole: Outcome
+) -> None:
     name = whole.candidates[1].name
     batch = (
         RungRun(candidate=name, rung=0, seed=7),
-        RungRun(candidate=name, rung=2, seed=200),
-        RungRun(candidate="gone", rung=0, seed=7),
+        RungRun(candidate=name, rung=1, seed=107),
+        RungRun(candidate=name, rung=2, seed=207),
     )
-    assert possible(whole.settings, whole.candidates, batch) == batch[:2]
+    write_decisions(tmp_path, whole.settings, [batch])
     shorter = replace(whole.settings, ladder=Ladder(rungs=2))
-    assert possible(shorter, whole.candidates, batch) == batch[:1]
+    assert read_decisions(tmp_path, shorter) == [batch[:2]]
+    epochs = whole.settings.horizons[1][0]
+    later = replace(whole.settings, recipe=replace(whole.settings.recipe, epochs=epochs))
+    assert later.horizons[0] == whole.settings.horizons[1]
+    assert read_decisions(tmp_path, later) == [
+        (replace(batch[1], rung=0), replace(batch[2], rung=1)),
+    ]
 
 
 def test_a_batch_is_recorded_before_its_runs_start(
@@ -236,7 +251,7 @@ def test_a_batch_is_recorded_before_its_runs_start(
             super().submit(job)
             if len(self.started) > len(started):
                 started.append(self.started[-1])
-                decided = [run_id(settings[0], one) for b in read_decisions(folder) for one in b]
+                decided = [run_id(settings[0], one) for b in decided_in(folder) for one in b]
                 assert started[-1] in {*certain, *decided}
 
     settings: list[Settings] = []
@@ -258,7 +273,7 @@ def test_a_batch_is_recorded_before_its_runs_start(
 
 def test_a_search_ends_when_its_allowance_is_spent(whole: Outcome) -> None:
     settings, folder = whole.settings, whole.folder
-    decided = [one for batch in read_decisions(folder) for one in batch]
+    decided = [one for batch in decided_in(folder) for one in batch]
     assert decided
     names = {row.run_id for row in whole.rows}
     assert names == {run_id(settings, one) for one in [*fixed(whole), *decided]}
@@ -300,7 +315,7 @@ def test_a_search_interrupted_once_at_any_edge_ends_as_the_uninterrupted_one(
     tmp_path: Path, whole: Outcome, climbing: SearchRequest, fake_training_class: Make
 ) -> None:
     certain = len(fixed(whole))
-    ends = np.cumsum([certain, *map(len, read_decisions(whole.folder))])
+    ends = np.cumsum([certain, *map(len, decided_in(whole.folder))])
     counts = {0, 1, *ends - 1, *ends, *ends + 1} - {ends[-1], ends[-1] + 1}
     for count in map(int, counts):
         folder = tmp_path / str(count)
@@ -328,7 +343,7 @@ def test_an_interruption_while_it_decides_changes_nothing(
             patch.setattr(import_module("cmtscale.search.drive"), name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 run(climbing, folder, executor=fake_training_class())
-        assert read_decisions(folder) == []
+        assert decided_in(folder) == []
     run(climbing, folder, executor=fake_training_class())
     assert state(folder) == state(whole.folder)
 
@@ -364,7 +379,7 @@ def test_a_search_that_is_asked_for_more_goes_on_and_repeats_nothing(
     assert before.items() <= after.items()
     assert set(executor.started) == after.keys() - before.keys() != set()
     assert len(executor.started) == len(set(executor.started))
-    had, has = read_decisions(whole.folder), read_decisions(folder)
+    had, has = decided_in(whole.folder), decided_in(folder)
     assert has[: len(had)] == had
     assert outcome.choice is not None
     assert outcome.choice.target_images == outcome.settings.images_seen[-1]
@@ -386,8 +401,9 @@ def test_a_search_that_is_asked_for_less_keeps_what_it_has(
         assert {row.run_id for row in rows_of(folder)} >= {row.run_id for row in whole.rows}
         assert outcome.choice is not None
         assert outcome.choice.target_images == 128 * 3 ** (less.rungs - 1)
-        batches = read_decisions(folder)
-        assert batches[: len(read_decisions(whole.folder))] == read_decisions(whole.folder)
+        before = {run for batch in decided_in(whole.folder) for run in batch}
+        now = {run for batch in decided_in(folder) for run in batch}
+        assert now >= {run for run in before if run.rung < less.rungs}
 
 
 def test_progress_counts_what_is_decided_and_names_the_best_of_the_longest_runs(
@@ -401,7 +417,7 @@ def test_progress_counts_what_is_decided_and_names_the_best_of_the_longest_runs(
 
     run(climbing, tmp_path / "out", executor=fake_training_class(), watcher=Watcher())
     counts = [(progress.done, progress.runs) for progress in reports]
-    ends = np.cumsum([len(fixed(whole)), *map(len, read_decisions(whole.folder))])
+    ends = np.cumsum([len(fixed(whole)), *map(len, decided_in(whole.folder))])
     assert [done for done, _ in counts] == list(range(1, len(whole.rows) + 1))
     assert list(dict.fromkeys(runs for _, runs in counts)) == list(ends)
     parts = [progress.part for progress in reports]
@@ -432,7 +448,7 @@ def test_what_is_decided_is_never_a_run_that_the_record_has(
     executor = fake_training_class()
     seldom = replace(LADDER, noise_degrees=0)
     second = run(replace(climbing, ladder=seldom), folder, executor=executor)
-    decided = [run_id(second.settings, r) for batch in read_decisions(folder) for r in batch]
+    decided = [run_id(second.settings, r) for batch in decided_in(folder) for r in batch]
     assert decided
     assert set(decided) <= set(executor.started)
     assert not set(decided) & {row.run_id for row in first.rows}
@@ -458,14 +474,14 @@ def test_a_longer_ladder_interrupted_anywhere_ends_as_the_uninterrupted_one(
 def test_a_run_that_fails_for_good_does_not_stop_the_decisions(
     tmp_path: Path, whole: Outcome, climbing: SearchRequest, fake_training_class: Make
 ) -> None:
-    first = read_decisions(whole.folder)[0][0]
+    first = decided_in(whole.folder)[0][0]
     name = run_id(whole.settings, first)
     executor = fake_training_class(failing={name: 2})
     outcome = run(climbing, tmp_path / "out", executor=executor)
     (failed,) = [row for row in outcome.rows if row.status == "failed"]
     assert failed.run_id == name
     assert executor.started.count(name) == 2
-    assert read_decisions(tmp_path / "out")[0][0] == first
+    assert decided_in(tmp_path / "out")[0][0] == first
     again = fake_training_class()
     run(climbing, tmp_path / "out", executor=again)  # it is tried again
     assert again.started[0] == name
@@ -511,7 +527,7 @@ def test_a_sampler_s_search_on_a_ladder_interrupted_anywhere_ends_as_the_uninter
     request = replace(climbing, sampler="tpe", trials=5, ladder=replace(LADDER, rungs=2))
     executor = fake_training_class()
     at_once = run(request, tmp_path / "whole", executor=executor)
-    assert read_decisions(tmp_path / "whole")
+    assert decided_in(tmp_path / "whole")
     for _ in executor.started[1:]:
         with pytest.raises(KeyboardInterrupt):
             run(request, tmp_path / "parts", executor=fake_training_class(stop_after=1))
