@@ -1,6 +1,7 @@
 """Is the forecast right as often as it says, and does its policy spend a budget well?
 
     python benchmarks/forecast.py run [--candidates 14] [--searches 100] [--scenario NAME]
+    python benchmarks/forecast.py anchors [...]    # with anchors at fewer rungs: anchors.csv
     python benchmarks/forecast.py report    # tables and figures from results/forecast/searches.csv
 
 Each search has its own world (`oracle/worlds.py`): architectures with known losses at T, 3T, 9T and
@@ -13,7 +14,7 @@ import argparse
 import csv
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,16 @@ def searches_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
     yield record("random search", *random_search(here, seed)[::-1])
 
 
+def anchored_searches_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
+    """The forecast, where the anchors are trained at all rungs, at T and 3T, or at T alone."""
+    here = world(scenario, candidates, seed)
+    for name, anchored in (("9T", (1, 2)), ("3T", (1,)), ("T", ())):
+        runs, _ = forecast_search(here, forecast, seed, anchored=anchored)
+        answer = forecast(here.trained(runs))
+        strategy = f"anchors up to {name}"
+        yield _record(here, strategy, runs, answer, scenario=scenario, world=seed)
+
+
 def _record(
     here: World,
     strategy: str,
@@ -157,7 +168,13 @@ def _record(
     )
 
 
-def run(path: Path, scenarios: list[str], candidates: int, first: int, searches: int) -> None:
+def run(
+    search: Callable[[str, int, int], Iterator[Search]],
+    path: Path,
+    scenarios: list[str],
+    candidates: int,
+    worlds: range,
+) -> None:
     """Add the worlds that the table lacks, scenario by scenario in turn."""
     done = set()
     if path.exists():
@@ -167,11 +184,11 @@ def run(path: Path, scenarios: list[str], candidates: int, first: int, searches:
                 for row in csv.DictReader(file)
             }
     warnings.simplefilter("ignore", ConvergenceWarning)  # scikit-learn's, at its bounds
-    for seed in range(first, first + searches):
+    for seed in worlds:
         for scenario in scenarios:
             if (scenario, candidates, seed) in done:
                 continue
-            rows = list(searches_of(scenario, candidates, seed))
+            rows = list(search(scenario, candidates, seed))
             with path.open("a", newline="") as file:
                 names = [field.name for field in fields(Search)]
                 writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -188,20 +205,25 @@ def _cell(value: object) -> object:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["run", "report"])
+    parser.add_argument("action", choices=["run", "anchors", "report"])
     parser.add_argument("--candidates", type=int, default=14)
     parser.add_argument("--searches", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="seed of the first world")
     parser.add_argument("--scenario", choices=SCENARIOS, action="append")
-    parser.add_argument("--table", type=Path, default=RESULTS / "searches.csv")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.action == "report":
         from oracle.report import report  # matplotlib and pandas
 
-        report(options.table)
+        report(options.folder / "searches.csv")
+        return
+    scenarios = options.scenario or list(SCENARIOS)
+    worlds = range(options.first, options.first + options.searches)
+    if options.action == "anchors":
+        search, table = anchored_searches_of, "anchors.csv"
     else:
-        scenarios = options.scenario or list(SCENARIOS)
-        run(options.table, scenarios, options.candidates, options.first, options.searches)
+        search, table = searches_of, "searches.csv"
+    run(search, options.folder / table, scenarios, options.candidates, worlds)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,6 @@ def report(table: Path) -> None:
         rows[column] = 100 * rows[column].astype(float)
     sections = {"pooled": rows, **dict(iter(rows.groupby("scenario", sort=False)))}
     sections |= {f"{size} candidates": part for size, part in rows.groupby("candidates")}
-    for (size, scenario), part in rows.groupby(["candidates", "scenario"], sort=False):
-        sections[f"{size} candidates, {scenario}"] = part
     for title, part in sections.items():
         print(f"\n### {title}: {len(part) // len(NAMES)} searches\n")
         print(_table(part))
@@ -106,7 +104,7 @@ def _regrets(rows: pd.DataFrame) -> Figure:
     sizes = sorted(rows.candidates.unique())
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, len(sizes), sharey=True))
+        axes = np.atleast_1d(figure.subplots(1, len(sizes), sharex=True, sharey=True))
         for axis, size in zip(axes, sizes, strict=True):
             part = rows[rows.candidates == size]
             values = [_mean(part[part.name == name], "regret") for name in names]

@@ -37,21 +37,23 @@ def spent(runs: Sequence[Run]) -> float:
     return sum(COSTS[rung] for _, rung in runs)
 
 
-def fixed_runs(world: World) -> list[Run]:
-    """Every candidate at the first rung, the anchors again there, and once at the others."""
+def fixed_runs(world: World, *, anchored: Sequence[int] = (1, 2)) -> list[Run]:
+    """Every candidate at the first rung, the anchors again there, and once at `anchored` rungs."""
     replicates = [world.anchors[number % len(world.anchors)] for number in range(DEGREES)]
     runs = [(arm, 0) for arm in [*range(len(world.points)), *replicates]]
-    return runs + [(arm, rung) for rung in (1, 2) for arm in world.anchors]
+    return runs + [(arm, rung) for rung in anchored for arm in world.anchors]
 
 
-def forecast_search(world: World, fit: Fit, seed: int) -> tuple[list[Run], int]:
+def forecast_search(
+    world: World, fit: Fit, seed: int, *, anchored: Sequence[int] = (1, 2)
+) -> tuple[list[Run], int]:
     """The fixed runs, then generations of what the policy names until the budget is spent.
 
     Also after how many runs a candidate was first near the best with the probability ENOUGH.
     """
     candidates = len(world.points)
     everyone = np.ones(candidates, dtype=bool)
-    runs = fixed_runs(world)
+    runs = fixed_runs(world, anchored=anchored)
     sure_after = None
     while (left := budget(world) - spent(runs)) >= 1:
         known = fit(world.trained(runs))
