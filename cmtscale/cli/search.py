@@ -77,7 +77,7 @@ def search(
     spend: Annotated[
         float | None,
         typer.Option(
-            help="The most that all runs cost, in parts of every candidate at the longest length "
+            help="How much all runs may cost, of what every candidate would at the longest length "
             "with three seeds; 0.3."
         ),
     ] = None,
