@@ -29,7 +29,10 @@ def after_search(outcome: "Outcome") -> list[Step]:
     steps: list[Step] = []
     longer = [name for name, ladder in PRESETS.items() if ladder.rungs > settings.ladder.rungs]
     if longer:
-        steps.append(("longer", _command([*again, "--ladder", longer[0]])))
+        words = [*again, "--ladder", longer[0]]
+        if settings.ladder.spend > PRESETS[longer[0]].spend:
+            words += ["--spend", f"{settings.ladder.spend:g}"]
+        steps.append(("longer", _command(words)))
     is_decided = outcome.choice is not None and outcome.choice.verdict in DECIDED
     if outcome.spend_needed is not None:
         spend = math.ceil(100 * max(outcome.spend_needed, settings.ladder.spend) + 1) / 100

@@ -94,12 +94,12 @@ def ranking(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         for place, (_, row) in enumerate(ordered.iterrows()):
             colour, marker = {**_CORNERS, **_COMPOUND}[row["role"]]
             ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.1)
-            face = colour if row["on_budget"] else "white"
+            face = colour if row["may_win"] else "white"
             ax.plot([row["loss"]], [place], marker, color=colour, mfc=face, ms=4)
         marked = ordered["candidate"].where(~ordered["chosen"], "▸ " + ordered["candidate"])
         ax.set_yticks(range(len(ordered)), list(marked))
         near = ax.secondary_yaxis("right")
-        cells = ordered["near"].map("{:.2f}".format).where(ordered["on_budget"], "–")
+        cells = ordered["near"].map("{:.2f}".format).where(ordered["may_win"], "–")
         near.set_yticks(range(len(ordered)), list(cells))
         near.tick_params(length=0)
         near.spines["right"].set_visible(False)

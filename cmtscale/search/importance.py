@@ -57,11 +57,6 @@ def sample(
     return draws[_resampled(weights, count, seed)], _effective_samples(weights)
 
 
-_Proposal = tuple[
-    float, tuple[FloatArray, FloatArray] | None
-]  # draws, and the t: none is the prior
-
-
 def _bounded(log_likelihood: Callable[[FloatArray], FloatArray], draws: FloatArray) -> FloatArray:
     """(draws,): of those near enough; farther out a t may ask for what arithmetic cannot hold."""
     is_near = np.abs(draws).max(axis=1) <= _FARTHEST

@@ -14,8 +14,9 @@ from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import Choice, Standing
+from cmtscale.search.choose import Choice
 from cmtscale.search.settings import Settings
+from cmtscale.search.standings import Standing, by_first_rung, reached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,13 @@ class Outcome:
     paper: Solution | None
     workers: int
     spend_needed: float | None
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Every candidate of the record, the most probable first, or the lowest at first rung."""
+        if self.choice is not None:
+            return self.choice.standings
+        return tuple(by_first_rung(reached(self.settings, self.rows)))
 
     @property
     def winner(self) -> Candidate | None:
@@ -110,6 +118,7 @@ def _flat(standings: Sequence[Standing]) -> list[dict[str, Any]]:
         {
             "candidate": standing.candidate,
             "loss": standing.loss and asdict(standing.loss),
+            "may_win": standing.may_win,
             "near": standing.near,
             "best": standing.best,
             "runs": standing.runs,

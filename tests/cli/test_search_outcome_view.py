@@ -79,7 +79,7 @@ def test_a_finished_search_prints_its_ranking_answer_and_the_paper_s_constants(
     text = one_line(text)
     assert re.search(
         rf"Clear: {winner.name} is within 1 % of the lowest loss after 128 images with "
-        r"probability 0\.\d\d; no other with 0\.8",
+        r"probability 0\.\d\d; no other reaches 0\.8",
         text,
     )
     assert re.search(r"between seeds 0\.\d{3} at 128 \(3 degrees of freedom\)", text)
@@ -115,7 +115,7 @@ def test_what_decides_nothing_is_said_in_words_and_not_called_a_choice(
     finished: Outcome, capsys: Capture, verdict: Any
 ) -> None:
     changes: dict[str, Any] = {"verdict": verdict, "reason": "too short; train longer"}
-    for probability, heading in ((0.5, "most probable"), (None, "lowest loss on the budget")):
+    for probability, heading in ((0.5, "would be taken"), (None, "lowest loss on the budget")):
         outcome = with_choice(finished, **changes, probability=probability)
         print_outcome(outcome)
         text = capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_an_undecided_search_says_what_would_decide_it(finished: Outcome, capsys
     outcome = replace(outcome, settings=settings, choice=choice, workers=2)
     text = printed(outcome, capsys)
     assert f"Undecided: {finished.choice.taken} is within 1 % of the lowest loss" in text
-    assert "with probability 0.42; about 3 min 00 s more (1 runs of 128 and 2 runs of 384" in text
+    assert "with probability 0.42; about 3 min 00 s more (1 run of 128 and 2 runs of 384" in text
     assert "between seeds 0.100 at 128, 0.050 at 384 (3 degrees of freedom)" in text
     hopeless = replace(outcome, choice=replace(choice, more=None))
     assert "forty more runs would probably not decide it" in printed(hopeless, capsys)
@@ -163,10 +163,11 @@ def test_a_tie_names_all_of_it_and_what_decided(
     both = {one: costs[0], other: costs[1]}
     tie: dict[str, Any] = {"verdict": "tie", "near": (one, other), "prefer": prefer}
     text = printed(with_choice(finished, **tie, costs=both, tolerance=0.025), capsys)
-    assert "A tie of 2, each within 2.5 % of the lowest loss after 128 images" in text
-    assert f"with probability 0.8 or more: {one}, {other}; {one} is taken for its {prefer}" in text
-    assert f"({one} {words[0]}, {other} {words[1]}), and is within 2.5 %" in text
-    assert "(not measured yet)" in printed(with_choice(finished, **tie, costs={}), capsys)
+    within = "within 2.5 % of the lowest loss after 128 images with probability 0.8 or more"
+    assert f"A tie of 2: {one}, {other} are each {within}" in text
+    assert f"is taken for its {prefer} ({one} {words[0]}, {other} {words[1]})" in text
+    unmeasured = printed(with_choice(finished, **tie, costs={}), capsys)
+    assert f"as the most probable, for the {prefer} of all is not measured" in unmeasured
 
 
 def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
@@ -234,7 +235,7 @@ def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     )
     changed = {
         base.candidate: replace(base, runs=(0,)),
-        depth.candidate: replace(depth, score=replace(depth.score, diverged=1)),
+        depth.candidate: replace(depth, diverged=1),
     }
     standings = tuple(changed.get(s.candidate, s) for s in choice.standings)
     print_outcome(with_choice(finished, standings=standings))

@@ -44,6 +44,7 @@ def plan(finished: Outcome, cache_dir: Path) -> Plan:
         runs=2 * count,
         runs_done=0,
         total_seconds=600.0,
+        decides=False,
         paper=finished.paper,
     )
 
@@ -122,7 +123,14 @@ def test_a_plan_without_twins_has_neither_stray_nor_twins(plan: Plan) -> None:
 
 
 def with_ladder(plan: Plan, ladder: Ladder, **changes: Any) -> Plan:
-    return replace(plan, settings=replace(plan.settings, ladder=ladder, **changes))
+    settings = replace(plan.settings, ladder=ladder, **changes)
+    return replace(plan, settings=settings, decides=ladder.spend > 0)
+
+
+def test_a_ladder_that_spends_too_little_to_decide_anything_says_so(plan: Plan) -> None:
+    text = printed_plan(replace(with_ladder(plan, PRESETS["quick"]), decides=False), 160)
+    assert "these cost more than the ladder spends (0.5): the forecast asks for no more" in text
+    assert "then what the forecast asks for" not in text
 
 
 def test_each_rung_has_its_time_where_there_is_room(plan: Plan) -> None:
@@ -158,7 +166,7 @@ def test_a_flat_plan_promises_no_decisions(plan: Plan) -> None:
     assert "every candidate 2 times at 128\n" in text
     assert "corners and the centre" not in text
     assert "forecast asks" not in text
-    assert "8 runs, on 1 x cpu; at most 10 min 00 s from now" in text
+    assert "8 runs, on 1 x cpu; about 10 min 00 s from now" in text
     done = printed_plan(replace(plan, runs_done=8, total_seconds=0.0), 160)
     assert "8 runs, 8 of them done already, on 1 x cpu; nothing is left to train" in done
     more = printed_plan(with_ladder(replace(plan, runs_done=8), PRESETS["quick"]), 160)

@@ -1,12 +1,15 @@
 """`show` answers from the record alone, whatever state the search is in."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cmtscale.cli.app import run
 from cmtscale.record.row import read_rows, to_csv
@@ -52,7 +55,46 @@ def test_a_running_search_is_shown_by_what_has_ended(folder: Path, capsys: Captu
     assert run(["show", str(folder)]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "so far 4 runs of 128 images" in text
-    assert "Undecided: one seed each measures no noise" in text
+    assert "Undecided: no two runs of one network have ended yet" in text
+
+
+def test_a_search_that_another_process_holds_is_shown_without_waiting(
+    folder: Path, capsys: Capture
+) -> None:
+    rows = read_rows(folder / "trials.csv")
+    (folder / "trials.csv").write_text(to_csv([row for row in rows if row.role == "base"]))
+    with FileLock(folder / ".lock"):
+        assert run(["show", str(folder)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "so far 2 runs of 128 images" in text
+    assert "no run on the budget is complete: there is nothing to choose from" in text
+
+
+def test_losses_that_are_not_gathered_yet_are_read_where_the_runs_left_them(
+    folder: Path, capsys: Capture
+) -> None:
+    assert run(["show", str(folder), "--json"]) == 0
+    gathered = capsys.readouterr().out
+    (folder / "val_losses.npz").unlink()
+    assert run(["show", str(folder), "--json"]) == 0
+    assert capsys.readouterr().out == gathered
+
+
+def test_every_run_failed_is_an_answer_with_a_ranking(folder: Path, capsys: Capture) -> None:
+    nothing = dict.fromkeys(
+        ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
+    )
+    rows = read_rows(folder / "trials.csv")
+    failed = [
+        replace(row, status="failed", cause="no memory", temperature=None, **nothing)
+        for row in rows
+    ]
+    (folder / "trials.csv").write_text(to_csv(failed))
+    assert run(["show", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "there is nothing to choose from" in text
+    for name in {row.candidate for row in rows}:
+        assert re.search(rf"^{name} .* failed *$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

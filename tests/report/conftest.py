@@ -110,6 +110,7 @@ def _standings(rows):
             losses.setdefault(row.candidate, []).append(row.val_loss)
     means = {name: sum(values) / len(values) for name, values in losses.items()}
     lowest = min(means.values())
+    may_win = {row.candidate for row in rows if row.on_budget and row.candidate != HALF_DIVERGED}
     return [
         {
             "candidate": name,
@@ -118,6 +119,7 @@ def _standings(rows):
             else {"median": mean, "low": 0.97 * mean, "high": 1.04 * mean},
             "near": None if name == BASE else math.exp(-60 * (mean - lowest)),
             "best": None if name == BASE else 0.1,
+            "may_win": name in may_win,
         }
         for name, mean in sorted(means.items(), key=lambda item: item[1])
     ]

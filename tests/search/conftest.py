@@ -17,6 +17,7 @@ from cmtscale.search.jobs import TimePrediction, TimeSteps, TrainRun
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.settings import Settings
+from cmtscale.train.run_time import run_seconds
 
 
 @dataclass
@@ -105,21 +106,25 @@ class FakeTraining(InProcess):
             temperature=1.0,
             train_loss=loss,
             images_per_second=100.0,
-            seconds=1.0,
+            seconds=self.seconds(job),
         )
 
-    def loss(self, job: TrainRun) -> float:
-        """A level by parameters and a slope by blocks; seeds make 1 % at one rung and all others.
-
-        Deep networks start higher and gain more.
-        """
-        counted, recipe = cost(job.run.variant), job.run.recipe
+    def seconds(self, job: TrainRun) -> float:
+        """As long as the steps say."""
+        recipe = job.run.recipe
         assert recipe.train_images is not None
-        level = 40 * counted.params / counted.macs
-        slope = 0.2 + 0.005 * sum(job.run.variant.depths)
-        noise = np.random.default_rng([counted.macs, recipe.epochs, job.run.seed]).standard_normal()
-        seen = recipe.epochs * recipe.train_images / 128
-        return float(level * seen**-slope * np.exp(0.01 * noise))
+        return run_seconds(0.001, recipe, train_images=recipe.train_images, val_images=270)
+
+    def loss(self, job: TrainRun) -> float:
+        """A level by parameters, a slope by blocks, and 1 % of noise between seeds."""
+        network, recipe = job.run.variant, job.run.recipe
+        assert recipe.train_images is not None
+        level = 3 * (cost(network).params / cost(network).macs) ** 0.08
+        slope = 0.2 + 0.001 * sum(network.depths)
+        key = [cost(network).macs, recipe.epochs, job.run.seed]
+        noise = np.random.default_rng(key).standard_normal()
+        seen = recipe.epochs * recipe.train_images
+        return float(level * (seen / 128) ** -slope * np.exp(0.01 * noise))
 
 
 @pytest.fixture(scope="session")

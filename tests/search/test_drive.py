@@ -7,9 +7,10 @@ import pytest
 
 from cmtscale.data.dataset import DataRef
 from cmtscale.record.metrics import append_metrics
-from cmtscale.search.drive import _part_done, job_of
+from cmtscale.search.drive import _part_done
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.outcome import Outcome
+from cmtscale.search.recording import job_of
 from cmtscale.search.runs import RungRun
 
 

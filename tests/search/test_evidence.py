@@ -12,8 +12,8 @@ from cmtscale.data.dataset import DataRef, Description
 from cmtscale.record.result import RunResult
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import grid
-from cmtscale.search.drive import job_of, make_row
 from cmtscale.search.evidence import Evidence, bend, gather
+from cmtscale.search.recording import job_of, make_row
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.runs import RungRun
@@ -87,6 +87,14 @@ def test_there_is_nothing_to_forecast_from_where_no_two_seeds_measure_the_noise(
     assert evidence.trained is None
     assert evidence.degrees == 0
     assert trained(settings, {0: 0.5}, seeds=3).degrees == 2 * len(evidence.arms)
+
+
+def test_a_loss_of_nothing_has_no_logarithm_and_gives_no_forecast() -> None:
+    settings = searched(600)
+    evidence = trained(settings, {0: 0.0, 1: 0.0}, seeds=2)
+    assert evidence.is_perfect
+    assert evidence.trained is None
+    assert bend(evidence) == ""
 
 
 def test_a_folder_s_other_horizons_are_no_evidence() -> None:

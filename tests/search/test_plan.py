@@ -59,7 +59,7 @@ def test_a_flat_plan_has_every_candidate_once_per_seed(
     plan = plan_of(tiny_settings)
     assert [candidate.name for candidate in plan.candidates] == [BASE, DEPTH, WIDTH, RESOLUTION]
     assert (plan.runs, plan.runs_done) == (8, 0)
-    assert plan.allowance_seconds([BASE, DEPTH]) == 0
+    assert not plan.decides
     assert plan.total_seconds == pytest.approx(8 * RUN)
 
 
@@ -71,9 +71,10 @@ def test_a_ladder_adds_the_anchors_and_what_decisions_may_spend(
     assert plan.runs == 4 + 3  # every candidate at the first rung, three anchors at the second
     # 0.9 of three runs of the three that can be chosen at the last rung, which takes three times
     allowance = 0.9 * 3 * 3 * (3 * RUN)
-    assert plan.allowance_seconds([DEPTH, WIDTH, RESOLUTION]) == pytest.approx(allowance)
+    assert plan.decides
     assert plan.total_seconds == pytest.approx(allowance)
     little = plan_of(replace(tiny_settings, seeds=1, ladder=replace(ladder, spend=0.1)))
+    assert not little.decides
     assert little.total_seconds == pytest.approx(4 * RUN + 3 * 3 * RUN)  # what is certain
 
 
@@ -92,10 +93,10 @@ def test_runs_decided_before_are_certain(plan_of: Any, tiny_settings: Settings) 
     assert decided.total_seconds == pytest.approx(without.total_seconds + RUN + 3 * RUN)
 
 
-def test_a_run_decided_for_a_rung_that_the_ladder_no_longer_has_is_not_planned(
+def test_what_was_decided_is_planned_for_candidates_that_are_still_there(
     plan_of: Any, tiny_settings: Settings
 ) -> None:
-    batch = (RungRun(candidate=WIDTH, rung=1, seed=101), RungRun(candidate=DEPTH, rung=0, seed=2))
+    batch = (RungRun(candidate="gone", rung=0, seed=2), RungRun(candidate=DEPTH, rung=0, seed=2))
     assert plan_of(tiny_settings, batches=[batch]).runs == 8 + 1
 
 
@@ -128,9 +129,11 @@ def test_networks_with_a_time_are_not_timed_for_the_plan(
     plan_of: Any, tiny_settings: Settings
 ) -> None:
     slow = dict.fromkeys([BASE, DEPTH, WIDTH, RESOLUTION], 0.01)
-    plan = plan_of(tiny_settings, timings=Timings(seconds_per_image=slow))
+    plan = plan_of(tiny_settings, timings=Timings(device="cpu", seconds_per_image=slow))
     assert plan.timings.seconds_per_image == slow
     assert plan.total_seconds == pytest.approx(8 * 10 * RUN)
+    elsewhere = plan_of(tiny_settings, timings=Timings(device="cuda", seconds_per_image=slow))
+    assert elsewhere.total_seconds == pytest.approx(8 * RUN)  # another device takes other times
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

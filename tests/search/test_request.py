@@ -339,11 +339,19 @@ def test_the_answer_is_for_the_longest_runs_unless_another_target_is_named() -> 
     assert resolved().target_images == resolved().images_seen[0]  # the tour
 
 
-def test_a_target_in_epochs_counts_those_of_what_runs_draw_from() -> None:
-    few = resolved(data="fashion-mnist", train_images=1_000, epochs=2, target_epochs=20)
-    assert few.target_images == 20_000
+def test_a_target_in_epochs_counts_those_of_the_training_split() -> None:
+    few = resolved(data="fashion-mnist", train_images=6_000, epochs=2, target_epochs=2)
+    assert few.target_images == 108_000
     request = SearchRequest(budget_macs=4 * G, data="folder:/a", target_epochs=100)
     assert resolve(request, pets(84)).target_images == 8_400
+
+
+def test_runs_of_one_length_answer_for_that_length_alone() -> None:
+    flat = {"data": "fashion-mnist", "ladder": PRESETS["flat"]}
+    assert resolved(**flat, target_images=6_000).target_images == 6_000
+    for other in (5_999, 6_001, 18_000):
+        with pytest.raises(RequestError, match=f"say nothing of a target of {other:,} images"):
+            resolved(**flat, target_images=other)
 
 
 def test_a_target_beyond_three_times_the_longest_runs_is_refused_with_what_works() -> None:
@@ -380,7 +388,7 @@ def test_a_target_that_was_left_open_moves_on_with_the_ladder_and_another_stays(
         resolved(data="folder:/a/b c", sampler="tpe", seeds=3),
         resolved(
             data="fashion-mnist",
-            ladder=Ladder(rungs=4, noise_degrees=0, spend=1, batch=1, enough=0.5),
+            ladder=Ladder(rungs=4, noise_degrees=0, spend=1, batch=1, enough=0.85),
             target_images=200_000,
             tolerance=0.05,
             prefer="activations",

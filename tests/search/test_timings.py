@@ -192,7 +192,7 @@ def test_latencies_are_measured_together_once_and_kept(
     assert with_latencies(kept, named(tiny_base, ["bb"]), tiny_settings, predicted) == kept
     more = with_latencies(kept, named(tiny_base, ["bb", "ccc"]), tiny_settings, predicted)
     assert more.latency_seconds == {"a": 1.0, "bb": 2.0, "ccc": 3.0}
-    assert predicted.asked == [("a", "bb"), ("ccc",)]
+    assert predicted.asked == [("a", "bb"), ("bb", "ccc")]  # all that are compared, at once
 
 
 def test_networks_that_cannot_be_run_here_have_no_latency(
