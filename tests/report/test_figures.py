@@ -481,7 +481,7 @@ def test_certainty_colours_who_may_be_chosen_by_how_probable_it_is(forecasted, m
     standings = load_standings(forecasted)
     figure = figures.certainty(standings, load_candidates(forecasted))
     ax = figure.axes[0]
-    on_budget = standings[standings["on_budget"]]
+    on_budget = standings[standings["may_win"]]
     (points,) = [drawn for drawn in ax.collections if len(drawn.get_offsets()) == len(on_budget)]
     assert points.get_array().tolist() == on_budget["near"].tolist()
     assert points.get_clim() == (0, 1)
