@@ -99,6 +99,7 @@ def measure_search(folder: Path, data: str, train_images: int, trials: int) -> M
         "--budget=4.0G",
         f"--data={data}",
         "--epochs=1",
+        "--ladder=flat",
         f"--train-images={train_images}",
         f"--trials={trials}",
         "--device=cpu",

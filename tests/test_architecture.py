@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "cli": {"search", "report", "train", "model", "data", "record", "arch"},
 }
 PUBLIC = [
-    "CmtscaleError", "Cost", "Ladder", "Scaling", "SearchRequest", "Shares", "Solution", "Stage", "Variant",
-    "build", "cost", "load_published", "load_results", "scale", "search", "solve", "variant",
+    "CmtscaleError", "Cost", "Ladder", "Scaling", "SearchRequest", "Shares", "Solution", "Stage",
+    "Variant", "build", "cost", "load_published", "load_results", "scale", "search", "solve",
+    "variant",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The commands that a user can copy when a search or a training has ended."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,14 @@ def after_search(outcome: "Outcome") -> list[Step]:
     steps: list[Step] = []
     longer = [name for name, ladder in PRESETS.items() if ladder.rungs > settings.ladder.rungs]
     if longer:
-        steps.append(("longer", _command([*again, "--ladder", longer[0]])))
+        words = [*again, "--ladder", longer[0]]
+        if settings.ladder.spend > PRESETS[longer[0]].spend:
+            words += ["--spend", f"{settings.ladder.spend:g}"]
+        steps.append(("longer", _command(words)))
     is_decided = outcome.choice is not None and outcome.choice.verdict in DECIDED
-    if settings.ladder.spend and not is_decided:
-        spend = f"{1.5 * settings.ladder.spend:.2g}"
-        steps.append(("surer", _command([*again, "--spend", spend])))
+    if outcome.spend_needed is not None:
+        spend = math.ceil(100 * max(outcome.spend_needed, settings.ladder.spend) + 1) / 100
+        steps.append(("surer", _command([*again, "--spend", f"{spend:g}"])))
     steps.append(figures)
     if is_decided:
         train = ["train", "--variant", str(outcome.folder / BEST), "--data", settings.data]

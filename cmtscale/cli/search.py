@@ -77,7 +77,7 @@ def search(
     spend: Annotated[
         float | None,
         typer.Option(
-            help="The most that all runs cost, in parts of every candidate at the longest length "
+            help="How much all runs may cost, of what every candidate would at the longest length "
             "with three seeds; 0.3."
         ),
     ] = None,
@@ -213,4 +213,6 @@ def _request(folder: Path | None, asked: dict[str, Any]) -> "SearchRequest":
     request = replace(stored.as_request(), out=folder)
     if asked.get("proxy") is False:
         request = replace(request, proxy_base=None, proxy_macs=None)
+    if "target_images" in asked or "target_epochs" in asked:
+        request = replace(request, target_images=None)
     return replace(request, **asked)

@@ -1,7 +1,6 @@
 """The answer of a search: the ranking at the target, the network taken, and how sure that is."""
 
 import json
-from collections import Counter
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,7 +8,7 @@ from rich.markup import escape
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.variant import Variant
-from cmtscale.cli.console import Column, counted, duration, messages, print_table, results
+from cmtscale.cli.console import Column, counted, messages, print_table, results
 from cmtscale.cli.next_steps import after_search
 from cmtscale.cli.search_words import (
     DIVERGED,
@@ -19,23 +18,22 @@ from cmtscale.cli.search_words import (
     share_cell,
     warn_of_few_steps,
 )
+from cmtscale.cli.verdict_words import verdict
 from cmtscale.record.choice import DECIDED
 from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import SURE, Choice, Interval, Standing
+from cmtscale.search.choose import Choice
 from cmtscale.search.outcome import Outcome, described
 from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
-
-UNITS = {"latency": "ms", "params": "M", "activations": "M", "macs": "G"}
-_SCALES = {"latency": 1e3, "params": 1e-6, "activations": 1e-6, "macs": 1e-9}
+from cmtscale.search.standings import Interval, Standing
 
 
 def print_outcome(outcome: Outcome) -> None:
     """What a search that has ended leaves: its answer, where it is written, and what comes next."""
     out = results()
-    for row in ended_rows(outcome.settings, outcome.rows).values():
-        if row.status != "complete":
+    for row in outcome.rows:
+        if row.status != "complete" and row.horizon in outcome.settings.horizons:
             messages().print(f"{row.run_id} {row.status}: {row.cause}", markup=False)
     print_answer(outcome, out)
     if outcome.choice is not None:
@@ -52,7 +50,7 @@ def print_shown(outcome: Outcome) -> None:
     out, settings = results(), outcome.settings
     ended = ended_rows(settings, outcome.rows).values()
     trained = ", ".join(
-        f"{sum(row.horizon == horizon for row in ended)} runs of {images:,} images"
+        f"{counted(sum(row.horizon == horizon for row in ended), 'run')} of {images:,} images"
         for horizon, images in zip(settings.horizons, settings.images_seen, strict=True)
     )
     out.print(
@@ -67,15 +65,15 @@ def print_shown(outcome: Outcome) -> None:
 def print_answer(outcome: Outcome, out: Console) -> None:
     """The ranking, the network taken, what else could be taken, and how sure that is."""
     choice = outcome.choice
+    _print_ranking(outcome, out)
+    out.print()
     if choice is None:
         out.print("no run on the budget is complete: there is nothing to choose from")
         return
-    _print_ranking(outcome, choice, out)
-    out.print()
     _print_networks(outcome, choice, out)
     _print_comparisons(choice, out)
     out.print()
-    _print_verdict(outcome, choice, out)
+    out.print(verdict(outcome, choice))
     _print_noise(outcome, choice, out)
     _print_test(outcome, choice, out)
 
@@ -85,44 +83,46 @@ def print_json(outcome: Outcome) -> None:
     print(json.dumps({"folder": str(outcome.folder), "choice": described(outcome)}, indent=1))
 
 
-def _print_ranking(outcome: Outcome, choice: Choice, out: Console) -> None:
-    settings, standings = outcome.settings, choice.standings
+def _print_ranking(outcome: Outcome, out: Console) -> None:
+    settings, standings, choice = outcome.settings, outcome.standings, outcome.choice
     candidates = [outcome.candidate(standing.candidate) for standing in standings]
     tags = [_tags(s, c, settings) for s, c in zip(standings, candidates, strict=True)]
     columns = {
         Column("candidate"): [standing.candidate for standing in standings],
-        Column("role", 6): [standing.score.role for standing in standings],
-        Column("d/w/r", 1): [share_cell(candidate) for candidate in candidates],
+        Column("role", 9): [standing.score.role for standing in standings],
+        Column("d/w/r", 3): [share_cell(candidate) for candidate in candidates],
     }
-    if choice.noise is not None:
-        columns[Column(f"loss at {choice.target_images:,}")] = [_median(s.loss) for s in standings]
-        columns[Column("90 %")] = [_range(standing.loss) for standing in standings]
-        columns[Column("near", 0)] = [_number(standing.near, 2) for standing in standings]
-        columns[Column("best", 3)] = [_number(standing.best, 2) for standing in standings]
+    is_forecast = choice is not None and choice.noise is not None
+    if is_forecast:
+        target = f"loss at {settings.target_images:,}"
+        columns[Column(target)] = [_median(standing.loss) for standing in standings]
+        columns[Column("90 %", 1)] = [_range(standing.loss) for standing in standings]
+        columns[Column("near")] = [_number(standing.near, 2) for standing in standings]
+        columns[Column("best", 6)] = [_number(standing.best, 2) for standing in standings]
     columns |= {
-        Column("runs", 2): [".".join(map(str, standing.runs)) for standing in standings],
-        Column("val loss", 4): [_number(standing.longest.loss, 4) for standing in standings],
-        Column("accuracy"): [_percent(standing.longest.accuracy) for standing in standings],
-        Column("after", 2): [f"{standing.longest_images:,}" for standing in standings],
-        Column("MACs", 5): [format_macs(candidate.macs) for candidate in candidates],
+        Column("runs", 5): ["/".join(map(str, standing.runs)) for standing in standings],
+        Column("val loss", 7 if is_forecast else 0): [
+            _number(standing.longest.loss, 4) for standing in standings
+        ],
+        Column("accuracy", 2): [_percent(standing.longest.accuracy) for standing in standings],
+        Column("after", 4): [f"{standing.longest_images:,}" for standing in standings],
+        Column("MACs", 8): [format_macs(candidate.macs) for candidate in candidates],
     }
     if any(tags):
         columns[Column("excluded")] = [", ".join(reasons) for reasons in tags]
-    bold = [
-        n
-        for n, standing in enumerate(standings)
-        if standing.candidate == choice.taken and choice.verdict in DECIDED
-    ]
+    decided = choice.taken if choice is not None and choice.verdict in DECIDED else None
+    bold = [n for n, standing in enumerate(standings) if standing.candidate == decided]
     left_out = print_table(out, list(columns), list(zip(*columns.values(), strict=True)), bold=bold)
     notes = ["losses are cross-entropies after fitting one temperature, lower is better"]
-    if choice.noise is not None:
+    if is_forecast:
         notes.append(
-            f"near: the probability of being within {100 * choice.tolerance:g} % of the lowest loss"
+            f"near: the probability of being within {100 * settings.tolerance:g} % of the lowest "
+            f"loss"
         )
     if "runs" not in left_out and len(settings.images_seen) > 1:
         notes.append("runs: at each rung; loss and accuracy are of the longest")
     if settings.proxy:
-        notes.append("of what was trained, MACs of the real network")
+        notes.append("all are of what was trained, MACs of the real network")
     out.print("; ".join(notes))
     explain_tags({reason for reasons in tags for reason in reasons}, out)
 
@@ -130,7 +130,7 @@ def _print_ranking(outcome: Outcome, choice: Choice, out: Console) -> None:
 def _tags(standing: Standing, candidate: Candidate, settings: Settings) -> list[str]:
     """Every reason why a candidate cannot be chosen; none for one that can."""
     tags = [] if candidate.on_budget else [off_budget_tag(candidate, settings)]
-    if standing.score.diverged or standing.longest.diverged:
+    if standing.diverged:
         tags.append(DIVERGED)
     elif not any(standing.runs):
         tags.append(FAILED)
@@ -144,7 +144,7 @@ def _print_networks(outcome: Outcome, choice: Choice, out: Console) -> None:
     is_choice = choice.verdict in DECIDED and not outcome.settings.tour
     labels = ["trained as", "alpha", "beta", "gamma", "phi"]
     labels += ["resolution", "dims", "depths", "MACs", "stray"]
-    name = "lowest loss on the budget" if choice.probability is None else "most probable"
+    name = "lowest loss on the budget" if choice.probability is None else "would be taken"
     columns = [Column(""), Column("choice" if is_choice else name)]
     networks = [
         [
@@ -191,44 +191,6 @@ def _print_comparisons(choice: Choice, out: Console) -> None:
     print_table(out, columns, rows)
 
 
-def _print_verdict(outcome: Outcome, choice: Choice, out: Console) -> None:
-    """One verdict in plain words."""
-    within = f"within {100 * choice.tolerance:g} % of the lowest loss"
-    at = f"after {choice.target_images:,} images"
-    sure = f"with probability {_number(choice.probability, 2)}"
-    match choice.verdict:
-        case "clear":
-            text = (
-                f"[bold]Clear[/bold]: {choice.taken} is {within} {at} {sure}; no other with {SURE}"
-            )
-        case "tie":
-            costs = ", ".join(f"{n} {_cost(choice, n)}" for n in choice.near if n in choice.costs)
-            text = (
-                f"[bold]A tie[/bold] of {len(choice.near)}, each {within} {at} with probability "
-                f"{SURE} or more: {', '.join(choice.near)}; {choice.taken} is taken for its "
-                f"{choice.prefer} ({costs or 'not measured yet'}), and is {within} {sure}"
-            )
-        case "undecided" if choice.probability is not None:
-            text = (
-                f"[bold]Undecided[/bold]: {choice.taken} is {within} {at} {sure}; "
-                f"{_more(outcome, choice)}"
-            )
-        case _:
-            text = f"[bold]{choice.verdict.capitalize()}[/bold]: {choice.reason}"
-    out.print(text)
-
-
-def _more(outcome: Outcome, choice: Choice) -> str:
-    """What would probably decide it."""
-    if choice.more is None:
-        return "forty more runs would probably not decide it"
-    images = outcome.settings.images_seen
-    counts = Counter(run.rung for run in choice.more)
-    rungs = " and ".join(f"{count} runs of {images[rung]:,}" for rung, count in counts.items())
-    minutes = duration(60 * max(1, round(choice.more_seconds / outcome.workers / 60)))
-    return f"about {minutes} more ({rungs} images) would probably decide it"
-
-
 def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
     """Four uncertainties, kept apart."""
     if choice.bend:
@@ -260,11 +222,6 @@ def _print_test(outcome: Outcome, choice: Choice, out: Console) -> None:
             f"(this search has read the test split {counted(len(outcome.readings), 'time')}, last "
             f"on {outcome.readings[-1].when}; see {TEST_READS})"
         )
-
-
-def _cost(choice: Choice, candidate: str) -> str:
-    scale, unit = _SCALES[choice.prefer], UNITS[choice.prefer]
-    return f"{scale * choice.costs[candidate]:.3g} {unit}"
 
 
 def _growth_cells(shares: Shares, phi: float) -> list[str]:

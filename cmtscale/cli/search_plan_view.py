@@ -69,21 +69,26 @@ def _print_runs(plan: Plan, console: Console) -> None:
         f"{images:,}" if epochs == 1 else f"{epochs} x {images:,}"
         for epochs, images in settings.horizons
     )
+    times = "once" if settings.seeds == 1 else f"{settings.seeds} times"
     console.print(
         f"runs of {horizons} images in batches of {settings.recipe.batch_size}{augmented}, each "
-        f"with its own full schedule; every candidate {counted(settings.seeds, 'time')} at "
-        f"{settings.images_seen[0]:,}"
+        f"with its own full schedule; every candidate {times} at {settings.images_seen[0]:,}"
         + (", the corners and the centre at all" if ladder.rungs > 1 else "")
     )
     done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
-    more = ", then what the forecast asks for" if ladder.spend else ""
-    left = f"at most {duration(plan.total_seconds)} from now"
+    more = ", then what the forecast asks for" if plan.decides else ""
+    left = f"{'at most' if more else 'about'} {duration(plan.total_seconds)} from now"
     if plan.runs_done == plan.runs and not more:
         left = "nothing is left to train"
     console.print(
         f"{plan.runs} runs{done}{more}, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; {left}"
     )
+    if ladder.spend and not plan.decides:
+        console.print(
+            f"these cost more than the ladder spends ({ladder.spend:g}): the forecast asks for no "
+            f"more runs; raise --spend for some"
+        )
     console.print(
         f"the answer is for a training of {settings.target_images:,} images seen: what lies within "
         f"{100 * settings.tolerance:g} % of the lowest loss, and of that the network with the "

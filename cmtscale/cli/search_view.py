@@ -45,5 +45,5 @@ def _headline(progress: Progress) -> str:
         )
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:.0f} img/s")
-    parts.append(f"at most {duration(progress.seconds_left)} left")
+    parts.append(f"about {duration(progress.seconds_left)} left")
     return ", ".join(parts)

@@ -1,5 +1,6 @@
 """The validation loss of each image, of each run: what noise of the images does to a choice."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,22 @@ def read_losses(folder: Path) -> dict[str, Losses]:
         return {}
 
 
-def gather_losses(folder: Path, run_ids: list[str]) -> dict[str, Losses]:
-    """Bring the losses of the runs' folders into `val_losses.npz`, beside those already there."""
-    kept = read_losses(folder)
-    losses = dict(kept)
+def current_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:
+    """The losses (n,) by run id: those of the runs' folders, and of `val_losses.npz` for others."""
+    losses = read_losses(folder)
     for run_id in run_ids:
         try:
             with (folder / RUNS / run_id / IMAGE_LOSSES).open("rb") as file:
                 losses[run_id] = np.load(file)
         except Exception:  # missing or damaged as above: what was gathered stays
             continue
+    return losses
+
+
+def gather_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:
+    """Bring the losses of the runs' folders into `val_losses.npz`, beside those already there."""
+    kept = read_losses(folder)
+    losses = current_losses(folder, run_ids)
     is_new = losses.keys() != kept.keys() or any(
         not np.array_equal(losses[run_id], kept[run_id], equal_nan=True) for run_id in losses
     )

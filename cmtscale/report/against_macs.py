@@ -137,8 +137,10 @@ def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
         front["proxy_macs"], 100 * front["val_accuracy"], "--", lw=0.9, color=colour,
         drawstyle="steps-post", label="Pareto front",
     )  # fmt: skip
+    chosen = run[run["chosen"]]
+    longest = chosen[chosen["rung"] == chosen["rung"].max()]
     marks: tuple[tuple[pd.DataFrame, dict[str, Any]], ...] = (
-        (run[run["chosen"]], {"marker": "o", "mfc": "none", "mec": BLACK, "ms": 9, "mew": 1.2}),
+        (longest, {"marker": "o", "mfc": "none", "mec": BLACK, "ms": 9, "mew": 1.2}),
         (
             last_rung[last_rung["role"] == "paper"],
             {"marker": "+", "color": BLACK, "ms": 8, "mew": 1.3},
@@ -186,12 +188,18 @@ def _draw_literature(ax: Axes, published: pd.DataFrame) -> list[Label]:
 
 
 def _ablation_rows(completed: pd.DataFrame) -> pd.DataFrame:
-    """Per run the last rung with one-dimensional candidates, and the `trained_base` of each row."""
+    """Per run the last rung with one-dimensional candidates and their base, if any rung has both.
+
+    With the `trained_base` of each row.
+    """
     pure = completed[completed["role"].isin(list(_PURE))]
     if pure.empty:
         raise ResultsError("no one-dimensional candidate (depth, width or resolution) has finished")
-    rungs = pure.groupby("run", as_index=False)["rung"].max()
-    rows = completed.merge(rungs, on=["run", "rung"])
+    keys = ["run", "rung"]
+    with_base = pure.merge(completed[completed["role"] == "base"][keys], on=keys)
+    rest = pure[~pure["run"].isin(with_base["run"])]
+    rungs = pd.concat([with_base, rest]).groupby("run", as_index=False)["rung"].max()
+    rows = completed.merge(rungs, on=keys)
     bases = {
         base.run: f"{base.proxy_dims} {base.proxy_depths} {base.proxy_resolution_px}"
         for base in rows[rows["role"] == "base"].itertuples()

@@ -155,8 +155,8 @@ def load_standings(path: str | Path) -> pd.DataFrame:
     """What searches expect of their candidates at their targets; one row per (run, candidate).
 
     The columns of the candidate's first rung in `load_candidates`, and `target_images`, `loss` with
-    its 90 % interval `low` and `high`, `near` (the probability of being within the tolerance of the
-    best) and `best`. Empty where no search made a forecast. Raises `ResultsError`.
+    its 90 % interval `low` and `high`, `may_win`, `near` (the probability of being within the
+    tolerance of the best) and `best`. Empty where no search made a forecast. Raises `ResultsError`.
     """
     candidates = load_candidates(path)
     first = candidates.sort_values("rung").drop_duplicates(["run", "candidate"])
@@ -168,6 +168,7 @@ def load_standings(path: str | Path) -> pd.DataFrame:
             "loss": standing["loss"]["median"],
             "low": standing["loss"]["low"],
             "high": standing["loss"]["high"],
+            "may_win": standing["may_win"],
             "near": standing["near"],
             "best": standing["best"],
         }
@@ -176,8 +177,10 @@ def load_standings(path: str | Path) -> pd.DataFrame:
         for standing in folder.choice.standings
         if standing["loss"] is not None
     ]
-    names = ["run", "candidate", "target_images", "loss", "low", "high", "near", "best"]
-    return pd.DataFrame(rows, columns=names).merge(first, on=["run", "candidate"])
+    names = ["run", "candidate", "target_images", "loss", "low", "high", "may_win", "near", "best"]
+    return pd.DataFrame(rows, columns=names).merge(
+        first.drop(columns="may_win"), on=["run", "candidate"]
+    )
 
 
 def load_forecast(path: str | Path) -> pd.DataFrame:

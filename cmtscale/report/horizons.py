@@ -12,9 +12,10 @@ from cmtscale.report.layout import (
     BLUE,
     GREEN,
     GREY,
-    MARKS,
     ORANGE,
     PALE,
+    PURPLE,
+    SKY,
     VERMILLION,
     Label,
     about,
@@ -25,32 +26,35 @@ from cmtscale.report.layout import (
 
 _CORNERS = {"depth": (ORANGE, "s"), "width": (GREEN, "^"), "resolution": (VERMILLION, "D")}
 _COMPOUND = {"compound": (BLUE, "o"), "paper": (BLUE, "P")}
-_MOST_DRAWN = 6  # curves in a panel
+_MIXED_LOOKS = [(BLUE, "o"), (PURPLE, "v"), (SKY, "P"), (BLACK, "X")]
 _ROW_IN = 0.16  # the height of a candidate in the ranking
-NO_FORECAST = "no search here made a forecast; one seed each measures no noise"
+NO_FORECAST = "no search here made a forecast: it takes several seeds, and runs of several lengths"
 
 
 @styled
 def forecast(expected: pd.DataFrame, standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
     """Loss against images seen, both logarithmic: forecasts with 90 % bands, and the runs' means.
 
-    Drawn are the candidates that reached the last rung, those most probably near the best first;
-    the target is a line. `expected` is from `load_forecast`. Raises `ResultsError` where no search
-    made a forecast.
+    Drawn are the corners and the four other candidates most probably near the best, of those that
+    reached the last rung; the target is a line. `expected` is from `load_forecast`. Raises
+    `ResultsError` where no search made a forecast.
     """
     if expected.empty or standings.empty:
         raise ResultsError(NO_FORECAST)
-    figure, groups = panels(standings, ["run"], height_in=3.0)
+    figure, groups = panels(
+        standings[standings["run"].isin(expected["run"])], ["run"], height_in=3.0
+    )
     labelled_axes: list[tuple[Axes, list[Label]]] = []
     for ax, group in groups:
         run = group["run"].iloc[0]
         means = complete(candidates[candidates["run"] == run])
         means = means.assign(images=means["epochs"] * means["train_images"])
         longest = means[means["images"] == means["images"].max()]["candidate"]
-        ranked = group.sort_values("near", ascending=False)
-        drawn = ranked[ranked["candidate"].isin(longest)].head(_MOST_DRAWN)
+        ranked = group[group["candidate"].isin(longest)].sort_values("near", ascending=False)
+        corners, mixed = (ranked[ranked["role"].isin(_CORNERS) == is_in] for is_in in (True, False))
+        drawn = pd.concat([corners, mixed.head(len(_MIXED_LOOKS))])
         own = expected[expected["run"] == run].groupby("candidate")
-        looks = iter([look for look in MARKS if look not in _CORNERS.values()])
+        looks = iter(_MIXED_LOOKS)
         labels: list[Label] = []
         for _, row in drawn.iterrows():
             colour, marker = _CORNERS.get(row["role"]) or next(looks)
@@ -90,12 +94,12 @@ def ranking(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
         for place, (_, row) in enumerate(ordered.iterrows()):
             colour, marker = {**_CORNERS, **_COMPOUND}[row["role"]]
             ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.1)
-            face = colour if row["on_budget"] else "white"
+            face = colour if row["may_win"] else "white"
             ax.plot([row["loss"]], [place], marker, color=colour, mfc=face, ms=4)
         marked = ordered["candidate"].where(~ordered["chosen"], "▸ " + ordered["candidate"])
         ax.set_yticks(range(len(ordered)), list(marked))
         near = ax.secondary_yaxis("right")
-        cells = ordered["near"].map("{:.2f}".format).where(ordered["on_budget"], "–")
+        cells = ordered["near"].map("{:.2f}".format).where(ordered["may_win"], "–")
         near.set_yticks(range(len(ordered)), list(cells))
         near.tick_params(length=0)
         near.spines["right"].set_visible(False)

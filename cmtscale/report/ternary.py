@@ -61,12 +61,12 @@ def triangle(candidates: pd.DataFrame) -> Figure:
 
 @styled
 def certainty(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
-    """The candidates on the budget, coloured by the probability of being as good as the best.
+    """The candidates that may be chosen, coloured by how probably they are as good as the best.
 
     One panel per run, all with the same colours. Raises `ResultsError` where no search made a
     forecast.
     """
-    on_budget = standings[standings["on_budget"]]
+    on_budget = standings[standings["may_win"].astype(bool)]
     if on_budget.empty:
         raise ResultsError(NO_FORECAST)
     figure, groups = panels(on_budget, ["run"], height_in=3.5, axes_class=TernaryAxes)

@@ -8,13 +8,15 @@ import numpy as np
 
 from cmtscale.record.files import read_json
 from cmtscale.record.folder import ENVIRONMENT
-from cmtscale.record.losses import read_losses
+from cmtscale.record.losses import current_losses
 from cmtscale.record.reads import readings
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, paper_solution, recorded_candidate
 from cmtscale.search.choose import Guess, choose
 from cmtscale.search.evidence import gather
+from cmtscale.search.ladder import REFERENCE_SEEDS
 from cmtscale.search.outcome import Outcome
+from cmtscale.search.runs import ended_rows, recorded_runs
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import read_timings, seconds_of, with_runs
 
@@ -25,7 +27,7 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     data = environment.get("data", {})
     val_images = int(data.get("val", 0))
     timings = with_runs(read_timings(folder), rows, settings, val_images)
-    evidence = gather(settings, rows, read_losses(folder))
+    evidence = gather(settings, rows, current_losses(folder, [row.run_id for row in rows]))
     rungs = range(settings.ladder.rungs)
     candidates: dict[str, Candidate] = {}
     for row in sorted(rows, key=lambda row: row.sort_key):
@@ -40,6 +42,18 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     choice = choose(
         evidence, rows, guess, seconds=np.array(seconds), latencies=timings.latency_seconds
     )
+    spend_needed = None
+    if choice is not None and choice.more:
+        spent = sum(
+            seconds_of(settings, timings, run.candidate, run.rung, val_images)
+            for run in recorded_runs(settings, ended_rows(settings, rows).values())
+        )
+        last = [
+            seconds_of(settings, timings, candidate.name, -1, val_images)
+            for candidate in candidates.values()
+            if candidate.role != "base"
+        ]
+        spend_needed = (spent + choice.more_seconds) / (REFERENCE_SEEDS * sum(last))
     return Outcome(
         folder=folder,
         settings=settings,
@@ -49,12 +63,15 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         readings=tuple(readings(folder)),
         paper=paper_solution(settings),
         workers=len(environment.get("devices", ["cpu"])),
+        spend_needed=spend_needed,
     )
 
 
 def _environment(folder: Path) -> dict[str, Any]:
-    """What the search runs on; empty where nothing says so yet."""
+    """What the search was last trained on; empty where nothing says so yet."""
     try:
-        return read_json(folder / ENVIRONMENT)
+        environment = read_json(folder / ENVIRONMENT)
     except FileNotFoundError:
         return {}
+    last: dict[str, Any] = [environment, *environment.get("resumed", [])][-1]
+    return last

@@ -11,23 +11,30 @@ from typing import Literal
 
 import numpy as np
 
+from cmtscale.arch.cost import cost
 from cmtscale.record.choice import Verdict
+from cmtscale.record.folder import VAL_LOSSES
 from cmtscale.record.forecast import Expected
 from cmtscale.record.row import Row
-from cmtscale.record.scores import Score, current, scores
+from cmtscale.search.beside import (
+    DRAWS,
+    Comparison,
+    Noise,
+    comparisons,
+    expected_curves,
+    noise_of,
+)
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence, bend
 from cmtscale.search.forecast import Forecast, forecast
-from cmtscale.search.ladder import LONGEST_TARGET
+from cmtscale.search.ladder import SURE
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
-from cmtscale.search.runs import CORNERS, RungRun, next_seed
+from cmtscale.search.runs import RungRun, next_seed, recorded_runs
+from cmtscale.search.standings import Standing, by_first_rung, reached, with_forecasts
 
-SURE = 0.8  # the probability from which a candidate counts as near the best
 EQUAL_COST = 1.05  # second costs closer than that are equal
-DRAWS = 4000
-CURVE_POINTS = 16  # horizons of a drawn forecast
 # Fitted temperatures beyond: the logits say next to nothing, or every validation image is right.
 ALARM_TEMPERATURE = 20.0
 
@@ -43,61 +50,6 @@ class Guess:
         """Whether an accuracy is better by two standard errors."""
         error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.val_images)
         return accuracy > self.accuracy + 2 * error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """The median of what is stated, and the 90 % interval about it."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One candidate: what it is expected to reach at the target, and what it has reached.
-
-    `loss` is the forecast at the target, `near` the probability that it is within the tolerance of
-    the best, `best` that it is the best; None where there is no forecast of it. `runs` are its
-    complete runs at each rung; `longest` its score at the last rung that it has one at.
-    """
-
-    score: Score
-    runs: tuple[int, ...]
-    longest: Score
-    longest_images: int
-    loss: Interval | None = None
-    near: float | None = None
-    best: float | None = None
-
-    @property
-    def candidate(self) -> str:
-        return self.score.candidate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Another way to take a network: its loss at the target, and in parts above the one taken."""
-
-    name: str
-    loss: Interval
-    excess: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """What makes an answer uncertain, in ln loss.
-
-    `seeds` is one run's at each rung; `images` that of the validation images, and `forecast` all
-    together at the target, both of the difference between the two most probable candidates (None
-    for one candidate).
-    """
-
-    seeds: tuple[float, ...]
-    degrees: int
-    images: float | None
-    forecast: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +103,9 @@ def choose(
     """
     if not evidence.eligible.any():
         return None
-    standings = _standings(evidence, rows)
+    standings = reached(evidence.settings, rows)
     if evidence.trained is None:
-        return _undecided(evidence, _by_first_rung(standings), _why_no_forecast(evidence))
+        return _without_forecast(evidence, by_first_rung(standings), guess)
     known = forecast(evidence.trained, seed=evidence.settings.seed)
     settings = evidence.settings
     target = evidence.time(settings.target_images)
@@ -169,7 +121,7 @@ def choose(
     first = order[0]
     members = [arm for arm in order if near[arm] >= SURE] or [first]
     costs = _second_costs([evidence.arms[arm] for arm in members], settings.prefer, latencies)
-    taken = _cheapest([evidence.arms[arm] for arm in members], costs)
+    taken = _cheapest([evidence.arms[arm] for arm in members], costs, settings.prefer)
     number = names.index(taken.name)
     choice = Choice(
         taken=taken.name,
@@ -181,15 +133,15 @@ def choose(
         probability=float(near[number]),
         near=tuple(names[arm] for arm in members),
         costs=costs,
-        standings=_with_forecasts(standings, names, draws, near, lowest, order),
-        comparisons=_comparisons(evidence, draws, number),
-        noise=_noise(evidence, known, draws, order[:2]),
+        standings=with_forecasts(standings, names, draws, near, lowest, order),
+        comparisons=comparisons(evidence, draws, number),
+        noise=noise_of(evidence, known, draws, order[:2]),
         more=(),
         more_seconds=0.0,
-        curves=_curves(evidence, known),
+        curves=expected_curves(evidence, known),
         bend=bend(evidence),
     )
-    if reason := _nothing_learned(choice.standing.longest, guess):
+    if reason := _nothing_learned(choice.standing, guess):
         return replace(choice, verdict="nothing learned yet", reason=reason)
     if near[first] < SURE:
         return _with_more_runs(choice, evidence, known, seconds)
@@ -197,23 +149,30 @@ def choose(
 
 
 def _why_no_forecast(evidence: Evidence) -> str:
+    settings = evidence.settings
     if evidence.missing:
         return (
-            f"the losses of single images of {len(evidence.missing)} runs are gone, such as those "
-            f"of {evidence.missing[0]}, so the noise of the images is not known"
+            f"the losses of single images are gone of {', '.join(evidence.missing[:3])}"
+            f"{' and others' if len(evidence.missing) > 3 else ''}, so the noise of the images is "
+            f"not known; restore {VAL_LOSSES}, or search with another --out"
         )
+    if settings.seeds > 1 or settings.ladder.noise_degrees:
+        return "no two runs of one network have ended yet, so the noise is not known"
     return "one seed each measures no noise; add --seeds 2, or another --ladder"
 
 
-def _undecided(evidence: Evidence, standings: Sequence[Standing], reason: str) -> Choice:
+def _without_forecast(
+    evidence: Evidence, standings: Sequence[Standing], guess: Guess | None
+) -> Choice:
     """The candidates by the means of their first-rung runs; nothing is known about their noise."""
     settings = evidence.settings
-    eligible = {arm.name for arm, may in zip(evidence.arms, evidence.eligible, strict=True) if may}
-    taken = next(s.candidate for s in standings if s.candidate in eligible)
+    standing = next(standing for standing in standings if standing.may_win)
+    reason = _nothing_learned(standing, guess)
+    taken = standing.candidate
     return Choice(
         taken=taken,
-        verdict="undecided",
-        reason=reason,
+        verdict="nothing learned yet" if reason else "undecided",
+        reason=reason or _why_no_forecast(evidence),
         target_images=settings.target_images,
         tolerance=settings.tolerance,
         prefer=settings.prefer,
@@ -230,75 +189,6 @@ def _undecided(evidence: Evidence, standings: Sequence[Standing], reason: str) -
     )
 
 
-def _standings(evidence: Evidence, rows: Sequence[Row]) -> list[Standing]:
-    """Each candidate that the record has a run of, without forecasts."""
-    by_rung = [
-        {score.candidate: score for score in scores(current(rows, horizon))}
-        for horizon in evidence.settings.horizons
-    ]
-    images = evidence.settings.images_seen
-    standings = []
-    for name in dict.fromkeys(name for rung in by_rung for name in rung):
-        own = [rung.get(name) for rung in by_rung]
-        trained = [n for n, score in enumerate(own) if score is not None and score.seeds]
-        last = trained[-1] if trained else next(n for n, score in enumerate(own) if score)
-        first, longest = next(score for score in own if score), own[last]
-        assert longest is not None
-        standings.append(
-            Standing(
-                score=first,
-                runs=tuple(len(score.seeds) if score else 0 for score in own),
-                longest=longest,
-                longest_images=images[last],
-            )
-        )
-    return standings
-
-
-def _by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
-    return sorted(standings, key=lambda s: (s.score.loss is None, s.score.loss or 0.0, s.candidate))
-
-
-def _with_forecasts(
-    standings: Sequence[Standing],
-    names: Sequence[str],
-    draws: FloatArray,
-    near: FloatArray,
-    lowest: FloatArray,
-    order: Sequence[int],
-) -> tuple[Standing, ...]:
-    """The standings, the most probable first, then those that cannot be chosen."""
-    places = {names[arm]: place for place, arm in enumerate(order)}
-    numbers = {name: number for number, name in enumerate(names)}
-    described = [
-        replace(
-            standing,
-            loss=interval(np.exp(draws[:, numbers[standing.candidate]])),
-            near=float(near[numbers[standing.candidate]]),
-            best=float(lowest[numbers[standing.candidate]]),
-        )
-        if standing.candidate in numbers
-        else standing
-        for standing in standings
-    ]
-    return tuple(
-        sorted(
-            described,
-            key=lambda s: (
-                places.get(s.candidate, len(places)),
-                s.loss.median if s.loss else math.inf,
-                s.candidate,
-            ),
-        )
-    )
-
-
-def interval(draws: FloatArray) -> Interval:
-    """Median and 90 % interval of draws."""
-    low, median, high = (float(value) for value in np.quantile(draws, [0.05, 0.5, 0.95]))
-    return Interval(median=median, low=low, high=high)
-
-
 def _second_costs(
     members: Sequence[Candidate], prefer: SecondCost, latencies: Mapping[str, float]
 ) -> dict[str, float]:
@@ -310,90 +200,42 @@ def _second_costs(
 
 def second_cost(candidate: Candidate, prefer: Literal["params", "activations", "macs"]) -> float:
     """The parameters, activations of an image, or MACs of a candidate's real network."""
-    from cmtscale.arch.cost import cost
-
     return float(getattr(cost(candidate.real), prefer))
 
 
-def _cheapest(members: Sequence[Candidate], costs: Mapping[str, float]) -> Candidate:
-    """The cheapest by `costs`, params deciding among equals; the first while costs are missing."""
+def _cheapest(
+    members: Sequence[Candidate], costs: Mapping[str, float], prefer: SecondCost
+) -> Candidate:
+    """The cheapest by `costs`, params deciding among equals; the first while costs are missing.
+
+    MACs differ by no more than the budget's tolerance, so of these none are equal.
+    """
     if len(costs) < len(members):
         return members[0]
-    limit = EQUAL_COST * min(costs.values())
+    limit = min(costs.values()) * (1 if prefer == "macs" else EQUAL_COST)
     equal = [candidate for candidate in members if costs[candidate.name] <= limit]
     return min(equal, key=lambda candidate: second_cost(candidate, "params"))
 
 
-def _comparisons(evidence: Evidence, draws: FloatArray, taken: int) -> tuple[Comparison, ...]:
-    """The paper's constants, each axis alone, and a candidate drawn by lot."""
-    roles = [arm.role for arm in evidence.arms]
-    paper = roles.index("paper") if "paper" in roles else len(roles)
-    columns = {"the paper's constants": draws[:, paper]}
-    columns |= {f"{role} only": draws[:, roles.index(role)] for role in CORNERS if role in roles}
-    lot = np.random.default_rng(evidence.settings.seed)
-    drawn = lot.choice(np.flatnonzero(evidence.eligible), size=len(draws))
-    columns["a candidate drawn by lot"] = draws[np.arange(len(draws)), drawn]
-    return tuple(
-        Comparison(
-            name=name,
-            loss=interval(np.exp(column)),
-            excess=interval(np.exp(column - draws[:, taken]) - 1),
-        )
-        for name, column in columns.items()
-    )
-
-
-def _noise(evidence: Evidence, known: Forecast, draws: FloatArray, leading: Sequence[int]) -> Noise:
-    trained = evidence.trained
-    assert trained is not None
-    images = together = None
-    if len(leading) == 2:
-        one, other = leading
-        together = float((draws[:, one] - draws[:, other]).std())
-        runs = [np.flatnonzero(trained.arms == arm)[-1] for arm in leading]  # their longest ones
-        covariance = trained.image_covariance[np.ix_(runs, runs)]
-        images = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
-    return Noise(
-        seeds=tuple(known.sigma(rung) for rung in range(evidence.settings.ladder.rungs)),
-        degrees=evidence.degrees,
-        images=images,
-        forecast=together,
-    )
-
-
-def _curves(evidence: Evidence, known: Forecast) -> tuple[Expected, ...]:
-    """The forecast of each candidate, from the first rung as far as targets may lie."""
-    settings = evidence.settings
-    furthest = LONGEST_TARGET * settings.images_seen[-1]
-    horizons = np.geomspace(settings.images_seen[0], furthest, CURVE_POINTS).round().astype(int)
-    curves = []
-    for images in map(int, horizons):
-        draws = known.draws(evidence.time(images), count=DRAWS, seed=settings.seed)
-        for number, arm in enumerate(evidence.arms):
-            loss = interval(np.exp(draws[:, number]))
-            values = {"loss": loss.median, "low": loss.low, "high": loss.high}
-            curves.append(Expected(candidate=arm.name, images=images, **values))
-    return tuple(curves)
-
-
-def _nothing_learned(best_score: Score, guess: Guess | None) -> str:
+def _nothing_learned(standing: Standing, guess: Guess | None) -> str:
     """Why the scores mean nothing yet; empty where they do."""
-    assert best_score.accuracy is not None
-    if guess is not None and not guess.beaten_by(best_score.accuracy):
+    name, score = standing.candidate, standing.longest
+    assert score.accuracy is not None
+    if guess is not None and not guess.beaten_by(score.accuracy):
         return (
-            f"the best candidate is no better than guessing (the commonest class alone: "
+            f"{name} is no better than guessing (the commonest class alone: "
             f"{100 * guess.accuracy:.2f} %); train longer (--ladder), or on more images"
         )
-    temperature = best_score.temperature
+    temperature = score.temperature
     if temperature is not None and temperature > ALARM_TEMPERATURE:
         return (
-            f"the best candidate's fitted temperature is {temperature:.0f}: its outputs say next "
-            f"to nothing; train longer (--ladder)"
+            f"the fitted temperature of {name} is {temperature:.0f}: its outputs say next to "
+            f"nothing; train longer (--ladder)"
         )
-    if temperature is not None and temperature < 1 / ALARM_TEMPERATURE:
+    if score.loss == 0 or (temperature is not None and temperature < 1 / ALARM_TEMPERATURE):
         return (
-            "the best candidate names (nearly) every validation image right: they are too few, or "
-            "too easy, to tell candidates apart"
+            f"{name} names (nearly) every validation image right: they are too few, or too easy, "
+            f"to tell candidates apart"
         )
     return ""
 
@@ -414,10 +256,12 @@ def _with_more_runs(
     )
     if needed is None:
         return replace(choice, verdict="undecided", more=None)
+    ended = recorded_runs(settings, evidence.rows)
     more: list[RungRun] = []
     for arm, rung in needed:
         name = evidence.arms[arm].name
-        more.append(RungRun(candidate=name, rung=rung, seed=next_seed(more, name, rung)))
+        seed = next_seed([*ended, *more], name, rung)
+        more.append(RungRun(candidate=name, rung=rung, seed=seed))
     return replace(
         choice,
         verdict="undecided",

@@ -16,11 +16,11 @@ from cmtscale.record.row import Row
 from cmtscale.search.answer import answer
 from cmtscale.search.candidates import recorded_candidate
 from cmtscale.search.choose import Choice
-from cmtscale.search.drive import job_of
 from cmtscale.search.executors.base import Executor, Failure, carry_out_all
 from cmtscale.search.jobs import ReadTestSplit
 from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import Plan
+from cmtscale.search.recording import job_of
 from cmtscale.search.runs import RungRun
 from cmtscale.search.timings import read_timings, with_latencies
 from cmtscale.search.watch import Watcher

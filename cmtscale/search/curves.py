@@ -22,11 +22,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # Means and standard deviations of what all architectures share. The level is centred on the data;
-# measured slopes lie between -0.4 and -0.2, second differences between 0 and 0.1
-# (results/horizons): the widths leave room for ten times that.
+# measured slopes lie between -0.4 and -0.2, second differences between -0.1 and 0.1
+# (results/horizons).
 LEVEL_SD = 1.0
 SLOPE_MEAN, SLOPE_SD = -0.3, 0.3
-CURVATURE_MEAN, CURVATURE_SD = 0.03, 0.1
+CURVATURE_MEAN, CURVATURE_SD = 0.0, 0.1
 
 _CHUNK_FLOATS = 2**17  # covariances built at a time: 1 MB, so that they stay in the L2 cache
 
@@ -79,21 +79,21 @@ class Scales:
 
 
 # Prior of each scale: its median, and the standard deviation of its logarithm (of the inverse
-# hyperbolic tangent for the correlation, of itself for the decay). Medians are measured ones,
-# rounded: 14 and 9 networks of equal MACs spread by 0.05 to 0.13 in ln loss at the first rung and
-# by 0.04 to 0.06 in slope; fast starters gain less; seeds make 0.03, a third less a rung later. A
-# standard deviation of 0.6 allows a third to three times as much. What is an architecture's own
-# is hardly seen in 14 of them, so it is held to a third of the smooth part.
+# hyperbolic tangent for the correlation, of itself for the decay). 14 and 9 networks of equal MACs
+# spread by 0.05 to 0.13 in ln loss at the first rung and by 0.04 to 0.06 in slope; fast starters
+# gain less; seeds make 0.03, a fifth to a third less a rung later. A standard deviation of 0.6
+# allows a third to three times as much. What is an architecture's own is hardly seen in 14 of them:
+# its mean variance, twice that of the median, is about a tenth of the smooth part's.
 _PRIORS = {
     "level": (0.1, 0.6),
     "slope": (0.05, 0.6),
     "correlation": (-0.6, 0.5),
     "length": (0.6, 0.5),
-    "own_level": (0.03, 0.6),
-    "own_slope": (0.015, 0.6),
-    "own_curvature": (0.01, 0.6),
+    "own_level": (0.02, 0.6),
+    "own_slope": (0.01, 0.6),
+    "own_curvature": (0.007, 0.7),
     "noise": (0.03, 0.6),
-    "noise_decay": (-0.25, 0.25),
+    "noise_decay": (-0.25, 0.2),
 }
 NUMBER_OF_SCALES = len(_PRIORS)
 assert tuple(_PRIORS) == tuple(field.name for field in fields(Scales))
@@ -110,6 +110,20 @@ def scales_of(normal: FloatArray) -> Scales:
         else:
             values[name] = median * np.exp(spread * column)
     return Scales(**values)
+
+
+def normal_of(scales: Scales) -> FloatArray:
+    """(S, 9): the coordinates of these scales; the inverse of `scales_of`."""
+    columns = []
+    for name, (median, spread) in _PRIORS.items():
+        value = getattr(scales, name)
+        if name == "correlation":
+            columns.append((np.arctanh(value) - np.arctanh(median)) / spread)
+        elif name == "noise_decay":
+            columns.append((value - median) / spread)
+        else:
+            columns.append(np.log(value / median) / spread)
+    return np.stack(columns, axis=1)
 
 
 def noise_variance(scales: Scales, rungs: IntArray) -> FloatArray:

@@ -5,7 +5,7 @@ recorded there and decides anew only after it, so that it ends as it would have 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import DECISIONS
-from cmtscale.search.choose import DRAWS
+from cmtscale.search.beside import DRAWS
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import forecast
@@ -25,25 +25,67 @@ from cmtscale.search.settings import Settings
 Batch = tuple[RungRun, ...]
 
 
-def read_decisions(folder: Path) -> list[Batch]:
-    """The batches of a folder's search, in order; raises `ResultsError` if they are damaged."""
+def read_decisions(folder: Path, settings: Settings) -> list[Batch]:
+    """The batches of a folder's search, in order, without runs that are not on the ladder now.
+
+    Raises `ResultsError` if they are damaged.
+    """
     path = folder / DECISIONS
     try:
         table = read_json(path)
     except FileNotFoundError:
         return []
+    rungs = {horizon: rung for rung, horizon in enumerate(settings.horizons)}
+    batches: list[Batch] = []
     try:
-        return [tuple(RungRun(**run) for run in batch) for batch in table["batches"]]
-    except (KeyError, TypeError) as error:
+        for batch in table["batches"]:
+            decided = [_Decided(**run) for run in batch]
+            batches.append(
+                tuple(
+                    RungRun(candidate=run.candidate, rung=rungs[run.horizon], seed=run.seed)
+                    for run in decided
+                    if run.horizon in rungs
+                )
+            )
+    except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(
             f"{path} is damaged; restore it, or remove it (what is trained next is decided anew)"
         ) from error
+    return batches
 
 
-def write_decisions(folder: Path, batches: Sequence[Batch]) -> None:
+def write_decisions(folder: Path, settings: Settings, batches: Sequence[Batch]) -> None:
     """Write them, atomically."""
-    write_json(
-        folder / DECISIONS, {"batches": [[asdict(run) for run in batch] for batch in batches]}
+    table = [[asdict(_decided(settings, run)) for run in batch] for batch in batches]
+    write_json(folder / DECISIONS, {"batches": table})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """A run as `decisions.json` names it: rungs are numbered by the request, lengths are not."""
+
+    candidate: str
+    epochs: int
+    train_images: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.epochs, self.train_images, self.seed)
+        if not isinstance(self.candidate, str) or any(
+            isinstance(number, bool) or not isinstance(number, int) or number < 0
+            for number in numbers
+        ):
+            raise ValueError(f"{self} is no run")
+
+    @property
+    def horizon(self) -> tuple[int, int]:
+        return self.epochs, self.train_images
+
+
+def _decided(settings: Settings, run: RungRun) -> _Decided:
+    epochs, train_images = settings.horizons[run.rung]
+    return _Decided(
+        candidate=run.candidate, epochs=epochs, train_images=train_images, seed=run.seed
     )
 
 

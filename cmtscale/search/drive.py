@@ -1,32 +1,35 @@
 """Training what a search asks for, and recording how each run ended."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from cmtscale.arch.cost import cost
-from cmtscale.data.dataset import DataRef
-from cmtscale.record.folder import RUNS
+from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import gather_losses
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.result import RunResult
-from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.decide import Batch, next_batch, write_decisions
+from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
-from cmtscale.search.runs import RungRun, ended_rows, first_rung, fixed_runs, run_id
+from cmtscale.search.recording import job_of, make_row
+from cmtscale.search.runs import (
+    RungRun,
+    ended_rows,
+    first_rung,
+    fixed_runs,
+    recorded_runs,
+    run_id,
+)
 from cmtscale.search.samplers import Asked, generations
-from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
 from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
 from cmtscale.search.watch import Progress, Watcher
-from cmtscale.train.recipe import Run
 from cmtscale.train.run_time import part_done
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
@@ -55,74 +58,13 @@ def drive(
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
         training.train(fixed_runs(plan.settings, training.candidates))
         for batch in plan.batches:
-            training.train(training.possible(batch))
+            training.train([run for run in batch if run.candidate in training.asked])
         while batch := training.decide():
             training.train(batch)
     finally:
         executor.cancel()
         gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
     training.index.update(table.rows)  # of a run that was repeated only the last trial stays
-
-
-def job_of(
-    settings: Settings, folder: Path, data: DataRef, candidate: Candidate, run: RungRun
-) -> TrainRun:
-    """The training of a candidate, as it is named and identified."""
-    name = run_id(settings, run)
-    training = Run(
-        run_id=name,
-        variant=candidate.trained,
-        recipe=settings.run_recipe(run.rung),
-        seed=run.seed,
-        data=data,
-    )
-    return TrainRun(run=training, folder=folder / RUNS / name, candidate=candidate.name)
-
-
-def make_row(asked: Asked, run: Run, result: RunResult) -> Row:
-    """The row of `trials.csv` of one run."""
-    candidate = asked.candidate
-    real, trained = cost(candidate.real), cost(candidate.trained)
-    assert run.recipe.train_images is not None
-    return Row(
-        run_id=run.run_id,
-        candidate=candidate.name,
-        alpha=candidate.shares.alpha,
-        beta=candidate.shares.beta,
-        gamma=candidate.shares.gamma,
-        phi=candidate.phi,
-        macs=real.macs,
-        params=real.params,
-        proxy_macs=trained.macs,
-        resolution_px=candidate.real.resolution_px,
-        dims=candidate.real.dims,
-        depths=candidate.real.depths,
-        seed=run.seed,
-        epochs=run.recipe.epochs,
-        train_images=run.recipe.train_images,
-        val_loss=result.val_loss,
-        val_loss_raw=result.val_loss_raw,
-        val_accuracy=result.val_accuracy,
-        train_loss=result.train_loss,
-        images_per_second=result.images_per_second,
-        seconds=round(result.seconds, 3),
-        status=result.status,
-        cause=result.cause,
-        role=candidate.role,
-        on_budget=candidate.on_budget,
-        stray=candidate.stray,
-        activations=real.activations,
-        proxy_params=trained.params,
-        proxy_resolution_px=candidate.trained.resolution_px,
-        proxy_dims=candidate.trained.dims,
-        proxy_depths=candidate.trained.depths,
-        temperature=result.temperature,
-        asked=asked.number,
-        asked_after=asked.after,
-        asked_by=asked.by,
-        scoring=result.scoring,
-        identity=run.identity,
-    )
 
 
 class _Training:
@@ -154,6 +96,7 @@ class _Training:
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
         self.bend = ""  # as the watcher heard it
+        self.described = False
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -175,6 +118,8 @@ class _Training:
             for run in runs
             if run_id(self.settings, run) not in {*ended, *self.failed_for_good}
         ]
+        if waiting and not self.described:
+            self.describe()
         tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
@@ -194,14 +139,20 @@ class _Training:
             self.watcher.progressed(self.progress(waiting))
             self.check_interrupt()
 
+    def describe(self) -> None:
+        """Write what the search is trained on, once something is."""
+        self.described = True
+        save_environment(
+            self.plan.folder / ENVIRONMENT,
+            self.plan.dataset,
+            source=self.settings.data,
+            split_seed=self.settings.split_seed,
+            devices=self.plan.devices,
+        )
+
     def job(self, run: RungRun) -> TrainRun:
         candidate = self.asked[run.candidate].candidate
         return job_of(self.settings, self.plan.folder, self.plan.dataset.ref, candidate, run)
-
-    def possible(self, batch: Batch) -> Batch:
-        """The runs of a batch that this search can still make: it may ask for less now."""
-        rungs = self.settings.ladder.rungs
-        return tuple(r for r in batch if r.candidate in self.asked and r.rung < rungs)
 
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""
@@ -216,17 +167,20 @@ class _Training:
             if self.bend:
                 self.watcher.noted(self.bend)
         rungs = range(self.settings.ladder.rungs)
-        spent = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
+        # An earlier request may have asked for runs that this one did not.
+        ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
+        asked = list(dict.fromkeys([*self.wanted, *ended]))
+        spent = sum(self.seconds(run.candidate, run.rung) for run in asked)
         batch = next_batch(
             self.settings,
             evidence,
-            self.wanted,
+            asked,
             np.array([[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]),
             self.allowance() - spent,
         )
         if batch:
             self.batches.append(batch)
-            write_decisions(self.plan.folder, self.batches)
+            write_decisions(self.plan.folder, self.settings, self.batches)
         return batch
 
     def allowance(self) -> float:

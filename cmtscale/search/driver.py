@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from cmtscale.arch.errors import RequestError
-from cmtscale.record.folder import CHECKPOINT, ENVIRONMENT, REQUEST, RUNS, require_free
+from cmtscale.record.folder import CHECKPOINT, REQUEST, RUNS, require_free
 from cmtscale.record.row import Row
 from cmtscale.search.conclude import conclude
 from cmtscale.search.decide import read_decisions
 from cmtscale.search.drive import drive
-from cmtscale.search.environment import save_environment
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.interrupt import lasting_interrupt
@@ -65,7 +64,7 @@ def search(
                 folder,
                 dataset,
                 rows,
-                read_decisions(folder),
+                read_decisions(folder, run_folder.settings),
                 read_timings(folder),
                 executor,
                 watcher.noted,
@@ -89,17 +88,9 @@ def _require_main_process() -> None:
 
 
 def _describe(plan: Plan, rows: Sequence[Row], watcher: Watcher) -> None:
-    """Write what was asked and where it is trained; say which checkpoints are gone."""
+    """Write what was asked, and what training takes; say which checkpoints are gone."""
     plan.settings.save(plan.folder / REQUEST)
     plan.timings.save(plan.folder)
-    if plan.runs_done < plan.runs:  # else nothing is trained here
-        save_environment(
-            plan.folder / ENVIRONMENT,
-            plan.dataset,
-            source=plan.settings.data,
-            split_seed=plan.settings.split_seed,
-            devices=plan.devices,
-        )
     complete = [row.run_id for row in rows if row.status == "complete"]
     lost = [name for name in complete if not (plan.folder / RUNS / name / CHECKPOINT).exists()]
     if lost:

@@ -30,7 +30,8 @@ class Evidence:
     them may be chosen: on the budget, and diverged with no seed. `rows` (n) are their complete
     runs. `trained` is what a forecast takes of them, with the paper's constants as one more
     architecture that nobody trained; None where the losses of single images are `missing` for a
-    run, or where no two seeds of an architecture measure the noise (`degrees` is 0).
+    run, where no two seeds of an architecture measure the noise (`degrees` is 0), or where a loss
+    is 0 (`is_perfect`).
     """
 
     settings: Settings
@@ -40,10 +41,11 @@ class Evidence:
     trained: Trained | None
     degrees: int
     missing: tuple[str, ...]
+    is_perfect: bool
 
     def time(self, images: int) -> float:
         """The forecast's time: log3 of images seen over those of the first rung."""
-        return math.log(images / self.settings.images_seen[0], GROWTH)
+        return _time(self.settings, images)
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -65,16 +67,18 @@ def gather(settings: Settings, rows: Sequence[Row], image_losses: Mapping[str, L
     cells = [(row.candidate, row.horizon) for row in complete]
     degrees = len(cells) - len(set(cells))
     missing = [row.run_id for row in complete if row.run_id not in image_losses]
+    is_perfect = any(row.val_loss == 0 for row in complete)
     return Evidence(
         settings=settings,
         arms=tuple(arms.values()),
         eligible=np.array([a.on_budget and a.name not in diverged for a in arms.values()], bool),
         rows=tuple(complete),
         trained=None
-        if missing or not degrees
+        if missing or is_perfect or not degrees
         else _trained(settings, complete, list(arms.values()), image_losses),
         degrees=degrees,
         missing=tuple(missing),
+        is_perfect=is_perfect,
     )
 
 
@@ -86,6 +90,8 @@ def bend(evidence: Evidence) -> str:
     a tenth, the line has bent.
     """
     settings = evidence.settings
+    if evidence.is_perfect:
+        return ""
     for rung in range(1, settings.ladder.rungs):
         epochs, images = settings.horizons[rung]
         steps = [
@@ -107,6 +113,10 @@ def _mean_log_loss(rows: Sequence[Row]) -> float:
     return float(np.mean([math.log(row.val_loss) for row in rows if row.val_loss is not None]))
 
 
+def _time(settings: Settings, images: int) -> float:
+    return math.log(images / settings.images_seen[0], GROWTH)
+
+
 def _trained(
     settings: Settings,
     rows: Sequence[Row],
@@ -119,12 +129,12 @@ def _trained(
     # what half precision moved the means by is taken back
     images += (losses - images.mean(axis=1))[:, None]
     rungs = np.array([settings.horizons.index(row.horizon) for row in rows])
-    seen = np.array(settings.images_seen)
+    times = np.array([_time(settings, images) for images in settings.images_seen])
     numbered = np.array([numbers[row.candidate] for row in rows])
     return Trained(
         points=np.array([*(_point(settings, arm) for arm in arms), _paper_point()]),
         arms=numbered,
-        times=np.log(seen / seen[0])[rungs] / math.log(GROWTH),
+        times=times[rungs],
         rungs=rungs,
         losses=np.log(losses),
         image_covariance=image_covariance(images, arms=numbered, rungs=rungs),

@@ -20,7 +20,7 @@ from cmtscale.search.curves import (
 )
 from cmtscale.search.importance import sample
 
-_SETS_OF_SCALES = 64
+_SETS_OF_SCALES = 128
 
 
 @dataclass(frozen=True, kw_only=True)

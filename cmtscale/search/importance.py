@@ -17,9 +17,11 @@ FloatArray = npt.NDArray[np.float64]
 Proposal = tuple[float, tuple[FloatArray, FloatArray] | None]
 
 _PRIOR_DRAWS = 512
-_ROUNDS, _ROUND_DRAWS = 3, 256
+_ROUNDS, _ROUND_DRAWS = (3, 12), 256  # at least, and at most until there are enough samples
+_ENOUGH_SAMPLES = 200.0
 _FREEDOM = 6.0  # of the t distribution: tails heavier than the posterior's
 _DEFENCE = 0.1  # share of a round that is drawn from the prior
+_FARTHEST = 8.0  # prior standard deviations, beyond which a draw counts for nothing
 _LEAST_SAMPLES = 40.0  # effective draws that a fit rests on; the likelihood is flattened until then
 
 
@@ -33,26 +35,34 @@ def sample(
     sobol = qmc.Sobol(dimensions + 1, rng=seed)
     uniform = sobol.random(_PRIOR_DRAWS)
     draws: FloatArray = norm.ppf(_inside(uniform[:, :-1]))
-    likelihood = log_likelihood(draws)
+    likelihood = _bounded(log_likelihood, draws)
     proposals: list[Proposal] = [(float(_PRIOR_DRAWS), None)]
-    for _ in range(_ROUNDS):
-        centre, root = _fit(draws, likelihood + _log_prior(draws) - _log_mixture(draws, proposals))
+    log_weights = likelihood + _log_prior(draws) - _log_mixture(draws, proposals)
+    least, most = _ROUNDS
+    for number in range(most):
+        if number >= least and _effective_samples(_normalised(log_weights)) >= _ENOUGH_SAMPLES:
+            break
+        centre, root = _fit(draws, log_weights)
         uniform = _inside(sobol.random(_ROUND_DRAWS))
         new = norm.ppf(uniform[:, :-1])
         from_prior = np.arange(_ROUND_DRAWS) < _DEFENCE * _ROUND_DRAWS
         stretch = np.sqrt(_FREEDOM / chi2.ppf(uniform[:, -1:], _FREEDOM))
         new = np.where(from_prior[:, None], new, centre + stretch * new @ root.T)
         draws = np.concatenate([draws, new])
-        likelihood = np.concatenate([likelihood, log_likelihood(new)])
+        likelihood = np.concatenate([likelihood, _bounded(log_likelihood, new)])
         proposals[0] = (proposals[0][0] + _DEFENCE * _ROUND_DRAWS, None)
         proposals.append(((1 - _DEFENCE) * _ROUND_DRAWS, (centre, root)))
-    weights = _normalised(likelihood + _log_prior(draws) - _log_mixture(draws, proposals))
-    return draws[_resampled(weights, count, seed)], float(1 / (weights**2).sum())
+        log_weights = likelihood + _log_prior(draws) - _log_mixture(draws, proposals)
+    weights = _normalised(log_weights)
+    return draws[_resampled(weights, count, seed)], _effective_samples(weights)
 
 
-_Proposal = tuple[
-    float, tuple[FloatArray, FloatArray] | None
-]  # draws, and the t: none is the prior
+def _bounded(log_likelihood: Callable[[FloatArray], FloatArray], draws: FloatArray) -> FloatArray:
+    """(draws,): of those near enough; farther out a t may ask for what arithmetic cannot hold."""
+    is_near = np.abs(draws).max(axis=1) <= _FARTHEST
+    likelihood = np.full(len(draws), -np.inf)
+    likelihood[is_near] = log_likelihood(draws[is_near])
+    return likelihood
 
 
 def _inside(uniform: FloatArray) -> FloatArray:
@@ -90,17 +100,21 @@ def _normalised(log_weights: FloatArray) -> FloatArray:
     return total
 
 
+def _effective_samples(weights: FloatArray) -> float:
+    return float(1 / (weights**2).sum())
+
+
 def _fit(draws: FloatArray, log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Centre and Cholesky factor of a t over the weighted draws, flattened if few of them count."""
     power = 1.0
-    while 1 / (_normalised(power * log_weights) ** 2).sum() < _LEAST_SAMPLES:
+    while _effective_samples(_normalised(power * log_weights)) < _LEAST_SAMPLES:
         power *= 0.8
     weights = _normalised(power * log_weights)
     centre = weights @ draws
     away = draws - centre
     covariance = (weights * away.T) @ away
-    # few effective draws leave directions out: a little of the prior in each
-    covariance = 0.9 * covariance + 0.1 * np.mean(np.diagonal(covariance)) * np.eye(len(covariance))
+    # few effective draws make up correlations
+    covariance = 0.9 * covariance + 0.1 * np.diag(np.diagonal(covariance))
     root = np.linalg.cholesky(covariance).astype(np.float64)
     return centre, root
 

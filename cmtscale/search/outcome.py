@@ -14,8 +14,9 @@ from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate
-from cmtscale.search.choose import Choice, Standing
+from cmtscale.search.choose import Choice
 from cmtscale.search.settings import Settings
+from cmtscale.search.standings import Standing, by_first_rung, reached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,8 @@ class Outcome:
 
     `choice` is None where no run on the budget is complete. `readings` are all that this folder's
     log has of the test split; `paper` is the paper's constants solved to the same budget (None:
-    they cannot be). `workers` is how many runs go on at a time.
+    they cannot be). `workers` is how many runs go on at a time; `spend_needed` what the ladder's
+    `spend` must be for the runs that would probably decide an undecided search (None: no such).
     """
 
     folder: Path
@@ -35,6 +37,14 @@ class Outcome:
     readings: tuple[Reading, ...]
     paper: Solution | None
     workers: int
+    spend_needed: float | None
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Every candidate of the record, the most probable first, or the lowest at first rung."""
+        if self.choice is not None:
+            return self.choice.standings
+        return tuple(by_first_rung(reached(self.settings, self.rows)))
 
     @property
     def winner(self) -> Candidate | None:
@@ -108,6 +118,7 @@ def _flat(standings: Sequence[Standing]) -> list[dict[str, Any]]:
         {
             "candidate": standing.candidate,
             "loss": standing.loss and asdict(standing.loss),
+            "may_win": standing.may_win,
             "near": standing.near,
             "best": standing.best,
             "runs": standing.runs,

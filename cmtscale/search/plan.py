@@ -15,7 +15,7 @@ from cmtscale.search.executors.base import Executor
 from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
 from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates
 from cmtscale.search.settings import Settings
-from cmtscale.search.timings import Timings, allowance, seconds_of, with_runs, with_steps
+from cmtscale.search.timings import Timings, allowance, of_device, seconds_of, with_runs, with_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Plan:
     have a training step of each candidate, or of the fastest and slowest network where a sampler
     asks. `batches` are what was decided before. `runs` counts what is certain to be trained and
     `runs_done` what of it ended; `total_seconds` is the wall time of what is left, with the most
-    that decisions may spend.
+    that decisions may spend, and no less than the longest run; `decides` says whether the ladder
+    leaves decisions anything to spend.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Plan:
     runs: int
     runs_done: int
     total_seconds: float
+    decides: bool
     paper: Solution | None
 
     @property
@@ -49,10 +51,6 @@ class Plan:
     def seconds(self, network: str, rung: int) -> float:
         """Estimated seconds of one run of a trained network; of the mean one if it has no time."""
         return seconds_of(self.settings, self.timings, network, rung, len(self.dataset.splits.val))
-
-    def allowance_seconds(self, networks: Sequence[str]) -> float:
-        """What all runs of these networks together may take, of one worker."""
-        return allowance(self.settings, [self.seconds(name, -1) for name in networks])
 
 
 def make_plan(
@@ -78,6 +76,7 @@ def make_plan(
             f"{settings.base.name}; use another budget (G = 10⁹) or another base"
         )
     val_images = len(dataset.splits.val)
+    timings = of_device(timings, executor.devices[0].split(":")[0])
     timings = with_runs(timings, rows, settings, val_images)
     networks = [c.trained for c in candidates] if is_grid else extreme_networks(settings)
     if any(network.name not in timings.seconds_per_image for network in networks):
@@ -88,20 +87,23 @@ def make_plan(
     certain = fixed_runs(settings, candidates)
     names = [candidate.name for candidate in candidates if candidate.role != "base"]
     if not is_grid:  # what will be asked for has no name yet
-        left = most_candidates(settings, rows) - len(candidates)
-        names += [f"candidate {number}" for number in range(left)]
+        nameless = most_candidates(settings, rows) - len(candidates)
+        names += [f"candidate {number}" for number in range(nameless)]
         certain += [
             RungRun(candidate=name, rung=0, seed=seed)
-            for name in names[len(names) - left :]
+            for name in names[len(names) - nameless :]
             for seed in range(settings.seeds)
         ]
-    certain += [run for batch in batches for run in batch]
+    candidate_names = {candidate.name for candidate in candidates}
+    certain += [run for batch in batches for run in batch if run.candidate in candidate_names]
     ended = ended_rows(settings, rows)
     is_done = [run_id(settings, run) in ended for run in certain]
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
-    whole = max(sum(seconds), allowance(settings, last))
+    allowed = allowance(settings, last)
+    whole = max(sum(seconds), allowed)
     done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
+    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
     return Plan(
         settings=settings,
         folder=folder,
@@ -112,6 +114,7 @@ def make_plan(
         timings=timings,
         runs=len(certain),
         runs_done=sum(is_done),
-        total_seconds=(whole - done) / len(executor.devices),
+        total_seconds=max((whole - done) / len(executor.devices), max(left, default=0.0)),
+        decides=allowed > sum(seconds),
         paper=paper_solution(settings),
     )

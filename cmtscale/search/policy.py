@@ -22,7 +22,7 @@ from cmtscale.search.forecast import Forecast, square_root
 
 BoolArray = npt.NDArray[np.bool_]
 
-_SETS_OF_SCALES = 16  # that variances are averaged over: a quarter of the forecast's
+_SETS_OF_SCALES = 16  # that variances are averaged over, of the forecast's
 _DRAWS = 512  # of all candidates at the target, that pairs are named from
 _REDRAWS = 64
 _GENERATION = 4  # runs between two looks at whether they suffice
@@ -175,7 +175,7 @@ def _plan(
         shown = covariance[:, every_cell, every_cell] + beliefs.noise  # variance of a run
         difference = covariance[:, :cells, cells + first] - covariance[:, :cells, cells + second]
         gain = (difference**2 / shown).mean(axis=0) / seconds.ravel()
-        cell = int(gain.argmax())
+        cell = int(np.where(np.isfinite(seconds.ravel()), gain, -1).argmax())
         column = covariance[:, :, cell] / np.sqrt(shown[:, cell, None])
         covariance = covariance - column[:, :, None] * column[:, None, :]
         after = Beliefs(

@@ -31,8 +31,8 @@ class SearchRequest:
     `target_images` seen (or `target_epochs` of the training split): a set of candidates within
     `tolerance` of the lowest loss, and in it the one that `prefer` finds cheapest. `split_seed`
     draws the splits of the data set, `seed` is that of the sampler and of the decisions. `device`,
-    `workers`, `out` and `cache_dir` say where it runs; the results do not depend on them (on the
-    CPU).
+    `workers`, `out` and `cache_dir` say where it runs; the result of a run does not depend on them
+    (on the CPU), which runs are asked for depends on how long they take.
     """
 
     budget_macs: int

@@ -92,7 +92,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
         prefer=request.prefer or "latency",
         tour=tour,
     )
-    return replace(settings, target_images=_target_images(request, settings))
+    target_images = _target_images(request, settings, data.train_images)
+    return replace(settings, target_images=target_images)
 
 
 def default_recipe(data: str) -> Recipe:
@@ -151,14 +152,19 @@ def _default_epochs(data: str, default: Recipe, train_images: int) -> int:
     return horizon_of_rung(ladder.rungs - 1, first, pool_images=pool)[0]
 
 
-def _target_images(request: SearchRequest, settings: Settings) -> int:
+def _target_images(request: SearchRequest, settings: Settings, train_images: int) -> int:
     """The images seen in the training that is asked about; by default those of the last rung."""
     shortest, longest = settings.images_seen[0], settings.images_seen[-1]
     target = request.target_images
     if request.target_epochs is not None:
-        target = request.target_epochs * settings.pool_images
+        target = request.target_epochs * train_images
     if target is None:
         return longest
+    if target != longest and settings.ladder.rungs == 1:
+        raise RequestError(
+            f"runs of one length say nothing of a target of {target:,} images; use {longest:,}, or "
+            f"a ladder with more rungs (--ladder)"
+        )
     if target > LONGEST_TARGET * longest:
         raise RequestError(
             f"a target of {target:,} images is more than {LONGEST_TARGET} times the {longest:,} "

@@ -8,7 +8,7 @@ from cmtscale.arch.lattice import nearest
 from cmtscale.record.row import Row, horizon_name
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import CENTRE, Candidate
-from cmtscale.search.ladder import seed_of
+from cmtscale.search.ladder import SEEDS_A_RUNG, seed_of
 from cmtscale.search.settings import Settings
 
 CORNERS = ("depth", "width", "resolution")
@@ -52,8 +52,9 @@ def fixed_runs(settings: Settings, candidates: Sequence[Candidate]) -> list[Rung
     """The first rung, with the anchors' replicates, and the anchors at the later rungs."""
     ladder, steady = settings.ladder, anchors(candidates)
     runs = first_rung(settings, candidates)
-    degrees = (settings.seeds - 1) * len(candidates)
-    for extra in range(max(0, ladder.noise_degrees - degrees) if steady else 0):
+    degrees = (settings.seeds - 1) * sum(candidate.role != "base" for candidate in candidates)
+    most = (SEEDS_A_RUNG - settings.seeds) * len(steady)
+    for extra in range(min(most, max(0, ladder.noise_degrees - degrees))):
         turn, number = divmod(extra, len(steady))
         seed = seed_of(0, settings.seeds + turn)
         runs.append(RungRun(candidate=steady[number].name, rung=0, seed=seed))
@@ -69,6 +70,16 @@ def next_seed(runs: Sequence[RungRun], candidate: str, rung: int) -> int:
     """The first seed of a candidate's that none of `runs` has at a rung."""
     taken = [run.seed for run in runs if run.candidate == candidate and run.rung == rung]
     return max(taken, default=seed_of(rung, 0) - 1) + 1
+
+
+def recorded_runs(settings: Settings, rows: Iterable[Row]) -> list[RungRun]:
+    """The runs of rows that are on the ladder."""
+    rungs = {horizon: rung for rung, horizon in enumerate(settings.horizons)}
+    return [
+        RungRun(candidate=row.candidate, rung=rungs[row.horizon], seed=row.seed)
+        for row in rows
+        if row.horizon in rungs
+    ]
 
 
 def ended_rows(settings: Settings, rows: Iterable[Row]) -> Mapping[str, Row]:

@@ -28,8 +28,12 @@ TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """`seconds_per_image` of a training step by trained network, `latency_seconds` by real one."""
+    """`seconds_per_image` of a training step by trained network, `latency_seconds` by real one.
 
+    Both on a `device` of one type, such as `cpu`.
+    """
+
+    device: str = ""
     seconds_per_image: Mapping[str, float] = field(default_factory=dict)
     latency_seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -47,9 +51,9 @@ def read_timings(folder: Path) -> Timings:
         return Timings()
     is_whole = table.keys() == asdict(Timings()).keys() and all(
         isinstance(times, dict) and all(isinstance(t, float) and t > 0 for t in times.values())
-        for times in table.values()
+        for times in (table["seconds_per_image"], table["latency_seconds"])
     )
-    if not is_whole:
+    if not is_whole or not isinstance(table["device"], str):
         raise ResultsError(f"{path} is damaged; restore it, or remove it (it is measured again)")
     return Timings(**table)
 
@@ -72,6 +76,11 @@ def seconds_of(
 def allowance(settings: Settings, last_rung_seconds: Sequence[float]) -> float:
     """What all runs together may take, from what one run of each candidate takes at the last."""
     return settings.ladder.spend * REFERENCE_SEEDS * sum(last_rung_seconds)
+
+
+def of_device(timings: Timings, device: str) -> Timings:
+    """`timings` if they are of this type of device; else none."""
+    return timings if timings.device == device else Timings(device=device)
 
 
 def with_steps(
@@ -138,13 +147,13 @@ def with_latencies(
 ) -> Timings:
     """`timings` with the seconds that each real network takes for one image.
 
-    They are measured together, interleaved, on one slot. Networks that cannot be run there have
-    none.
+    They are measured together, interleaved, on one slot, all anew where one has none yet. Networks
+    that cannot be run there have none.
     """
-    untimed = tuple(n for n in networks if n.name not in timings.latency_seconds)
-    if not untimed:
+    networks = tuple(networks)
+    if all(network.name in timings.latency_seconds for network in networks):
         return timings
-    job = TimePrediction(networks=untimed, recipe=settings.run_recipe(0))
+    job = TimePrediction(networks=networks, recipe=settings.run_recipe(0))
     ((_, result),) = carry_out_all(executor, iter([job]))
     new = {} if isinstance(result, Failure) else result
     return replace(timings, latency_seconds={**timings.latency_seconds, **new})

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
@@ -44,10 +45,14 @@ def prediction_seconds(
 ) -> dict[str, float]:
     """Median seconds of a forward pass of one image, by name; the networks take turns.
 
-    So that what else the machine does slows all of them alike.
+    So that what else the machine does slows all of them alike. Those that do not fit into the
+    memory beside the others are left out.
     """
     place = torch.device(device)
-    models = {n.name: build(n, attention=recipe.attention).to(place).eval() for n in networks}
+    models: dict[str, CMT] = {}
+    for network in networks:
+        with suppress(torch.OutOfMemoryError):
+            models[network.name] = build(network, attention=recipe.attention).to(place).eval()
     seconds: dict[str, list[float]] = {name: [] for name in models}
     with torch.inference_mode(), make_autocast(recipe, place):
         for turn in range(_PREDICTION_WARM_UP + _PREDICTIONS):

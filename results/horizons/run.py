@@ -14,10 +14,10 @@ from cmtscale.record.losses import gather_losses
 from cmtscale.record.row import horizon_name
 from cmtscale.record.table import open_table
 from cmtscale.search.candidates import grid
-from cmtscale.search.drive import make_row
 from cmtscale.search.executors.base import Failure, carry_out_all
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.jobs import TrainRun
+from cmtscale.search.recording import make_row
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.samplers import Asked

@@ -17,10 +17,11 @@ import cmtscale
 from cmtscale.arch.cost import cost
 from cmtscale.arch.variant import Variant, variant
 from cmtscale.cli.app import app, main, run
+from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 
-COMMANDS = ("variants", "flops", "scale", "search", "plot", "train", "cache")
+COMMANDS = ("variants", "flops", "scale", "search", "show", "plot", "train", "cache")
 Capture = pytest.CaptureFixture[str]
 
 
@@ -67,6 +68,34 @@ Capture = pytest.CaptureFixture[str]
         ("search --budget 5M", "scaling reaches a factor of 32"),
         ("search --budget 1.5", "did you mean 1.5G?"),
         ("search --budget 4G --dry-run --json", "a dry run makes none"),
+        ("search --budget 4G --ladder steep", "is neither one of flat, quick, standard, thorough"),
+        ("search --budget 4G --ladder .", "cannot be read"),
+        ("search --budget 4G --spend -1", "spend -1 is out of range; use 0 to 100"),
+        ("search --budget 4G --spend nan", "spend nan is out of range"),
+        ("search --budget 4G --spend 101", "spend 101 is out of range; use 0 to 100"),
+        ("search --budget 4G --spend much", "--spend 'much' is not a number; use one such as"),
+        ("search --budget 4G --target-images 0", "target_images 0 is not a whole number from 1"),
+        ("search --budget 4G --target-images 1e6", "--target-images '1e6' is not a whole number"),
+        (
+            "search --budget 4G --ladder quick --target-images 9999999",
+            "use 33,939 or fewer, or a ladder with",
+        ),
+        (
+            "search --budget 4G --ladder quick --target-images 9",
+            "below the 3,771 that the shortest runs see",
+        ),
+        ("search --budget 4G --target-epochs 0", "target_epochs 0 is not a whole number from 1"),
+        (
+            "search --budget 4G --target-epochs 10",
+            "runs of one length say nothing of a target of 12,570",
+        ),
+        ("search --budget 4G --target-epochs 3 --target-images 4000", "drop one of them"),
+        ("search --budget 4G --tolerance 0", "tolerance 0.0 is out of range; use a part such as"),
+        ("search --budget 4G --tolerance 2", "tolerance 2.0 is out of range"),
+        ("search --budget 4G --tolerance nan", "tolerance nan is out of range"),
+        ("search --budget 4G --tolerance 1%", "--tolerance '1%' is not a number"),
+        ("search --budget 4G --prefer speed", "--prefer 'speed' is not one of 'latency', 'params'"),
+        ("search --budget 4G --seeds 101", "seeds 101 is out of range; use 1 to 100"),
         ("train -v cmt-ti --data digits --out x --epochs 0", "epochs 0 is not a whole number"),
         ("train -v cmt-ti --data digits --out x --train-images 0", "train_images 0 is not"),
         ("search --budget 4G --device tpu", "device 'tpu' is not one of"),
@@ -83,6 +112,8 @@ Capture = pytest.CaptureFixture[str]
         ("search --budget 4G --proxy-macs 9M --no-proxy", "contradict each other"),
         ("search --budget 4G --proxy-macs 1M", "no room to scale"),
         ("search --budget 4G --proxy-macs 4G", "activations an image; use less --proxy-macs"),
+        ("show", "FOLDER is missing: The run folder of a search (see cmtscale show"),
+        ("show /nowhere", "/nowhere holds no search; name a folder with a request.toml"),
         ("plot", "PATH is missing: A run folder, or a folder of run folders (see cmtscale plot"),
         ("plot /nowhere", "/nowhere does not exist"),
         ("train --variant cmt-ti --data digits", "--out is missing: Folder for the checkpoint"),
@@ -104,6 +135,25 @@ def test_a_mistake_is_one_line_on_stderr(
     monkeypatch.setenv("CMTSCALE_CACHE", str(cache_dir))
     assert words in refusal(*command.split())
     assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rungs = ", "ladder.toml is damaged"),
+        ("steps = 3", "ladder.toml has steps, which no ladder has; use some of rungs, noise"),
+        ("rungs = 9", "rungs 9 is out of range; use 1 to 6"),
+        ("rungs = 'two'", "rungs 'two' is not a whole number"),
+        ("[ladder]\nrungs = 2", "ladder.toml has ladder, which no ladder has"),
+    ],
+    ids=["torn", "unknown", "too many", "text", "nested"],
+)
+def test_a_ladder_file_that_is_none_is_one_line(
+    refusal: Callable[..., str], tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "ladder.toml"
+    path.write_text(text)
+    assert words in refusal("search", "--budget", "4G", "--ladder", str(path))
 
 
 def test_scale_does_not_overwrite_a_file(
@@ -166,6 +216,39 @@ def test_a_search_is_repeated_and_extended_from_its_folder(
         replace(same, sampler="tpe", trials=30),
         replace(same, epochs=9),
     ]
+
+
+def test_what_a_search_is_told_of_its_ladder_and_answer_reaches_the_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished: Outcome
+) -> None:
+    requests: list[SearchRequest] = []
+    monkeypatch.setattr(
+        import_module("cmtscale.search.driver"),
+        "search",
+        lambda request, **_: requests.append(request),
+    )
+    (tmp_path / "mine.toml").write_text("rungs = 4\nspend = 0.2\n")
+    mine = Ladder(rungs=4, spend=0.2)
+    plain = SearchRequest(budget_macs=4_000_000_000)
+    for options, changes in (
+        ("--ladder quick", {"ladder": PRESETS["quick"]}),
+        (f"--ladder {tmp_path}/mine.toml", {"ladder": mine}),
+        (f"--ladder {tmp_path}/mine.toml --spend 0.5", {"ladder": replace(mine, spend=0.5)}),
+        ("--spend 0.5", {"ladder": replace(PRESETS["flat"], spend=0.5)}),  # of the tour
+        (
+            "--data fashion-mnist --spend 0.5",
+            {"data": "fashion-mnist", "ladder": replace(PRESETS["standard"], spend=0.5)},
+        ),
+        ("--target-images 50000", {"target_images": 50_000}),
+        ("--target-epochs 2", {"target_epochs": 2}),
+        ("--tolerance 0.02 --prefer macs", {"tolerance": 0.02, "prefer": "macs"}),
+    ):
+        assert run(["search", "--budget", "4G", *options.split()]) == 0
+        assert requests.pop() == replace(plain, **changes)
+    assert run(["search", "--from", str(finished.folder), "--spend", "0.5"]) == 0
+    assert requests.pop().ladder == replace(finished.settings.ladder, spend=0.5)
+    assert run(["search", "--from", str(finished.folder), "--ladder", "quick"]) == 0
+    assert requests.pop().ladder == PRESETS["quick"]
 
 
 def test_a_second_ctrl_c_does_not_disturb_the_end() -> None:

@@ -13,48 +13,67 @@ from cmtscale.arch.variant import Variant
 from cmtscale.cli.app import run
 from cmtscale.cli.next_steps import after_search
 from cmtscale.cli.search_outcome_view import print_json
+from cmtscale.record.choice import Verdict
+from cmtscale.search.ladder import PRESETS
 from cmtscale.search.outcome import Outcome
 
 
 def real(finished: Outcome, **changes: object) -> Outcome:
-    """The finished tour as if it were a search that chose."""
+    """The finished tour as if it were a search that decided."""
     assert finished.choice is not None
-    settings = replace(finished.settings, tour=False, **changes)
-    return replace(finished, settings=settings, choice=replace(finished.choice, verdict="choice"))
+    settings = replace(finished.settings, tour=False, **changes)  # type: ignore[arg-type]
+    return replace(finished, settings=settings, choice=replace(finished.choice, verdict="clear"))
 
 
 def test_a_tour_ends_with_how_to_search_one_s_own_images(finished: Outcome) -> None:
     steps = dict(after_search(finished))
-    assert steps["your images"] == (
-        "cmtscale search --budget 4G --data folder:PATH --seeds 2 --dry-run"
-    )
+    assert steps["your images"] == ("cmtscale search --budget 4G --data folder:PATH --dry-run")
     assert steps["figures"] == f"cmtscale plot {shlex.quote(str(finished.folder))}"
     assert "train it" not in steps
 
 
-def test_a_search_ends_with_more_of_it_and_the_training_of_its_choice(finished: Outcome) -> None:
+def test_a_search_ends_with_a_longer_ladder_and_the_training_of_what_it_took(
+    finished: Outcome,
+) -> None:
     steps = dict(after_search(real(finished)))
     folder = finished.folder
-    assert steps["surer"] == f"cmtscale search --from {folder} --seeds 3"
-    # an epoch of 64 images is one step here, and a training should have 100 or more
-    assert steps["longer"] == f"cmtscale search --from {folder} --epochs 100"
+    assert steps["longer"] == f"cmtscale search --from {folder} --ladder quick"
     assert steps["train it"] == (
         f"cmtscale train --variant {folder}/best.toml --data digits --out runs/{folder.name} --test"
     )
+    assert "surer" not in steps
+    tallest = real(finished, ladder=PRESETS["thorough"])
+    assert "longer" not in dict(after_search(tallest))
 
 
 def test_the_training_of_the_choice_tests_on_the_splits_of_the_search(finished: Outcome) -> None:
     assert "--split-seed 7 " in dict(after_search(real(finished, split_seed=7)))["train it"]
 
 
-@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
-def test_what_is_no_choice_is_not_offered_for_training(finished: Outcome, verdict: str) -> None:
+@pytest.mark.parametrize("verdict", ["nothing learned yet", "undecided"])
+def test_what_decides_nothing_is_offered_for_more_runs_and_not_for_training(
+    finished: Outcome, verdict: Verdict
+) -> None:
+    outcome = real(finished, ladder=PRESETS["standard"])
+    assert outcome.choice is not None
+    undecided = replace(outcome, choice=replace(outcome.choice, verdict=verdict))
+    for ended in (undecided, replace(outcome, choice=None)):
+        steps = dict(after_search(ended))
+        assert "train it" not in steps
+        assert "surer" not in steps  # no number of runs would
+    surer = {
+        needed: dict(after_search(replace(undecided, spend_needed=needed)))["surer"]
+        for needed in (0.614, 0.1)  # less than what was spent would change nothing
+    }
+    command = f"cmtscale search --from {finished.folder} --spend"
+    assert surer == {0.614: f"{command} 0.63", 0.1: f"{command} 0.31"}
+
+
+def test_a_tie_is_offered_for_training(finished: Outcome) -> None:
     outcome = real(finished)
     assert outcome.choice is not None
-    undecided = replace(outcome, choice=replace(outcome.choice, verdict=verdict))  # type: ignore[arg-type]
-    assert "train it" not in dict(after_search(undecided))
-    assert ("surer" in dict(after_search(undecided))) == (verdict != "nothing learned yet")
-    assert "train it" not in dict(after_search(replace(outcome, choice=None)))
+    tie = replace(outcome, choice=replace(outcome.choice, verdict="tie"))
+    assert "train it" in dict(after_search(tie))
 
 
 def test_a_training_ends_with_a_longer_one_of_the_same_recipe(

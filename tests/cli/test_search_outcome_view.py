@@ -1,4 +1,4 @@
-"""How the outcome of a search looks: the ranking, the choice, and how sure it is."""
+"""How the outcome of a search looks: the ranking, what is taken, and how sure that is."""
 
 import io
 import re
@@ -11,7 +11,9 @@ from rich.console import Console
 from cmtscale.cli import search_outcome_view
 from cmtscale.cli.search_outcome_view import print_outcome
 from cmtscale.cli.search_words import off_budget_tag
+from cmtscale.search.ladder import PRESETS
 from cmtscale.search.outcome import Outcome
+from cmtscale.search.runs import RungRun
 
 Capture = pytest.CaptureFixture[str]
 
@@ -29,18 +31,37 @@ def joined(sizes: tuple[int, ...]) -> str:
 
 def ranked_lines(text: str) -> dict[str, str]:
     """The lines of the ranking by candidate."""
-    ranking = text[: text.index("val loss: ")]
+    ranking = text[: text.index("losses are cross-entropies")]
     return {line.split()[0]: line.rstrip() for line in ranking.splitlines()[1:]}
 
 
-def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def with_choice(finished: Outcome, **changes: Any) -> Outcome:
+    """The finished search as if it were no tour, with another choice."""
+    assert finished.choice is not None
+    settings = replace(finished.settings, tour=False)
+    return replace(finished, settings=settings, choice=replace(finished.choice, **changes))
+
+
+def test_a_finished_search_prints_its_ranking_answer_and_the_paper_s_constants(
     finished: Outcome, capsys: Capture
 ) -> None:
     print_outcome(finished)
     text = capsys.readouterr().out
-    ranked = [line.split()[0] for line in text.splitlines() if line.startswith("d")][:4]
     assert finished.choice is not None
-    assert ranked == [score.candidate for score in finished.choice.ranking]
+    standings = finished.choice.standings
+    lines = ranked_lines(text)
+    assert list(lines) == [standing.candidate for standing in standings]
+    for standing in standings:
+        cells = lines[standing.candidate].split()
+        if standing.loss is not None:
+            assert f"{standing.loss.median:.4f}" in cells
+            assert f"{standing.loss.low:.3f}–{standing.loss.high:.3f}" in cells
+        assert f"{standing.longest.loss:.4f}" in cells
+        assert cells.count("128") == 1  # images seen by the longest
     choice = networks(text)
     assert list(choice) == [
         "trained as", "alpha", "beta", "gamma", "phi", "resolution", "dims", "depths", "MACs",
@@ -55,56 +76,139 @@ def test_a_finished_search_prints_its_ranking_choice_and_the_paper_s_constants(
     assert choice["depths"] == [joined(winner.real.depths), joined(published.variant.depths)]
     assert choice["phi"] == [f"{winner.phi:.2f}", f"{published.phi:.2f}"]
     assert choice["stray"] == [f"{100 * one.stray:.1f} %" for one in (winner, published)]
-    assert re.search(r"how sure: best at this training length with probability 0\.\d\d; ", text)
-    assert re.search(r"noise between seeds 0\.\d{4} \(4 degrees of freedom\)", text)
+    text = one_line(text)
+    assert re.search(
+        rf"Clear: {winner.name} is within 1 % of the lowest loss after 128 images with "
+        r"probability 0\.\d\d; no other reaches 0\.8",
+        text,
+    )
+    assert re.search(r"between seeds 0\.\d{3} at 128 \(3 degrees of freedom\)", text)
+    assert re.search(r"0\.\d{3} from the validation images, 0\.\d{3} from all together", text)
+    assert "that twins rank as the real networks do is assumed, not measured" in text
     assert "test accuracy of what was trained" in text
     assert "recommends nothing" in text
     assert "this search has read the test split 2 times, last on 20" in text
 
 
-@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
-def test_what_is_no_choice_is_said_in_words_and_not_called_one(
+def test_beside_the_network_taken_stand_other_ways_to_take_one(
+    finished: Outcome, capsys: Capture
+) -> None:
+    print_outcome(finished)
+    text = capsys.readouterr().out
+    lines = text[text.index("\nbeside it ") :].splitlines()[2:7]
+    assert finished.choice is not None
+    for line, comparison in zip(lines, finished.choice.comparisons, strict=True):
+        name, loss, _, excess = re.split(" {2,}", line)
+        assert (name, loss) == (comparison.name, f"{comparison.loss.median:.4f}")
+        assert excess.startswith(f"{100 * comparison.excess.median:+.1f} % (")
+    text = printed(with_choice(finished, comparisons=()), capsys)
+    assert "beside it" not in text
+
+
+def printed(outcome: Outcome, capsys: Capture) -> str:
+    print_outcome(outcome)
+    return one_line(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verdict", ["nothing learned yet", "undecided"])
+def test_what_decides_nothing_is_said_in_words_and_not_called_a_choice(
     finished: Outcome, capsys: Capture, verdict: Any
 ) -> None:
-    assert finished.choice is not None
-    choice = replace(finished.choice, verdict=verdict, reason="too short; train longer")
-    settings = replace(finished.settings, tour=False)
-    print_outcome(replace(finished, choice=choice, settings=settings))
-    text = capsys.readouterr().out
-    assert f"{verdict.capitalize()}: too short; train longer" in text
-    assert re.search(r"^ +lowest loss on the budget  the paper's constants$", text, re.MULTILINE)
-    print_outcome(replace(finished, choice=replace(choice, verdict="choice"), settings=settings))
+    changes: dict[str, Any] = {"verdict": verdict, "reason": "too short; train longer"}
+    for probability, heading in ((0.5, "would be taken"), (None, "lowest loss on the budget")):
+        outcome = with_choice(finished, **changes, probability=probability)
+        print_outcome(outcome)
+        text = capsys.readouterr().out
+        if verdict != "undecided" or probability is None:
+            assert f"{verdict.capitalize()}: too short; train longer" in text
+        assert re.search(rf"^ +{heading}  the paper's constants$", text, re.MULTILINE)
+        assert "Clear" not in text
+    print_outcome(with_choice(finished))
     text = capsys.readouterr().out
     assert re.search(r"^ +choice  the paper's constants$", text, re.MULTILINE)
+
+
+def test_an_undecided_search_says_what_would_decide_it(finished: Outcome, capsys: Capture) -> None:
+    assert finished.choice is not None
+    runs = tuple(RungRun(candidate=finished.choice.taken, rung=rung, seed=9) for rung in (0, 1, 1))
+    outcome = with_choice(
+        finished, verdict="undecided", probability=0.42, more=runs, more_seconds=400.0
+    )
+    settings = replace(outcome.settings, ladder=PRESETS["quick"])
+    noise = replace(outcome.choice.noise, seeds=(0.1, 0.05))  # type: ignore[union-attr, type-var]
+    choice = replace(outcome.choice, noise=noise)  # type: ignore[type-var]
+    outcome = replace(outcome, settings=settings, choice=choice, workers=2)
+    text = printed(outcome, capsys)
+    assert f"Undecided: {finished.choice.taken} is within 1 % of the lowest loss" in text
+    assert "with probability 0.42; about 3 min 00 s more (1 run of 128 and 2 runs of 384" in text
+    assert "between seeds 0.100 at 128, 0.050 at 384 (3 degrees of freedom)" in text
+    hopeless = replace(outcome, choice=replace(choice, more=None))
+    assert "forty more runs would probably not decide it" in printed(hopeless, capsys)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "costs", "words"),
+    [
+        ("latency", (0.0123, 0.0456), ("12.3 ms", "45.6 ms")),
+        ("params", (36_960_381.0, 24.3e6), ("37 M", "24.3 M")),
+        ("activations", (22e6, 35.5e6), ("22 M", "35.5 M")),
+        ("macs", (4.07e9, 4e9), ("4.07 G", "4 G")),
+    ],
+)
+def test_a_tie_names_all_of_it_and_what_decided(
+    finished: Outcome, capsys: Capture, prefer: Any, costs: tuple[float, float], words: Any
+) -> None:
+    assert finished.choice is not None
+    one, other = (standing.candidate for standing in finished.choice.standings[:2])
+    both = {one: costs[0], other: costs[1]}
+    tie: dict[str, Any] = {"verdict": "tie", "near": (one, other), "prefer": prefer}
+    text = printed(with_choice(finished, **tie, costs=both, tolerance=0.025), capsys)
+    within = "within 2.5 % of the lowest loss after 128 images with probability 0.8 or more"
+    assert f"A tie of 2: {one}, {other} are each {within}" in text
+    assert f"is taken for its {prefer} ({one} {words[0]}, {other} {words[1]})" in text
+    unmeasured = printed(with_choice(finished, **tie, costs={}), capsys)
+    assert f"as the most probable, for the {prefer} of all is not measured" in unmeasured
 
 
 def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
     finished: Outcome, capsys: Capture
 ) -> None:
     assert finished.choice is not None
-    best, *others = finished.choice.ranking
-    gone = replace(
-        others[-1], loss=None, accuracy=None, images_per_second=None, seeds=(), failed=2,
-        causes=("the worker died",), on_budget=True,
-    )  # fmt: skip
-    choice = replace(finished.choice, ranking=(best, *others[:-1], gone))
-    print_outcome(replace(finished, choice=choice))
-    text = capsys.readouterr().out
-    (line,) = [line for line in text.splitlines() if line.startswith(gone.candidate)]
-    assert "failed" in line
-    assert f"not in this choice, for no run of theirs is complete: {gone.candidate};" in text
+    *others, last = finished.choice.standings
+    empty: dict[str, Any] = {"loss": None, "accuracy": None, "seeds": (), "failed": 2}
+    score = replace(last.score, **empty, causes=("the worker died",))
+    gone = replace(last, score=score, longest=score, runs=(0,), loss=None, near=None, best=None)
+    text = printed(with_choice(finished, standings=(*others, gone)), capsys)
+    (line,) = re.findall(rf"{gone.candidate} base – .*? base, failed", text)
+    assert line.split()[7:10] == ["0", "–", "–"]  # runs, loss, accuracy
+    assert "failed (no run of it is complete)" in text
 
 
-def test_without_the_losses_of_the_images_the_search_does_not_say_how_sure_it_is(
+def test_without_a_forecast_the_ranking_has_only_what_was_reached(
     finished: Outcome, capsys: Capture
 ) -> None:
     assert finished.choice is not None
-    print_outcome(replace(finished, choice=replace(finished.choice, probability=None)))
+    bare = tuple(replace(s, loss=None, near=None, best=None) for s in finished.choice.standings)
+    nothing: dict[str, Any] = {"noise": None, "probability": None, "comparisons": ()}
+    reason = "one seed each measures no noise"
+    print_outcome(
+        with_choice(finished, **nothing, verdict="undecided", reason=reason, standings=bare)
+    )
     text = capsys.readouterr().out
-    assert "how sure: not known, val_losses.npz lacks some of the runs; noise between" in text
+    assert re.split(" {2,}", text.splitlines()[0].rstrip()) == [
+        "candidate", "role", "d/w/r", "runs", "val loss", "accuracy", "after", "MACs", "excluded",
+    ]  # fmt: skip
+    assert f"Undecided: {reason}" in text
+    assert "near: " not in text
+    assert "noise, " not in text
 
 
-def test_where_nothing_is_complete_the_ranking_says_what_happened(
+def test_where_images_repeat_in_vain_there_is_a_warning(finished: Outcome, capsys: Capture) -> None:
+    text = printed(with_choice(finished, bend="9 passes change the loss by -1 %"), capsys)
+    assert "warning: 9 passes change the loss by -1 %" in text
+
+
+def test_where_nothing_is_complete_each_run_says_what_happened(
     finished: Outcome, capsys: Capture
 ) -> None:
     metrics = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
@@ -113,25 +217,10 @@ def test_where_nothing_is_complete_the_ranking_says_what_happened(
         replace(row, status="diverged", cause="loss not finite", **nothing) for row in finished.rows
     )
     print_outcome(replace(finished, rows=rows, choice=None))
-    text = capsys.readouterr().out
-    for candidate in finished.candidates:
-        (line,) = [line for line in text.splitlines() if line.startswith(candidate.name)]
-        assert "diverged" in line
+    text, log = capsys.readouterr()
+    for row in rows:
+        assert f"{row.run_id} diverged: loss not finite\n" in log
     assert "there is nothing to choose from" in text
-
-
-def test_a_single_eligible_candidate_is_not_called_a_sure_choice(
-    finished: Outcome, capsys: Capture
-) -> None:
-    choice = finished.choice
-    assert choice is not None
-    ranking = tuple(
-        replace(score, on_budget=score.candidate == choice.winner) for score in choice.ranking
-    )
-    print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
-    text = capsys.readouterr().out
-    assert "how sure: no other candidate could be chosen" in text
-    assert "with probability" not in text
 
 
 def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
@@ -141,22 +230,22 @@ def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     assert choice is not None
     assert winner is not None
     base, side, depth = (
-        next(score for score in choice.ranking if score.role == role)
+        next(standing for standing in choice.standings if standing.score.role == role)
         for role in ("base", "resolution", "depth")
     )
     changed = {
-        base.candidate: replace(base, loss=None, accuracy=None, images_per_second=None),
+        base.candidate: replace(base, runs=(0,)),
         depth.candidate: replace(depth, diverged=1),
     }
-    ranking = tuple(changed.get(score.candidate, score) for score in choice.ranking)
-    print_outcome(replace(finished, choice=replace(choice, ranking=ranking)))
+    standings = tuple(changed.get(s.candidate, s) for s in choice.standings)
+    print_outcome(with_choice(finished, standings=standings))
     text = capsys.readouterr().out
     lines = ranked_lines(text)
     assert lines[base.candidate].endswith("  base, failed")
     assert lines[side.candidate].endswith("  off budget")
     assert lines[depth.candidate].endswith("  diverged")
-    assert lines[winner.name].endswith(" %")
-    (explained,) = re.findall(r"excluded, cannot be chosen: .*", " ".join(text.split()))
+    assert lines[winner.name].endswith("G")
+    (explained,) = re.findall(r"excluded, cannot be chosen: .*", one_line(text))
     for tag in ("base", "off budget", "diverged", "failed"):
         assert explained.count(f" {tag} (") == 1
     assert "twin off" not in explained
@@ -189,14 +278,13 @@ def test_where_only_the_twin_is_off_the_budget_its_tag_says_so(finished: Outcome
 def test_where_all_can_be_chosen_nothing_is_said_of_exclusion(
     finished: Outcome, capsys: Capture
 ) -> None:
-    assert finished.choice is not None
-    ranking = tuple(replace(score, on_budget=True) for score in finished.choice.ranking)
-    print_outcome(replace(finished, choice=replace(finished.choice, ranking=ranking)))
+    candidates = tuple(replace(candidate, on_budget=True) for candidate in finished.candidates)
+    print_outcome(replace(finished, candidates=candidates))
     assert "excluded" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("width", [60, 70, 80])
-def test_on_a_narrow_terminal_ranking_and_choice_are_whole(
+@pytest.mark.parametrize("width", [70, 80, 160])
+def test_on_a_narrow_terminal_ranking_and_answer_are_whole(
     finished: Outcome, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
@@ -208,8 +296,9 @@ def test_on_a_narrow_terminal_ranking_and_choice_are_whole(
     assert commands  # they are not broken, so that they can be copied
     assert max(len(line) for line in text.splitlines() if line not in commands) <= width
     header = text.splitlines()[0]
-    for name in ("candidate", "val loss", "± seeds", "accuracy", "excluded"):
+    for name in ("candidate", "loss at 128", "near", "excluded"):
         assert name in header
+    assert ("role" in header) == (width == 160)
     assert "d/w/r" in header or width < 80
     winner = finished.winner
     assert winner is not None

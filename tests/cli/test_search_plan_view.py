@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,9 +13,11 @@ from cmtscale.arch.scaling import Shares
 from cmtscale.cli.search_plan_view import print_plan
 from cmtscale.cli.search_words import share_cell
 from cmtscale.data.sources import open_source
+from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan
 from cmtscale.search.samplers import Asked
+from cmtscale.search.timings import Timings
 
 
 @pytest.fixture
@@ -30,10 +33,18 @@ def plan(finished: Outcome, cache_dir: Path) -> Plan:
             Asked(candidate=candidate, number=number, after=0, by="grid")
             for number, candidate in enumerate(finished.candidates)
         ),
-        run_seconds=tuple(65.0 + number for number in range(count)),
+        batches=(),
+        # runs of 2 epochs of 64 images take 65 s and more; see tests/search/test_timings.py
+        timings=Timings(
+            seconds_per_image={
+                candidate.name: (65.0 + number) / (2 * (64 + (270 + 64) / 3))
+                for number, candidate in enumerate(finished.candidates)
+            }
+        ),
         runs=2 * count,
         runs_done=0,
         total_seconds=600.0,
+        decides=False,
         paper=finished.paper,
     )
 
@@ -58,7 +69,10 @@ def with_long_values(plan: Plan) -> Plan:
     *others, last = plan.asked
     name = "d14.14.146.14-w104-r320"
     long = replace(last.candidate, name=name, shares=shares, stray=0.123)
-    return replace(plan, asked=(*others, replace(last, candidate=long)))
+    times = {**plan.timings.seconds_per_image}
+    times[name] = times[last.candidate.name]
+    timings = replace(plan.timings, seconds_per_image=times)
+    return replace(plan, asked=(*others, replace(last, candidate=long)), timings=timings)
 
 
 def test_at_80_columns_the_plan_shows_what_decides(plan: Plan) -> None:
@@ -68,7 +82,7 @@ def test_at_80_columns_the_plan_shows_what_decides(plan: Plan) -> None:
     assert max(map(len, text.splitlines())) <= 80
     header, *lines = table(text)
     assert re.split(" {2,}", header) == [
-        "candidate", "d/w/r", "MACs", "stray", "a run", "excluded",
+        "candidate", "d/w/r", "MACs", "stray", "run of 128", "excluded",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines] == [c.name for c in plan.candidates]
     for line, candidate in zip(lines, plan.candidates, strict=True):
@@ -81,7 +95,7 @@ def test_at_60_columns_no_cell_is_cut(plan: Plan) -> None:
     text = printed_plan(with_long_values(plan), 60)
     assert "…" not in text
     header = table(text)[0]
-    assert re.split(" +", header) == ["candidate", "MACs", "stray", "a", "run", "excluded"]
+    assert re.split(" +", header) == ["candidate", "MACs", "stray", "run", "of", "128", "excluded"]
     assert "d/w/r:" not in text
 
 
@@ -106,6 +120,65 @@ def test_a_plan_without_twins_has_neither_stray_nor_twins(plan: Plan) -> None:
     assert re.split(" {2,}", header)[:4] == ["candidate", "role", "d/w/r", "MACs"]
     assert "stray" not in text
     assert "twin" not in header
+
+
+def with_ladder(plan: Plan, ladder: Ladder, **changes: Any) -> Plan:
+    settings = replace(plan.settings, ladder=ladder, **changes)
+    return replace(plan, settings=settings, decides=ladder.spend > 0)
+
+
+def test_a_ladder_that_spends_too_little_to_decide_anything_says_so(plan: Plan) -> None:
+    text = printed_plan(replace(with_ladder(plan, PRESETS["quick"]), decides=False), 160)
+    assert "these cost more than the ladder spends (0.5): the forecast asks for no more" in text
+    assert "then what the forecast asks for" not in text
+
+
+def test_each_rung_has_its_time_where_there_is_room(plan: Plan) -> None:
+    climbing = with_ladder(plan, PRESETS["standard"])  # 2, 6, 18 epochs of 64 images
+    header, first, *_ = table(printed_plan(climbing, 160))
+    assert re.split(" {2,}", header)[-4:] == [
+        "run of 128",
+        "run of 384",
+        "run of 1,152",
+        "excluded",
+    ]
+    assert re.split(" {2,}", first)[-4:-1] == ["1 min 05 s", "3 min 15 s", "9 min 45 s"]
+    narrow = printed_plan(climbing, 80)
+    assert "…" not in narrow
+    assert "run of 1,152" not in table(narrow)[0]
+    assert re.search(r"wider terminal also shows: .*run of 1,152", " ".join(narrow.split()))
+
+
+def test_the_plan_says_what_is_certain_and_what_the_answer_is_for(plan: Plan) -> None:
+    changes: dict[str, Any] = {"target_images": 3_000, "tolerance": 0.02, "prefer": "latency"}
+    climbing = with_ladder(replace(plan, runs_done=3), PRESETS["standard"], **changes, seeds=1)
+    text = " ".join(printed_plan(climbing, 160).split())
+    assert "runs of 2 x 64 / 6 x 64 / 18 x 64 images in batches of 64" in text
+    assert "every candidate once at 128, the corners and the centre at all" in text
+    assert "8 runs, 3 of them done already, then what the forecast asks for, on 1 x cpu" in text
+    assert "at most 10 min 00 s from now" in text
+    assert "a training of 3,000 images seen: what lies within 2 % of the lowest loss" in text
+    assert "the network with the lowest latency" in text
+
+
+def test_a_flat_plan_promises_no_decisions(plan: Plan) -> None:
+    text = printed_plan(plan, 160)
+    assert "every candidate 2 times at 128\n" in text
+    assert "corners and the centre" not in text
+    assert "forecast asks" not in text
+    assert "8 runs, on 1 x cpu; about 10 min 00 s from now" in text
+    done = printed_plan(replace(plan, runs_done=8, total_seconds=0.0), 160)
+    assert "8 runs, 8 of them done already, on 1 x cpu; nothing is left to train" in done
+    more = printed_plan(with_ladder(replace(plan, runs_done=8), PRESETS["quick"]), 160)
+    assert "nothing is left" not in more  # the forecast may ask for runs
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_no_line_of_a_plan_with_a_ladder_is_wider_than_the_terminal(plan: Plan, width: int) -> None:
+    text = printed_plan(with_ladder(with_long_values(plan), PRESETS["thorough"]), width)
+    assert "…" not in text
+    path = str(plan.folder)
+    assert max(len(line) for line in text.splitlines() if path[-20:] not in line) <= width
 
 
 @pytest.mark.parametrize(

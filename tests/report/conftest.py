@@ -13,6 +13,7 @@ import tomli_w
 from cmtscale.arch.scaling import Shares
 from cmtscale.record.files import write_json
 from cmtscale.record.folder import CHOICE, ENVIRONMENT, REQUEST, RUNS, TRIALS
+from cmtscale.record.forecast import Expected, write_forecast
 from cmtscale.record.metrics import append_metrics
 from cmtscale.record.result import SCORING
 from cmtscale.record.row import Row, read_rows, to_csv
@@ -44,7 +45,7 @@ ARCHITECTURES = (
     ("d1.1.4.1-w28-r64", "width", 14_900_000, 64, 0.0, 1.0, 0.0, 0.374),
     ("d1.1.4.1-w8-r160", "resolution", 15_700_000, 160, 0.0, 0.0, 1.0, 0.476),
 )  # fmt: skip
-BEST, HALF_DIVERGED = ARCHITECTURES[7][0], ARCHITECTURES[4][0]
+BEST, HALF_DIVERGED, BASE = (ARCHITECTURES[number][0] for number in (7, 4, 13))
 BROKEN = {(4, 1): ("diverged", "loss is nan at step 31"), (10, 0): ("failed", "exit code -9")}
 
 
@@ -62,7 +63,7 @@ def write_run_folder(
     broken: bool = True,
     keep: int = len(ARCHITECTURES),
     winner: str | None = BEST,
-    verdict: str = "choice",
+    verdict: str = "clear",
 ) -> Path:
     """A run folder of `keep` candidates; with `broken` one run diverged and one failed."""
     noise = random.Random(luck)
@@ -77,7 +78,7 @@ def write_run_folder(
             rows.append(row)
     write_trials(folder, rows)
     request = {
-        "schema": 2,
+        "schema": 3,
         "budget_macs": BUDGET_MACS,
         "data": data,
         "sampler": "grid",
@@ -85,7 +86,7 @@ def write_run_folder(
         "tour": tour,
         "proxy_macs": int(TWIN_MACS * twin_scale),
         "base": {"name": "cmt-ti"},
-        "recipe": {"epochs": epochs, "train_images": train_images},
+        "target_images": epochs * train_images,
     }
     (folder / REQUEST).write_text(tomli_w.dumps(request))
     environment = {
@@ -96,9 +97,43 @@ def write_run_folder(
     }
     write_json(folder / ENVIRONMENT, environment)
     if winner is not None:
-        horizon = {"epochs": epochs, "train_images": train_images}
-        write_json(folder / CHOICE, {"winner": winner, "verdict": verdict, **horizon})
+        choice = {"taken": winner, "verdict": verdict, "target_images": epochs * train_images}
+        write_json(folder / CHOICE, {**choice, "standings": _standings(rows)})
     return folder
+
+
+def _standings(rows):
+    """What a search would say of each candidate, most probable first; nothing of the base."""
+    losses: dict[str, list[float]] = {}
+    for row in rows:
+        if row.val_loss is not None:
+            losses.setdefault(row.candidate, []).append(row.val_loss)
+    means = {name: sum(values) / len(values) for name, values in losses.items()}
+    lowest = min(means.values())
+    may_win = {row.candidate for row in rows if row.on_budget and row.candidate != HALF_DIVERGED}
+    return [
+        {
+            "candidate": name,
+            "loss": None
+            if name == BASE
+            else {"median": mean, "low": 0.97 * mean, "high": 1.04 * mean},
+            "near": None if name == BASE else math.exp(-60 * (mean - lowest)),
+            "best": None if name == BASE else 0.1,
+            "may_win": name in may_win,
+        }
+        for name, mean in sorted(means.items(), key=lambda item: item[1])
+    ]
+
+
+def write_expected(folder: Path, longest: int) -> None:
+    """A `forecast.csv` from 6,000 images to `longest`, of all candidates in `trials.csv`."""
+    expected = []
+    for row in {row.candidate: row for row in read_trials(folder)}.values():
+        for images in (6_000, 18_000, longest):
+            loss = (row.val_loss or 0.5) * (24_000 / images) ** 0.2
+            values = {"loss": loss, "low": 0.9 * loss, "high": 1.1 * loss}
+            expected.append(Expected(candidate=row.candidate, images=images, **values))
+    write_forecast(folder, expected)
 
 
 def add_horizon(folder: Path, other: Path) -> Path:

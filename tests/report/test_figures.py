@@ -15,7 +15,14 @@ from matplotlib.text import Annotation, Text
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.report import figures
-from cmtscale.report.frames import load_candidates, load_curves, load_literature, run_folders
+from cmtscale.report.frames import (
+    load_candidates,
+    load_curves,
+    load_forecast,
+    load_literature,
+    load_standings,
+    run_folders,
+)
 from cmtscale.report.layout import BLUE, PALE, spread
 
 
@@ -163,11 +170,11 @@ def test_the_front_is_of_the_last_rung(ladder):
     assert "earlier rung, fewer images" in texts(ax.figure)
 
 
-def test_a_choice_of_an_earlier_rung_is_ringed(ladder):
+def test_the_choice_is_ringed_once_at_its_longest_rung(ladder):
     table = load_candidates(ladder)
     (ax,) = figures.accuracy_flops(table).axes
-    ((chosen,),) = [table.index[table["chosen"]]]
-    assert table.loc[chosen, "rung"] == 1
+    *_, chosen = table.index[table["chosen"]]
+    assert table.loc[chosen, "rung"] == table["rung"].max() == 2
     (ring,) = [drawn for drawn in ax.lines if drawn.get_markersize() == 9]
     assert ring.get_xdata().tolist() == [table.loc[chosen, "proxy_macs"]]
     assert ring.get_ydata().tolist() == [100 * table.loc[chosen, "val_accuracy"]]
@@ -183,6 +190,17 @@ def test_without_a_choice_no_figure_marks_one(tmp_path, folders):
         figures.learning_curves(curves_of(folder), table),
     ):
         assert not any("choice" in text for text in texts(figure))
+
+
+def test_the_ablation_is_of_the_last_rung_that_has_the_base(ladder):
+    table = load_candidates(ladder)
+    longer = table[table["rung"] == 1].assign(rung=2, epochs=12)
+    corners = longer[longer["role"].isin(["depth", "width", "resolution"])]
+    base = longer[longer["role"] == "base"]
+    for more, epochs in ((corners, 4), (pd.concat([corners, base]), 12)):
+        (ax,) = figures.ablation(pd.concat([table, more])).axes
+        assert f"{epochs} epochs" in ax.get_title(loc="left")
+        assert len(line(ax, "width only").get_xdata()) == 2  # from the base
 
 
 def test_runs_of_one_base_join_to_curves(root, folders):
@@ -352,9 +370,10 @@ def test_a_search_without_a_choice_is_called_unfinished(run_folder):
     assert all("the search is not finished" in title for title in titles_of(run_folder))
 
 
-def test_a_choice_of_another_horizon_does_not_finish_a_search(tmp_path, folders):
+def test_a_choice_for_another_target_does_not_finish_a_search(tmp_path, folders):
     folder = folders.write_run_folder(tmp_path / "run", keep=17)
-    asked = (folder / "request.toml").read_text().replace("epochs = 4", "epochs = 12")
+    asked = (folder / "request.toml").read_text().replace("images = 24000", "images = 72000")
+    assert "72000" in asked
     (folder / "request.toml").write_text(asked)
     assert all("the search is not finished" in title for title in titles_of(folder))
 
@@ -414,14 +433,92 @@ def test_labels_are_moved_apart_and_stay_in_the_frame(targets):
         assert heights == pytest.approx(targets)
 
 
-def test_saving_writes_png_and_svg_of_all_four(run_folder):
-    saved = figures.save_figures(run_folder)
-    names = {"accuracy-flops", "ablation", "triangle", "learning-curves"}
+# --- the forecast, and the ranking at the target
+
+
+@pytest.fixture
+def forecasted(ladder, folders):
+    """A search of two rungs with its forecast to 216,000 images."""
+    folders.write_expected(ladder, 216_000)
+    return ladder
+
+
+def test_a_forecast_is_drawn_through_its_table_with_the_means_of_the_runs(forecasted, monkeypatch):
+    expected, standings = load_forecast(forecasted), load_standings(forecasted)
+    table = load_candidates(forecasted)
+    figure = figures.forecast(expected, standings, table)
+    (ax,) = figure.axes
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    curves = {tuple(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 3}
+    longest = table[table["rung"] == 2]["candidate"]
+    nearest = standings[standings["candidate"].isin(longest)].nlargest(4, "near")["candidate"]
+    assert curves == {tuple(rows["loss"]) for name, rows in expected.groupby("candidate")
+                      if name in set(nearest)}  # fmt: skip
+    for name in nearest:
+        means = table[table["candidate"] == name]["val_loss"].tolist()
+        assert means in [list(line.get_ydata()) for line in ax.lines]
+    target = standings["target_images"].iloc[0]
+    assert [target, target] in [list(line.get_xdata()) for line in ax.lines]
+    assert_readable(figure, monkeypatch)
+
+
+def test_the_ranking_shows_what_is_expected_at_the_target(forecasted, monkeypatch):
+    standings = load_standings(forecasted)
+    figure = figures.ranking(standings, load_candidates(forecasted))
+    ax = figure.axes[0]
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    best_last = standings.sort_values("loss", ascending=False)["candidate"].tolist()
+    assert [name.removeprefix("▸ ") for name in names] == best_last
+    assert [name for name in names if name.startswith("▸")] == [f"▸ {best_last[-1]}"]
+    intervals = [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]
+    best = standings.nsmallest(1, "loss").iloc[0]
+    assert intervals[-1] == [best["low"], best["high"]]
+    assert f"{best['target_images']:,} images" in ax.get_xlabel()
+    assert_readable(figure, monkeypatch)
+
+
+def test_certainty_colours_who_may_be_chosen_by_how_probable_it_is(forecasted, monkeypatch):
+    standings = load_standings(forecasted)
+    figure = figures.certainty(standings, load_candidates(forecasted))
+    ax = figure.axes[0]
+    on_budget = standings[standings["may_win"]]
+    (points,) = [drawn for drawn in ax.collections if len(drawn.get_offsets()) == len(on_budget)]
+    assert points.get_array().tolist() == on_budget["near"].tolist()
+    assert points.get_clim() == (0, 1)
+    np.testing.assert_allclose(points.get_offsets(), in_the_plane(on_budget), atol=1e-9)
+    assert_readable(figure, monkeypatch)
+
+
+def test_a_search_without_a_forecast_says_why_nothing_is_drawn(ladder):
+    table = load_candidates(ladder)
+    nothing = load_forecast(ladder)
+    assert nothing.empty
+    with pytest.raises(ResultsError, match="several seeds, and runs of several lengths"):
+        figures.forecast(nothing, load_standings(ladder), table)
+    (ladder / "choice.json").unlink()
+    for draw in (figures.ranking, figures.certainty):
+        with pytest.raises(ResultsError, match="made a forecast"):
+            draw(load_standings(ladder), table)
+
+
+ALL = {
+    "accuracy-flops",
+    "ablation",
+    "triangle",
+    "learning-curves",
+    "forecast",
+    "ranking",
+    "certainty",
+}
+
+
+def test_saving_writes_png_and_svg_of_all(forecasted):
+    saved = figures.save_figures(forecasted)
     assert {path.name for path in saved.files} == {
-        f"{name}.{kind}" for name in names for kind in ("png", "svg")
+        f"{name}.{kind}" for name in ALL for kind in ("png", "svg")
     }
     assert saved.skipped == {}
-    assert sorted(saved.files) == sorted((run_folder / "figures").iterdir())
+    assert sorted(saved.files) == sorted((forecasted / "figures").iterdir())
     for path in saved.files:
         start = b"\x89PNG" if path.suffix == ".png" else b"<?xml"
         assert path.read_bytes().startswith(start)
@@ -438,22 +535,25 @@ def test_a_figure_without_data_is_left_out_with_its_reason(tmp_path, folders):
     folder = folders.write_run_folder(tmp_path / "run", keep=9)
     (folder / "runs").rename(tmp_path / "elsewhere")
     saved = figures.save_figures(folder)
-    assert {path.stem for path in saved.files} == {"accuracy-flops", "triangle"}
+    drawn = {"accuracy-flops", "triangle", "ranking", "certainty"}
+    assert {path.stem for path in saved.files} == drawn
+    assert "made a forecast" in saved.skipped["forecast"]
     assert "no one-dimensional candidate" in saved.skipped["ablation"]
     assert "metrics.jsonl" in saved.skipped["learning-curves"]
 
 
 def test_a_search_that_has_only_begun_does_not_hide_the_others(root, folders):
     folders.write_trials(folders.write_run_folder(root / "begun", keep=1, winner=None), [])
-    assert figures.save_figures(root).skipped == {}
+    assert figures.save_figures(root).skipped.keys() == {"forecast"}  # runs of one length each
 
 
 def test_when_every_run_failed_nothing_is_drawn(run_folder, folders):
     rows = folders.read_trials(run_folder)
     folders.write_trials(run_folder, [replace(row, status="failed") for row in rows])
+    (run_folder / "choice.json").unlink()
     saved = figures.save_figures(run_folder)
     assert saved.files == ()
-    assert len(saved.skipped) == 4
+    assert saved.skipped.keys() == ALL
 
 
 def test_a_failed_save_leaves_nothing_half_written(run_folder, monkeypatch):

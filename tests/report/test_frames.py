@@ -85,9 +85,13 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path):
         ("trials.csv", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
         ("request.toml", b"budget_macs = ", "is damaged: Invalid value"),
         ("request.toml", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
-        ("request.toml", b"data = 'digits'\n", "is damaged: it lacks 'recipe'"),
-        ("request.toml", b"recipe = {}\n", "is damaged: it lacks 'budget_macs'"),
-        ("request.toml", b"recipe = {}\nbudget_macs = '4G'\n", "is damaged: budget_macs is '4G'"),
+        ("request.toml", b"data = 'digits'\n", "is damaged: it lacks 'target_images'"),
+        ("request.toml", b"target_images = 9\n", "is damaged: it lacks 'budget_macs'"),
+        (
+            "request.toml",
+            b"target_images = 9\nbudget_macs = '4G'\n",
+            "is damaged: budget_macs is '4G'",
+        ),
         ("environment.json", b"{", "is damaged: Expecting property name"),
         ("environment.json", b"\xff\xfe\x00", "is damaged: 'utf-8' codec can't decode"),
         ("environment.json", b"[]", "is damaged: it holds no object"),
@@ -96,8 +100,8 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path):
         ("environment.json", b'{"data": {}}', "is damaged: it lacks 'num_classes'"),
         ("choice.json", b"{", "is damaged: Expecting property name"),
         ("choice.json", b"[]", "is damaged: it holds no object"),
-        ("choice.json", b"{}", "is damaged: it lacks 'winner'"),
-        ("choice.json", b'{"winner": "a", "verdict": null}', "is damaged: verdict is None"),
+        ("choice.json", b"{}", "is damaged: it lacks 'taken'"),
+        ("choice.json", b'{"taken": "a", "verdict": null}', "is damaged: verdict is None"),
     ],
 )
 def test_a_broken_file_is_named(run_folder, name, content, message):
@@ -133,7 +137,7 @@ def test_without_a_choice_nothing_is_chosen(tmp_path, folders):
     assert not load_results(folders.write_run_folder(tmp_path, winner=None))["chosen"].any()
 
 
-@pytest.mark.parametrize("verdict", ["nothing learned yet", "no choice can be made"])
+@pytest.mark.parametrize("verdict", ["nothing learned yet", "undecided"])
 def test_a_winner_that_the_search_calls_no_choice_is_not_chosen(tmp_path, folders, verdict):
     folder = folders.write_run_folder(tmp_path, verdict=verdict)
     assert not load_results(folder)["chosen"].any()
@@ -153,7 +157,7 @@ def test_horizons_of_one_folder_are_rungs_by_images_seen(tmp_path, folders):
     assert curves.groupby("rung")["images"].max().to_dict() == {1: 10_000, 2: 36_000}
 
 
-def test_a_mean_is_of_one_horizon_and_only_its_own_choice_is_chosen(tmp_path, folders):
+def test_a_mean_is_of_one_horizon_and_a_choice_is_one_at_all_of_them(tmp_path, folders):
     folder = folders.write_run_folder(tmp_path / "a", epochs=4)
     folders.add_horizon(folder, folders.write_run_folder(tmp_path / "b", epochs=12))
     rows = [row for row in folders.read_trials(folder) if row.candidate == folders.BEST]
@@ -163,7 +167,8 @@ def test_a_mean_is_of_one_horizon_and_only_its_own_choice_is_chosen(tmp_path, fo
         losses = [row.val_loss for row in rows if row.epochs == epochs]
         assert best.loc[rung, "val_loss"] == pytest.approx(np.mean(losses))
         assert best.loc[rung, "seeds"] == 2
-    assert best["chosen"].to_dict() == {1: True, 2: False}
+    assert best["chosen"].to_dict() == {1: True, 2: True}
+    assert set(table[table["chosen"]]["candidate"]) == {folders.BEST}
 
 
 def test_runs_of_an_older_scoring_are_rows_but_in_no_mean_and_no_curve(run_folder, folders):

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from cmtscale.arch.cost import cost
+from cmtscale.data.dataset import Description
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.search import driver
 from cmtscale.search.executors.base import Failure, Job
-from cmtscale.search.jobs import TimeSteps, TrainRun
+from cmtscale.search.jobs import TimePrediction, TimeSteps, TrainRun
+from cmtscale.search.request import SearchRequest
+from cmtscale.search.resolve import resolve
+from cmtscale.search.settings import Settings
+from cmtscale.train.run_time import run_seconds
 
 
 @dataclass
@@ -67,10 +72,11 @@ class InProcess:
 
 @dataclass
 class FakeTraining(InProcess):
-    """Trains nothing: the loss is a formula, and timing returns 0.001 seconds per image.
+    """Trains nothing: the loss falls as a power of the images seen, and times are made up.
 
-    Raises KeyboardInterrupt once more than `stop_after` runs were started. `failing` maps run ids
-    to how often they fail before they complete.
+    A step takes 0.001 seconds per image, a prediction a nanosecond per parameter. Raises
+    KeyboardInterrupt once more than `stop_after` runs were started. `failing` maps run ids to how
+    often they fail before they complete.
     """
 
     stop_after: int | None = None
@@ -79,6 +85,8 @@ class FakeTraining(InProcess):
     def outcome(self, job: Job) -> Any:
         if isinstance(job, TimeSteps):
             return 0.001
+        if isinstance(job, TimePrediction):
+            return {network.name: 1e-9 * cost(network).params for network in job.networks}
         if not isinstance(job, TrainRun):
             return super().outcome(job)
         if self.stop_after is not None and len(self.started) > self.stop_after:
@@ -87,9 +95,9 @@ class FakeTraining(InProcess):
             self.failing[job.run.run_id] -= 1
             return Failure(cause="made up")
         loss = self.loss(job)
-        macs = cost(job.run.variant).macs
-        noise = np.random.default_rng([macs, job.run.seed]).standard_normal(270)
-        write_image_losses(job.folder, loss + 0.1 * (noise - noise.mean()))
+        parts = [[], [cost(job.run.variant).macs], [cost(job.run.variant).macs, job.run.seed]]
+        noise = sum(np.random.default_rng([0, *part]).standard_normal(270) for part in parts)
+        write_image_losses(job.folder, loss * (1 + 0.1 * (noise - noise.mean())))
         return RunResult(
             status="complete",
             val_loss=loss,
@@ -98,12 +106,31 @@ class FakeTraining(InProcess):
             temperature=1.0,
             train_loss=loss,
             images_per_second=100.0,
-            seconds=1.0,
+            seconds=self.seconds(job),
         )
 
+    def seconds(self, job: TrainRun) -> float:
+        """As long as the steps say."""
+        recipe = job.run.recipe
+        assert recipe.train_images is not None
+        return run_seconds(0.001, recipe, train_images=recipe.train_images, val_images=270)
+
     def loss(self, job: TrainRun) -> float:
-        counted = cost(job.run.variant)
-        return float(counted.params / counted.macs + 1e-3 * job.run.seed)
+        """A level by parameters, a slope by blocks, and 1 % of noise between seeds."""
+        network, recipe = job.run.variant, job.run.recipe
+        assert recipe.train_images is not None
+        level = 3 * (cost(network).params / cost(network).macs) ** 0.08
+        slope = 0.2 + 0.001 * sum(network.depths)
+        key = [cost(network).macs, recipe.epochs, job.run.seed]
+        noise = np.random.default_rng(key).standard_normal()
+        seen = recipe.epochs * recipe.train_images
+        return float(level * (seen / 128) ** -slope * np.exp(0.01 * noise))
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_request: SearchRequest) -> Settings:
+    """The settings of `tiny_request`, resolved for the digits."""
+    return resolve(tiny_request, Description(num_classes=10, channels=1, train_images=1257))
 
 
 @pytest.fixture(scope="session")

@@ -7,18 +7,20 @@ import pytest
 
 from cmtscale.data.dataset import DataRef
 from cmtscale.record.metrics import append_metrics
-from cmtscale.search.drive import _part_done, job_of
+from cmtscale.search.drive import _part_done
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.outcome import Outcome
-from cmtscale.search.samplers import Asked
+from cmtscale.search.recording import job_of
+from cmtscale.search.runs import RungRun
 
 
 @pytest.fixture
 def job(finished: Outcome, tmp_path: Path) -> TrainRun:
     """A run of 2 epochs of 64 images, whose folder is empty."""
-    asked = Asked(candidate=finished.candidates[0], number=0, after=0, by="grid")
+    candidate = finished.candidates[0]
     data = DataRef(path=tmp_path, content_hash="x")
-    job = job_of(finished.settings, tmp_path, data, asked, 0)
+    run = RungRun(candidate=candidate.name, rung=0, seed=0)
+    job = job_of(finished.settings, tmp_path, data, candidate, run)
     folder = tmp_path / "run"
     folder.mkdir()
     return replace(job, folder=folder)

@@ -37,7 +37,7 @@ from cmtscale.search.watch import NullWatcher, Progress
 from cmtscale.train.recipe import Recipe
 
 NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "val_losses.npz")
-NAMES += ("curves.csv", "choice.json", "test_reads.csv")
+NAMES += ("curves.csv", "choice.json", "test_reads.csv", "timings.json")
 DIGITS = Description(num_classes=10, channels=1, train_images=1257)
 # the four candidates of `tiny_request`
 BASE, DEPTH, WIDTH, RESOLUTION = (
@@ -152,30 +152,40 @@ def test_best_toml_is_a_variant_at_the_real_budget(finished: Outcome) -> None:
     assert "a tour" in (finished.folder / "best.toml").read_text().splitlines()[0]
 
 
-def test_the_choice_is_the_lowest_mean_loss_on_the_budget(finished: Outcome) -> None:
+def test_the_file_of_the_choice_says_what_is_taken_and_how_sure_that_is(
+    finished: Outcome,
+) -> None:
     losses = defaultdict(list)
     for row in table(finished.folder):
         if row["on_budget"] == "True":
             losses[row["candidate"]].append(float(row["val_loss"]))
     choice = json.loads((finished.folder / "choice.json").read_text())
-    assert choice["winner"] == min(losses, key=lambda name: sum(losses[name]))
+    assert choice["taken"] == min(losses, key=lambda name: sum(losses[name]))
     assert choice["tour"]
-    assert choice["seeds"] == [0, 1]
+    assert choice["verdict"] == "clear"
+    assert choice["probability"] == choice["standings"][0]["near"] > 0.8
+    assert [standing["runs"] for standing in choice["standings"]] == [[2]] * 4
     assert len(choice["test_readings"]) == 2
-    assert (choice["epochs"], choice["train_images"]) == (2, 64)
-    assert choice["degrees"] == 4  # one from each candidate's two seeds
+    assert choice["images_seen"] == [128]
+    assert choice["target_images"] == 128
+    assert choice["noise"]["degrees"] == 3  # one from each candidate's two seeds, without the base
     assert choice["alpha"] * choice["beta"] ** 1.5 * choice["gamma"] ** 2 == pytest.approx(2.5)
 
 
 def test_a_choice_that_is_none_is_said_in_the_files(finished: Outcome, tmp_path: Path) -> None:
     assert finished.choice is not None
-    choice = replace(finished.choice, verdict="nothing learned yet", reason="too short")
     settings = replace(finished.settings, tour=False)
-    save_choice(replace(finished, folder=tmp_path, settings=settings, choice=choice))
-    described = json.loads((tmp_path / "choice.json").read_text())
-    assert (described["verdict"], described["reason"]) == ("nothing learned yet", "too short")
-    first_line = (tmp_path / "best.toml").read_text().splitlines()[0]
-    assert first_line.endswith("nothing learned yet: too short")
+    endings = {
+        "clear": ": one of 1 that are as good as the best; see choice.json",
+        "undecided": ": undecided: the most probable of 4 candidates",
+        "nothing learned yet": ": nothing learned yet: the most probable of 4 candidates",
+    }
+    for verdict, ending in endings.items():
+        choice = replace(finished.choice, verdict=verdict, reason="too short")
+        save_choice(replace(finished, folder=tmp_path, settings=settings, choice=choice))
+        described = json.loads((tmp_path / "choice.json").read_text())
+        assert (described["verdict"], described["reason"]) == (verdict, "too short")
+        assert (tmp_path / "best.toml").read_text().splitlines()[0].endswith(ending)
 
 
 def test_the_losses_of_the_images_are_kept_beside_the_table(finished: Outcome) -> None:
@@ -326,11 +336,12 @@ def test_a_search_that_is_asked_for_more_keeps_every_row_to_the_bit(
         assert sorted(fake_training.started) == sorted(
             f"{name}-2x64-s2" for name in (BASE, DEPTH, WIDTH, RESOLUTION)
         )
-        assert outcome.choice.best.seeds == (0, 1, 2)
+        assert outcome.choice.standing.longest.seeds == (0, 1, 2)
     if change == "horizon":  # all candidates are trained again, and only the new runs are compared
         assert len(fake_training.started) == 8
         assert all("-4x64-" in run_id for run_id in fake_training.started)
-        assert all(len(score.seeds) == 2 for score in outcome.choice.ranking)
+        assert all(standing.runs == (2,) for standing in outcome.choice.standings)
+        assert outcome.choice.target_images == 4 * 64
     if change in ("seed", "fewer"):
         assert fake_training.started == []
     assert read_settings(copy / "request.toml") == outcome.settings  # the last request
@@ -571,7 +582,8 @@ def test_the_plan_times_each_network_once_and_shares_the_time_among_the_slots(
     assert fake_training.timed == [BASE, DEPTH, WIDTH, RESOLUTION] * 3
     # 2 epochs of 64 images; after each, 270 are evaluated, and the 64 once more for BatchNorm
     seconds = 2 * 0.001 * (64 + (270 + 64) / 3)
-    assert plans[0].run_seconds == pytest.approx([seconds] * 4)
+    names = [candidate.name for candidate in plans[0].candidates]
+    assert [plans[0].seconds(name, 0) for name in names] == pytest.approx([seconds] * 4)
     expected = [8 * seconds, 4 * seconds, seconds]  # 8 runs
     assert [plan.total_seconds for plan in plans] == pytest.approx(expected)
 
@@ -731,10 +743,11 @@ def test_a_run_that_fails_twice_keeps_its_cause_and_is_tried_again_next_time(
     assert [(row["run_id"], row["cause"]) for row in failed] == [(n, "made up") for n in names]
     assert (reports[-1].done, reports[-1].runs) == (8, 8)
     assert outcome.choice is not None
-    last = outcome.choice.ranking[-1]
-    assert (last.candidate, last.loss, last.failed, last.causes) == (DEPTH, None, 2, ("made up",))
-    stored = json.loads((tmp_path / "out" / "choice.json").read_text())["ranking"][-1]
-    assert (stored["candidate"], stored["failed"], stored["causes"]) == (DEPTH, 2, ["made up"])
+    (last,) = [s for s in outcome.choice.standings if s.candidate == DEPTH]
+    score = last.score
+    assert (score.loss, score.failed, score.causes) == (None, 2, ("made up",))
+    assert (last.runs, last.loss, last.near) == ((0,), None, None)
+    assert DEPTH not in {outcome.choice.taken, *outcome.choice.near}
     fake_training.started.clear()
     run(tiny_request, tmp_path / "out")
     assert fake_training.started == names

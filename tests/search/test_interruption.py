@@ -180,7 +180,7 @@ def train_each(settings: Settings, cache_dir: Path) -> Iterator[tuple[str, RunRe
         run = Run(
             run_id=f"{candidate.name}-2x64-s0",
             variant=candidate.trained,
-            recipe=settings.run_recipe,
+            recipe=settings.run_recipe(0),
             seed=0,
             data=data,
         )

@@ -1,102 +1,150 @@
-"""Timing the networks of a search through the executor, within a time limit."""
+"""The plan of a search: which runs are certain, what they may cost, and how long that takes."""
 
-import itertools
-import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmtscale.arch.cost import cost
-from cmtscale.arch.errors import RequestError
-from cmtscale.arch.variant import Variant
-from cmtscale.search.executors.base import Failure, Job
-from cmtscale.search.jobs import TimeSteps
-from cmtscale.search.outcome import Outcome
-from cmtscale.search.plan import time_runs
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.sources import open_source
+from cmtscale.search.candidates import grid
+from cmtscale.search.decide import Batch
+from cmtscale.search.ladder import PRESETS, Ladder
+from cmtscale.search.plan import Plan, make_plan
+from cmtscale.search.runs import RungRun, run_id
+from cmtscale.search.settings import Settings
+from cmtscale.search.timings import Timings
+
+# four candidates, the base among them; three anchors (there is no mixture)
+BASE, DEPTH, WIDTH, RESOLUTION = (
+    "d1.1.1.1-w4-r64",
+    "d4.3.3.3-w4-r64",
+    "d1.1.1.1-w6-r64",
+    "d1.1.1.1-w4-r96",
+)
+# seconds of a run of 2 epochs of 64 images at 0.001 s per image; see test_timings
+RUN = 2 * 0.001 * (64 + (270 + 64) / 3)
 
 
-@dataclass
-class Clock:
-    """A fake clock: timing a network takes 8 s, and fails for those in `too_large`."""
-
-    now: float = 0.0
-    too_large: set[str] = field(default_factory=set)
-    batches: list[int] = field(default_factory=list)
+@pytest.fixture(scope="module")
+def digits(cache_dir: Path) -> Dataset:
+    return open_source("digits", cache_dir=cache_dir).pack(96)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    return clock
+def plan_of(tmp_path: Path, digits: Dataset, fake_training_class: Any) -> Any:
+    """A function: the plan for settings, of a folder that holds nothing."""
+
+    def plan(
+        settings: Settings,
+        *,
+        batches: Sequence[Batch] = (),
+        timings: Timings = Timings(),  # noqa: B008
+        rows: Sequence[Any] = (),
+        workers: int = 1,
+    ) -> Plan:
+        executor = fake_training_class(devices=("cpu",) * workers)
+        return make_plan(
+            settings, tmp_path, digits, rows, batches, timings, executor, lambda _: None
+        )
+
+    return plan
 
 
-@pytest.fixture
-def times(clock: Clock, finished: Outcome, in_process_class: Any) -> Any:
-    """A function: the estimated seconds of a run of each network."""
-
-    class Timer(in_process_class):  # type: ignore[misc]
-        def outcome(self, job: Job) -> Any:
-            assert isinstance(job, TimeSteps)
-            clock.now += 8
-            clock.batches.append(job.batch)
-            if job.network.name in clock.too_large:
-                return Failure(cause="OutOfMemoryError: CUDA out of memory")
-            return 0.001
-
-    def times(networks: list[Variant], **recipe: Any) -> list[float]:
-        settings = replace(finished.settings, recipe=replace(finished.settings.recipe, **recipe))
-        named = {network.name: network for network in networks}
-        dataset = type("", (), {"splits": type("", (), {"val": range(270)})})()
-        return list(time_runs(named, settings, dataset, Timer()).values())
-
-    return times
-
-
-def test_networks_are_timed_at_the_batch_size_of_the_runs(
-    times: Any, clock: Clock, tiny_base: Variant
+def test_a_flat_plan_has_every_candidate_once_per_seed(
+    plan_of: Any, tiny_settings: Settings
 ) -> None:
-    for recipe in ({"batch_size": 16}, {"batch_size": 128, "train_images": 60}):
-        times([tiny_base], **recipe)
-    assert clock.batches == [16, 60]
+    plan = plan_of(tiny_settings)
+    assert [candidate.name for candidate in plan.candidates] == [BASE, DEPTH, WIDTH, RESOLUTION]
+    assert (plan.runs, plan.runs_done) == (8, 0)
+    assert not plan.decides
+    assert plan.total_seconds == pytest.approx(8 * RUN)
 
 
-def test_networks_that_timing_does_not_come_to_are_estimated_by_their_macs(
-    times: Any, clock: Clock, tiny_base: Variant
+def test_a_ladder_adds_the_anchors_and_what_decisions_may_spend(
+    plan_of: Any, tiny_settings: Settings
 ) -> None:
-    same = [replace(tiny_base, name=f"n{number}") for number in range(3)]
-    larger = replace(tiny_base, name="larger", num_classes=1000)
-    seconds = times([*same, larger, *[replace(larger, name=f"x{n}") for n in range(9)]])
-    assert len(clock.batches) == 3  # after 24 s
-    assert seconds[0] == seconds[1] == seconds[2]
-    assert seconds[3] / seconds[0] == pytest.approx(cost(larger).macs / cost(tiny_base).macs)
-    assert seconds[3] > 1.5 * seconds[0]
-    assert all(one == other for one, other in itertools.pairwise(seconds[3:]))
+    ladder = Ladder(rungs=2, noise_degrees=0, spend=0.9)
+    plan = plan_of(replace(tiny_settings, seeds=1, ladder=ladder))
+    assert plan.runs == 4 + 3  # every candidate at the first rung, three anchors at the second
+    # 0.9 of three runs of the three that can be chosen at the last rung, which takes three times
+    allowance = 0.9 * 3 * 3 * (3 * RUN)
+    assert plan.decides
+    assert plan.total_seconds == pytest.approx(allowance)
+    little = plan_of(replace(tiny_settings, seeds=1, ladder=replace(ladder, spend=0.1)))
+    assert not little.decides
+    assert little.total_seconds == pytest.approx(4 * RUN + 3 * 3 * RUN)  # what is certain
 
 
-def test_a_network_too_large_for_the_memory_is_estimated_by_its_macs(
-    times: Any, clock: Clock, tiny_base: Variant
+def test_workers_share_the_time_but_not_a_run(plan_of: Any, tiny_settings: Settings) -> None:
+    settings = replace(tiny_settings, seeds=1, ladder=PRESETS["quick"])
+    alone, two, many = (plan_of(settings, workers=workers) for workers in (1, 2, 500))
+    assert two.total_seconds == pytest.approx(alone.total_seconds / 2)
+    assert many.total_seconds == pytest.approx(3 * RUN)
+
+
+def test_runs_decided_before_are_certain(plan_of: Any, tiny_settings: Settings) -> None:
+    settings = replace(tiny_settings, seeds=1, ladder=Ladder(rungs=2, noise_degrees=0, spend=0))
+    batch = (RungRun(candidate=WIDTH, rung=1, seed=101), RungRun(candidate=DEPTH, rung=0, seed=1))
+    without, decided = plan_of(settings), plan_of(settings, batches=[batch])
+    assert decided.runs == without.runs + 2
+    assert decided.total_seconds == pytest.approx(without.total_seconds + RUN + 3 * RUN)
+
+
+def test_what_was_decided_is_planned_for_candidates_that_are_still_there(
+    plan_of: Any, tiny_settings: Settings
 ) -> None:
-    clock.too_large = {"larger"}
-    larger = replace(tiny_base, name="larger", num_classes=1000)
-    first, second = times([larger, tiny_base])
-    assert first / second == pytest.approx(cost(larger).macs / cost(tiny_base).macs)
+    batch = (RungRun(candidate="gone", rung=0, seed=2), RungRun(candidate=DEPTH, rung=0, seed=2))
+    assert plan_of(tiny_settings, batches=[batch]).runs == 8 + 1
 
 
-def test_timing_goes_on_until_one_network_has_a_time(
-    times: Any, clock: Clock, tiny_base: Variant
+def test_runs_that_ended_are_done_and_say_what_their_network_takes(
+    plan_of: Any, tiny_settings: Settings, make_row: Any
 ) -> None:
-    large = [replace(tiny_base, name=f"n{number}", num_classes=1000) for number in range(5)]
-    clock.too_large = {network.name for network in large}
-    seconds = times([*large, tiny_base, replace(tiny_base, name="last")])
-    assert len(clock.batches) == 6  # 48 s, and no more after the first success
-    assert all(value > 0 for value in seconds)
+    (width,) = [c for c in grid(tiny_settings) if c.name == WIDTH]
+    ended = RungRun(candidate=WIDTH, rung=0, seed=1)
+    row = make_row(
+        run_id=run_id(tiny_settings, ended),
+        candidate=WIDTH,
+        role="width",
+        seed=1,
+        epochs=2,
+        train_images=64,
+        seconds=5 * RUN,
+        dims=width.real.dims,
+        depths=width.real.depths,
+        resolution_px=width.real.resolution_px,
+        proxy_dims=width.trained.dims,
+        proxy_depths=width.trained.depths,
+        proxy_resolution_px=width.trained.resolution_px,
+    )
+    plan = plan_of(tiny_settings, rows=[row])
+    assert (plan.runs, plan.runs_done) == (8, 1)
+    assert plan.total_seconds == pytest.approx(6 * RUN + 5 * RUN)
 
 
-def test_networks_that_are_all_too_large_are_refused(
-    times: Any, clock: Clock, tiny_base: Variant
+def test_networks_with_a_time_are_not_timed_for_the_plan(
+    plan_of: Any, tiny_settings: Settings
 ) -> None:
-    clock.too_large = {tiny_base.name}
-    with pytest.raises(RequestError, match=r"CUDA out of memory\).*use a smaller --batch-size"):
-        times([tiny_base], batch_size=64)
+    slow = dict.fromkeys([BASE, DEPTH, WIDTH, RESOLUTION], 0.01)
+    plan = plan_of(tiny_settings, timings=Timings(device="cpu", seconds_per_image=slow))
+    assert plan.timings.seconds_per_image == slow
+    assert plan.total_seconds == pytest.approx(8 * 10 * RUN)
+    elsewhere = plan_of(tiny_settings, timings=Timings(device="cuda", seconds_per_image=slow))
+    assert elsewhere.total_seconds == pytest.approx(8 * RUN)  # another device takes other times
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_where_a_sampler_asks_the_plan_counts_what_it_may_come_to(
+    plan_of: Any, tiny_settings: Settings, sampler: Any
+) -> None:
+    settings = replace(tiny_settings, sampler=sampler, seeds=2)  # two networks are on the budget
+    plan = plan_of(settings)
+    assert plan.candidates == ()
+    base = settings.trained_base.name  # from slow to fast, not all that may be asked for
+    assert set(plan.timings.seconds_per_image) == {base, DEPTH, WIDTH, RESOLUTION}
+    assert (plan.runs, plan.total_seconds) == (2 * 2, pytest.approx(4 * RUN))
+    climbing = plan_of(replace(settings, ladder=Ladder(rungs=2, spend=0.5)))
+    assert climbing.total_seconds == pytest.approx(0.5 * 3 * 2 * 3 * RUN)

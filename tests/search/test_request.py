@@ -14,6 +14,7 @@ from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError, RequestError
 from cmtscale.arch.variant import variant
 from cmtscale.data.dataset import Description
+from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import PROXY_BASE, resolve
 from cmtscale.search.settings import Settings, read_settings
@@ -69,6 +70,11 @@ def explicit() -> Settings:
         trials=9,
         seeds=2,
         seed=1,
+        pool_images=100,
+        ladder=Ladder(rungs=2, noise_degrees=3, spend=0.5, batch=2, enough=0.9),
+        target_images=700,
+        tolerance=0.02,
+        prefer="macs",
         tour=True,
     )
 
@@ -175,6 +181,15 @@ def test_twin_macs_without_room_to_scale_are_refused_with_what_works() -> None:
         ({"train_images": "most"}, "train_images 'most' is neither a number nor 'all'"),
         ({"sampler": "cmaes"}, "not one of grid, tpe, gp, random"),
         ({"proxy": False, "proxy_macs": 10**7}, "contradict"),
+        ({"seeds": 101}, "seeds 101 is out of range; use 1 to 100"),
+        ({"target_images": 0}, "target_images 0 is not a whole number from 1 on"),
+        ({"target_epochs": -1}, "target_epochs -1 is not a whole number from 1 on"),
+        ({"target_images": 9, "target_epochs": 1}, "are two targets; drop one of them"),
+        ({"tolerance": 0}, "tolerance 0 is out of range; use a part such as 0.01"),
+        ({"tolerance": 1.1}, "tolerance 1.1 is out of range"),
+        ({"tolerance": True}, "tolerance True is out of range"),
+        ({"tolerance": "1 %"}, "tolerance '1 %' is out of range"),
+        ({"prefer": "speed"}, "prefer 'speed' is not one of latency, params, activations, macs"),
     ],
 )
 def test_a_senseless_request_cannot_exist(changes: dict[str, Any], words: str) -> None:
@@ -198,7 +213,7 @@ def test_a_part_of_the_images_is_seen_as_often_whatever_the_data_set_holds(
 ) -> None:
     request = SearchRequest(budget_macs=4 * G, data="folder:/a", train_images=50)
     recipe = resolve(request, pets(split_images)).recipe
-    assert (recipe.epochs, recipe.train_images) == (512, 50)  # 25,600 images, as by default
+    assert (recipe.epochs, recipe.train_images) == (120, 50)  # 6,000 images, as by default
 
 
 def test_all_images_are_so_many_images_and_of_a_small_set_the_default() -> None:
@@ -224,8 +239,9 @@ ON, OFF = (True, Recipe.shift_fraction), (False, 0.0)
 
 
 def test_a_small_data_set_is_augmented_or_as_asked() -> None:
-    assert augmentation(54_000) == augmentation(6_400) == OFF
-    assert augmentation(6_399) == augmentation(84) == ON  # seen five times by default
+    # the default ladder ends at 54,000 images seen: 4.5 times 12,000, which is nearer to 4 epochs
+    assert augmentation(54_000) == augmentation(12_000) == OFF
+    assert augmentation(11_999) == augmentation(84) == ON
     assert augmentation(54_000, augment=True) == ON
     assert augmentation(84, augment=False) == OFF
     mine = Recipe(epochs=9, flip=False, shift_fraction=0.2)
@@ -252,20 +268,135 @@ def test_paths_may_be_text_as_on_the_command_line() -> None:
     assert request.base == variant("cmt-xs")
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(50_000, 2), (12_800, 2), (10_000, 3), (84, 305)])
-def test_a_small_data_set_is_seen_as_often_as_a_large_one(images: int, epochs: int) -> None:
+# T, 3 T, 9 T of 6,000 images, in as many epochs as it takes
+HORIZONS = {
+    54_000: [(1, 6_000), (1, 18_000), (1, 54_000)],
+    20_000: [(1, 6_000), (1, 18_000), (3, 20_000)],
+    6_000: [(1, 6_000), (3, 6_000), (9, 6_000)],
+    5_000: [(2, 5_000), (6, 5_000), (18, 5_000)],
+    84: [(72, 84), (216, 84), (648, 84)],
+}
+
+
+@pytest.mark.parametrize("split_images", HORIZONS)
+def test_runs_see_6_000_images_and_three_times_as_many_whatever_the_data_set_holds(
+    split_images: int,
+) -> None:
     request = SearchRequest(budget_macs=4 * G, data="folder:/a")
-    recipe = resolve(request, pets(images)).recipe
-    assert recipe.epochs == epochs
-    assert 25_600 <= epochs * (recipe.train_images or images) < 25_600 + images
-    asked = replace(request, epochs=7)
-    assert resolve(asked, pets(images)).recipe.epochs == 7
+    settings = resolve(request, pets(split_images))
+    assert list(settings.horizons) == HORIZONS[split_images]
+    assert settings.images_seen == tuple(e * n for e, n in HORIZONS[split_images])
+    assert settings.pool_images == split_images
+    asked = resolve(replace(request, epochs=7), pets(split_images))
+    first_images = min(6_000, split_images)
+    assert asked.horizons == tuple((epochs, first_images) for epochs in (7, 21, 63))
+
+
+@pytest.mark.parametrize(
+    ("changes", "horizons"),
+    [
+        ({"train_images": 1_000}, [(6, 1_000), (18, 1_000), (54, 1_000)]),
+        ({"train_images": 12_800, "epochs": 1}, [(1, 12_800), (1, 38_400), (2, 54_000)]),
+        ({"train_images": 1_000, "epochs": 1}, [(1, 1_000), (1, 3_000), (1, 9_000)]),
+        ({"train_images": 1_000, "epochs": 2}, [(2, 1_000), (6, 1_000), (18, 1_000)]),
+        ({"train_images": "all"}, [(1, 54_000), (3, 54_000), (9, 54_000)]),
+        ({"ladder": PRESETS["flat"]}, [(1, 6_000)]),
+        ({"ladder": PRESETS["thorough"]}, [(1, 6_000), (1, 18_000), (1, 54_000), (3, 54_000)]),
+        ({"recipe": Recipe(epochs=2, train_images=500)}, [(2, 500), (6, 500), (18, 500)]),
+    ],
+    ids=["few", "more", "one epoch", "two epochs", "all", "flat", "thorough", "recipe"],
+)
+def test_the_horizons_follow_the_length_of_the_first_rung_and_the_ladder(
+    changes: dict[str, Any], horizons: list[tuple[int, int]]
+) -> None:
+    # a part that is repeated in the first rung is all that later ones draw from, too
+    assert list(resolved(data="fashion-mnist", **changes).horizons) == horizons
+
+
+def test_the_recipe_of_a_rung_is_the_search_s_with_the_rung_s_length() -> None:
+    settings = replace(explicit(), precision="bf16")
+    lengths = [(settings.run_recipe(r).epochs, settings.run_recipe(r).train_images) for r in (0, 1)]
+    assert lengths == list(settings.horizons) == [(3, 100), (9, 100)]
+    for rung in (0, 1):
+        same = replace(settings.recipe, precision="bf16")  # as the folder has fixed it
+        assert replace(settings.run_recipe(rung), epochs=3, train_images=100) == same
+
+
+def test_the_tour_has_one_rung_and_other_searches_three() -> None:
+    assert len(resolved().horizons) == 1
+    assert resolved(data="fashion-mnist").ladder == PRESETS["standard"] == Ladder(rungs=3)
+
+
+# --- the target
+
+
+def test_the_answer_is_for_the_longest_runs_unless_another_target_is_named() -> None:
+    fashion: dict[str, Any] = {"data": "fashion-mnist"}
+    assert resolved(**fashion).target_images == 54_000
+    assert resolved(**fashion, ladder=PRESETS["quick"]).target_images == 18_000
+    assert resolved(**fashion, target_images=100_000).target_images == 100_000
+    assert resolved(**fashion, target_epochs=2).target_images == 108_000
+    assert resolved().target_images == resolved().images_seen[0]  # the tour
+
+
+def test_a_target_in_epochs_counts_those_of_the_training_split() -> None:
+    few = resolved(data="fashion-mnist", train_images=6_000, epochs=2, target_epochs=2)
+    assert few.target_images == 108_000
+    request = SearchRequest(budget_macs=4 * G, data="folder:/a", target_epochs=100)
+    assert resolve(request, pets(84)).target_images == 8_400
+
+
+def test_runs_of_one_length_answer_for_that_length_alone() -> None:
+    flat = {"data": "fashion-mnist", "ladder": PRESETS["flat"]}
+    assert resolved(**flat, target_images=6_000).target_images == 6_000
+    for other in (5_999, 6_001, 18_000):
+        with pytest.raises(RequestError, match=f"say nothing of a target of {other:,} images"):
+            resolved(**flat, target_images=other)
+
+
+def test_a_target_beyond_three_times_the_longest_runs_is_refused_with_what_works() -> None:
+    assert resolved(data="fashion-mnist", target_images=162_000).target_images == 162_000
+    for far in ({"target_images": 162_001}, {"target_epochs": 4}):
+        with pytest.raises(RequestError, match=r"more than 3 times the 54,000.*use 162,000") as e:
+            resolved(data="fashion-mnist", **far)
+        assert "\n" not in str(e.value)
+    longer = resolved(data="fashion-mnist", target_epochs=4, ladder=PRESETS["thorough"])
+    assert longer.target_images == 216_000
+
+
+def test_a_target_below_the_shortest_runs_is_refused_with_what_works() -> None:
+    assert resolved(data="fashion-mnist", target_images=6_000).target_images == 6_000
+    with pytest.raises(RequestError, match=r"5,999 images is below the 6,000.*use 6,000 or more"):
+        resolved(data="fashion-mnist", target_images=5_999)
+
+
+def test_a_target_that_was_left_open_moves_on_with_the_ladder_and_another_stays() -> None:
+    for changes, target in (({}, 162_000), ({"target_images": 20_000}, 20_000)):
+        settings = resolved(data="fashion-mnist", **changes)
+        longer = replace(settings.as_request(), ladder=PRESETS["thorough"])
+        assert resolve(longer, FASHION).target_images == target
+
+
+# --- the request file
 
 
 @pytest.mark.parametrize(
     "settings",
-    [resolved(), resolved(proxy=False), resolved(data="folder:/a/b c", sampler="tpe", seeds=3)],
-    ids=["defaults", "no proxy", "folder"],
+    [
+        resolved(),
+        resolved(proxy=False),
+        resolved(data="folder:/a/b c", sampler="tpe", seeds=3),
+        resolved(
+            data="fashion-mnist",
+            ladder=Ladder(rungs=4, noise_degrees=0, spend=1, batch=1, enough=0.85),
+            target_images=200_000,
+            tolerance=0.05,
+            prefer="activations",
+        ),
+        resolved(data="fashion-mnist", train_images=1_000, epochs=1),
+        resolved(data="fashion-mnist", train_images=1_000),
+    ],
+    ids=["defaults", "no proxy", "folder", "ladder", "part of an epoch", "part, repeated"],
 )
 def test_the_request_file_gives_back_the_same_settings(tmp_path: Path, settings: Settings) -> None:
     settings.save(tmp_path / "request.toml")
@@ -303,6 +434,10 @@ def test_any_number_and_path_survives_the_request_file(
         ("trials = 9", "trials = 'nine'"),
         ("pack_px = 224", "pack_px = -1"),
         ('sampler = "grid"', 'sampler = "best"'),
+        ("rungs = 2", "rungs = 0"),
+        ("rungs = 2", "steps = 2"),
+        ("tolerance = 0.02", "tolerance = 2.0"),
+        ('prefer = "macs"', 'prefer = "speed"'),
     ],
     ids=[
         "empty",
@@ -315,6 +450,10 @@ def test_any_number_and_path_survives_the_request_file(
         "no number",
         "negative",
         "no sampler",
+        "no ladder",
+        "ladder's key unknown",
+        "no tolerance",
+        "no preference",
     ],
 )
 def test_a_spoilt_request_file_is_one_clear_line(tmp_path: Path, part: str, instead: str) -> None:
@@ -331,12 +470,21 @@ def test_a_spoilt_request_file_is_one_clear_line(tmp_path: Path, part: str, inst
 
 def test_a_request_file_of_version_0_1_0_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "request.toml"
-    path.write_text(explicit().to_toml().replace("schema = 2\n", ""))
+    path.write_text(explicit().to_toml().replace("schema = 3\n", ""))
     with pytest.raises(RequestError, match=r"is of cmtscale 0\.1\.0; search again"):
         read_settings(path)
-    path.write_text(explicit().to_toml().replace("schema = 2\n", "schema = 3\n"))
-    with pytest.raises(RequestError, match=r"has schema 3, of another version of cmtscale"):
+
+
+@pytest.mark.parametrize("schema", [2, 4])
+def test_a_request_file_of_another_schema_is_refused_in_one_line(
+    tmp_path: Path, schema: int
+) -> None:
+    path = tmp_path / "request.toml"
+    path.write_text(explicit().to_toml().replace("schema = 3\n", f"schema = {schema}\n"))
+    words = rf"has schema {schema}, of another version of cmtscale; this one reads schema 3"
+    with pytest.raises(RequestError, match=words) as caught:
         read_settings(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_identity_is_pinned() -> None:
@@ -360,6 +508,11 @@ HOW_MUCH: dict[str, Any] = {
     "trials": 10,
     "seeds": 3,
     "seed": 2,
+    "pool_images": 200,
+    "ladder": Ladder(rungs=3),
+    "target_images": 800,
+    "tolerance": 0.03,
+    "prefer": "latency",
 }
 NEITHER: dict[str, Any] = {  # names, and what is fixed when a folder is first opened
     "data": "folder:/moved",

@@ -1,0 +1,1 @@
+"""Simulated searches over architectures whose true losses are known: see `../forecast.py`."""

@@ -1,0 +1,128 @@
+"""Where each candidate stands: what it has reached, and what is expected of it at the target."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cmtscale.record.row import Row
+from cmtscale.record.scores import Score, current, scores
+from cmtscale.search.curves import FloatArray
+from cmtscale.search.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """The median of what is stated, and the 90 % interval about it."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One candidate: what it is expected to reach at the target, and what it has reached.
+
+    `loss` is the forecast at the target, `near` the probability that it is within the tolerance of
+    the best, `best` that it is the best; None where there is no forecast of it. `runs` are its
+    complete runs at each rung; `longest` its score at the last rung that it has one at.
+    """
+
+    score: Score
+    runs: tuple[int, ...]
+    diverged: int
+    longest: Score
+    longest_images: int
+    loss: Interval | None = None
+    near: float | None = None
+    best: float | None = None
+
+    @property
+    def candidate(self) -> str:
+        return self.score.candidate
+
+    @property
+    def may_win(self) -> bool:
+        """On the budget, trained, and diverged with no seed: the other seeds would flatter."""
+        return self.score.on_budget and any(self.runs) and not self.diverged
+
+
+def reached(settings: Settings, rows: Sequence[Row]) -> list[Standing]:
+    """Each candidate that the record has a run of, without forecasts."""
+    by_rung = [
+        {score.candidate: score for score in scores(current(rows, horizon))}
+        for horizon in settings.horizons
+    ]
+    images = settings.images_seen
+    standings = []
+    for name in dict.fromkeys(name for rung in by_rung for name in rung):
+        own = [rung.get(name) for rung in by_rung]
+        trained = [n for n, score in enumerate(own) if score is not None and score.seeds]
+        last = trained[-1] if trained else next(n for n, score in enumerate(own) if score)
+        first, longest = next(score for score in own if score), own[last]
+        assert longest is not None
+        standings.append(
+            Standing(
+                score=first,
+                runs=tuple(len(score.seeds) if score else 0 for score in own),
+                diverged=sum(score.diverged for score in own if score),
+                longest=longest,
+                longest_images=images[last],
+            )
+        )
+    return standings
+
+
+def by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
+    """The lowest mean loss at the first rung first, those without one last."""
+    return sorted(
+        standings,
+        key=lambda s: (
+            s.runs[0] == 0,  # runs of other lengths do not compare
+            s.score.loss is None,
+            s.score.loss or 0.0,
+            s.candidate,
+        ),
+    )
+
+
+def with_forecasts(
+    standings: Sequence[Standing],
+    names: Sequence[str],
+    draws: FloatArray,
+    near: FloatArray,
+    lowest: FloatArray,
+    order: Sequence[int],
+) -> tuple[Standing, ...]:
+    """The standings, the most probable first, then those that cannot be chosen."""
+    places = {names[arm]: place for place, arm in enumerate(order)}
+    numbers = {name: number for number, name in enumerate(names)}
+    described = [
+        replace(
+            standing,
+            loss=interval(np.exp(draws[:, numbers[standing.candidate]])),
+            near=float(near[numbers[standing.candidate]]),
+            best=float(lowest[numbers[standing.candidate]]),
+        )
+        if standing.candidate in numbers
+        else standing
+        for standing in standings
+    ]
+    return tuple(
+        sorted(
+            described,
+            key=lambda s: (
+                places.get(s.candidate, len(places)),
+                s.loss.median if s.loss else math.inf,
+                s.candidate,
+            ),
+        )
+    )
+
+
+def interval(draws: FloatArray) -> Interval:
+    """Median and 90 % interval of draws."""
+    low, median, high = (float(value) for value in np.quantile(draws, [0.05, 0.5, 0.95]))
+    return Interval(median=median, low=low, high=high)

@@ -1,0 +1,121 @@
+"""`show` answers from the record alone, whatever state the search is in."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from cmtscale.cli.app import run
+from cmtscale.record.row import read_rows, to_csv
+from cmtscale.search.outcome import Outcome
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(finished: Outcome, tmp_path: Path) -> Path:
+    copy = tmp_path / "search"
+    shutil.copytree(finished.folder, copy)
+    return copy
+
+
+def test_a_finished_search_is_shown_as_it_concluded(folder: Path, capsys: Capture) -> None:
+    concluded = json.loads((folder / "choice.json").read_text())
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(["show", str(folder), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {"folder": str(folder), "choice": concluded}
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_shown_names_runs_target_choice_and_what_comes_next(
+    folder: Path, capsys: Capture
+) -> None:
+    assert run(["show", str(folder)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    taken = json.loads((folder / "choice.json").read_text())["taken"]
+    assert "so far 8 runs of 128 images" in text
+    assert "loss at 128" in text
+    assert taken in text
+    assert "noise, in parts of the loss: between seeds" in text
+    assert f"figures: cmtscale plot {folder}" in text
+
+
+def test_a_running_search_is_shown_by_what_has_ended(folder: Path, capsys: Capture) -> None:
+    for name in ("choice.json", "best.toml", "forecast.csv"):
+        (folder / name).unlink()
+    rows = read_rows(folder / "trials.csv")
+    (folder / "trials.csv").write_text(to_csv([row for row in rows if row.seed == 0]))
+    assert run(["show", str(folder)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "so far 4 runs of 128 images" in text
+    assert "Undecided: no two runs of one network have ended yet" in text
+
+
+def test_a_search_that_another_process_holds_is_shown_without_waiting(
+    folder: Path, capsys: Capture
+) -> None:
+    rows = read_rows(folder / "trials.csv")
+    (folder / "trials.csv").write_text(to_csv([row for row in rows if row.role == "base"]))
+    with FileLock(folder / ".lock"):
+        assert run(["show", str(folder)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "so far 2 runs of 128 images" in text
+    assert "no run on the budget is complete: there is nothing to choose from" in text
+
+
+def test_losses_that_are_not_gathered_yet_are_read_where_the_runs_left_them(
+    folder: Path, capsys: Capture
+) -> None:
+    assert run(["show", str(folder), "--json"]) == 0
+    gathered = capsys.readouterr().out
+    (folder / "val_losses.npz").unlink()
+    assert run(["show", str(folder), "--json"]) == 0
+    assert capsys.readouterr().out == gathered
+
+
+def test_every_run_failed_is_an_answer_with_a_ranking(folder: Path, capsys: Capture) -> None:
+    nothing = dict.fromkeys(
+        ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
+    )
+    rows = read_rows(folder / "trials.csv")
+    failed = [
+        replace(row, status="failed", cause="no memory", temperature=None, **nothing)
+        for row in rows
+    ]
+    (folder / "trials.csv").write_text(to_csv(failed))
+    assert run(["show", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "there is nothing to choose from" in text
+    for name in {row.candidate for row in rows}:
+        assert re.search(rf"^{name} .* failed *$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [("request.toml", "holds no search"), ("trials.csv", "has no finished run yet")],
+)
+def test_what_is_no_search_is_one_line(
+    folder: Path, capsys: Capture, gone: str, message: str
+) -> None:
+    (folder / gone).unlink()
+    assert run(["show", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_showing_loads_neither_torch_nor_optuna(folder: Path) -> None:
+    code = (
+        "import sys; from cmtscale.cli.app import run; run(['show', sys.argv[1]]);"
+        "print(sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert process.stderr.splitlines()[-1] == "[]"

@@ -1,0 +1,220 @@
+"""What runs say of curves: against dense formulas, and what it may and may not depend on."""
+
+import math
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from cmtscale.search import curves
+from cmtscale.search.curves import Scales, Trained, log_likelihood, normal_of, posterior, scales_of
+from cmtscale.search.forecast import Forecast, forecast
+from cmtscale.search.importance import sample
+
+POINTS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.3, 0.3], [0.2, 0.5, 0.3]]) / 2**0.5
+SCALES = Scales(
+    level=np.array([0.12]),
+    slope=np.array([0.04]),
+    correlation=np.array([-0.7]),
+    length=np.array([0.45]),
+    own_level=np.array([0.03]),
+    own_slope=np.array([0.02]),
+    own_curvature=np.array([0.011]),
+    noise=np.array([0.025]),
+    noise_decay=np.array([-0.3]),
+)
+
+
+def runs(repetitions: int = 1, noise: float = 0.02, rungs: int = 3) -> Trained:
+    """Each of five architectures at each rung; their lines differ in level and slope."""
+    random = np.random.default_rng(4)
+    cells = [*product(range(5), range(rungs))] * repetitions
+    arms, rung = np.array(cells).T
+    levels, slopes = np.array([0.0, 0.1, -0.1, 0.05, 0.02]), np.array([0.0, -0.05, 0.06, 0.0, 0.01])
+    losses = -0.8 + levels[arms] + (slopes[arms] - 0.3) * rung + 0.015 * rung * (rung - 1)
+    return Trained(
+        points=POINTS,
+        arms=arms,
+        times=rung.astype(float),
+        rungs=rung,
+        losses=losses + noise * random.standard_normal(len(arms)),
+        image_covariance=np.zeros((len(arms), len(arms))),
+    )
+
+
+def with_image_noise(trained: Trained, common: float, own: float) -> Trained:
+    """The same runs, where images are known to move all by `common` and each arm by `own`."""
+    same = trained.arms[:, None] == trained.arms
+    return replace(trained, image_covariance=common**2 + own**2 * same)
+
+
+def spread_of_difference(known: Forecast) -> float:
+    draws = known.draws(2.0, count=4096, seed=0)
+    return float((draws[:, 3] - draws[:, 4]).std())
+
+
+def dense_covariance(trained: Trained, cells: list[tuple[int, float]]) -> np.ndarray:
+    """Of curve values at (arm, time), pair by pair, under SCALES."""
+    s = {name: float(value[0]) for name, value in vars(SCALES).items()}
+    covariance = np.empty((len(cells), len(cells)))
+    for (row, (i, t)), (column, (j, u)) in product(enumerate(cells), enumerate(cells)):
+        distance = math.dist(trained.points[i], trained.points[j]) * math.sqrt(5) / s["length"]
+        near = (1 + distance + distance**2 / 3) * math.exp(-distance)
+        bends = t * (t - 1) / 2 * u * (u - 1) / 2
+        value = curves.LEVEL_SD**2 + curves.SLOPE_SD**2 * t * u + curves.CURVATURE_SD**2 * bends
+        crossed = s["correlation"] * s["level"] * s["slope"]
+        value += near * (s["level"] ** 2 + crossed * (t + u) + s["slope"] ** 2 * t * u)
+        if i == j:
+            value += s["own_level"] ** 2 + s["own_slope"] ** 2 * t * u
+            value += s["own_curvature"] ** 2 * bends
+        covariance[row, column] = value
+    return covariance
+
+
+def dense_run_covariance(trained: Trained) -> np.ndarray:
+    cells = list(zip(trained.arms, trained.times, strict=True))
+    noise = (SCALES.noise * np.exp(SCALES.noise_decay * trained.rungs)) ** 2
+    return dense_covariance(trained, cells) + np.diag(noise) + trained.image_covariance
+
+
+def test_posterior_equals_the_dense_formula() -> None:
+    trained = with_image_noise(runs(), common=0.03, own=0.02)
+    cells = [*zip(trained.arms, trained.times, strict=True), *((arm, 2.5) for arm in range(5))]
+    joint = dense_covariance(trained, cells)
+    measured, asked = np.arange(15), np.arange(15, 20)
+    gain = joint[np.ix_(asked, measured)] @ np.linalg.inv(dense_run_covariance(trained))
+    line = curves.prior_mean(trained, np.array([t for _, t in cells]))
+    mean = line[asked] + gain @ (trained.losses - line[measured])
+    covariance = joint[np.ix_(asked, asked)] - gain @ joint[np.ix_(measured, asked)]
+    got_mean, got_covariance = posterior(
+        SCALES, trained, np.arange(5), np.full(5, 2.5), np.zeros((5, 15))
+    )
+    # inverting a matrix of condition 1e5
+    np.testing.assert_allclose(got_mean[0], mean, atol=1e-9)
+    np.testing.assert_allclose(got_covariance[0], covariance, atol=1e-9)
+
+
+def test_likelihood_equals_the_dense_formula() -> None:
+    trained = with_image_noise(runs(), common=0.03, own=0.02)
+    other = replace(trained, losses=trained.losses + 0.1 * trained.points[trained.arms, 0])
+    expected = [
+        multivariate_normal.logpdf(
+            each.losses, curves.prior_mean(each, each.times), dense_run_covariance(each)
+        )
+        for each in (trained, other)
+    ]
+    got = [log_likelihood(normal_of(SCALES), each)[0] for each in (trained, other)]
+    constant = 15 / 2 * math.log(2 * math.pi)
+    assert got == pytest.approx([value + constant for value in expected], abs=1e-6)
+
+
+def test_coordinates_and_scales_are_inverse() -> None:
+    normal = np.random.default_rng(0).standard_normal((6, curves.NUMBER_OF_SCALES))
+    np.testing.assert_allclose(normal_of(scales_of(normal)), normal, atol=1e-12)
+
+
+def test_lines_without_noise_are_recovered() -> None:
+    trained = runs(repetitions=2, noise=0.0)
+    truth = trained.losses[trained.times == 2][:5]
+    draws = forecast(trained).draws(2.0, count=4096, seed=0)
+    # the prior holds the noise above 1e-3
+    np.testing.assert_allclose(draws.mean(axis=0), truth, atol=0.004)
+    # levels, slopes and the common bend go on as they are
+    beyond = np.array([0.0, 0.1, -0.1, 0.05, 0.02]) + 3 * np.array([0.0, -0.05, 0.06, 0.0, 0.01])
+    later = forecast(trained).draws(3.0, count=4096, seed=0).mean(axis=0)
+    np.testing.assert_allclose(later, -0.8 - 0.9 + 0.09 + beyond, atol=0.02)
+
+
+def test_the_noise_of_replicates_is_seen() -> None:
+    known = forecast(runs(repetitions=6, noise=0.04))
+    # 75 degrees of freedom know a standard deviation to 8 %
+    assert known.sigma(0) == pytest.approx(0.04, rel=0.25)
+
+
+def test_more_replicates_narrow() -> None:
+    once, often = forecast(runs()), forecast(runs(repetitions=6))
+    assert spread_of_difference(often) < 0.7 * spread_of_difference(once)
+
+
+def test_replicates_do_not_take_away_the_noise_of_the_images() -> None:
+    known = forecast(with_image_noise(runs(repetitions=8), common=0.0, own=0.02))
+    without = forecast(runs(repetitions=8))
+    assert spread_of_difference(without) < 0.012
+    # two architectures, each off by 0.02, of which neighbours tell a little
+    assert spread_of_difference(known) > 0.02
+
+
+def test_image_noise_common_to_all_moves_no_difference() -> None:
+    alone = forecast(with_image_noise(runs(), common=0.0, own=0.01))
+    shared = forecast(with_image_noise(runs(), common=0.2, own=0.01))
+    before, after = (k.draws(2.0, count=4096, seed=0) for k in (alone, shared))
+    before, after = (d - d.mean(axis=1, keepdims=True) for d in (before, after))
+    # a thousandth of what divides candidates; the prior of the common level is wide, not flat
+    np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(after.std(axis=0), before.std(axis=0), atol=1e-3)
+
+
+def test_the_unit_of_the_loss_changes_nothing() -> None:
+    trained = runs()
+    doubled = replace(trained, losses=trained.losses + math.log(2))
+    before, after = (forecast(t).draws(2.0, count=256, seed=0) for t in (trained, doubled))
+    np.testing.assert_allclose(after, before + math.log(2), atol=1e-6)
+
+
+def test_the_same_runs_in_any_order_give_the_same_draws() -> None:
+    trained = with_image_noise(runs(), common=0.03, own=0.02)
+    order = np.random.default_rng(1).permutation(len(trained.losses))
+    shuffled = Trained(
+        points=trained.points,
+        arms=trained.arms[order],
+        times=trained.times[order],
+        rungs=trained.rungs[order],
+        losses=trained.losses[order],
+        image_covariance=trained.image_covariance[np.ix_(order, order)],
+    )
+    first = forecast(trained, seed=3).draws(2.0, count=100, seed=7)
+    assert np.array_equal(first, forecast(shuffled, seed=3).draws(2.0, count=100, seed=7))
+    assert not np.array_equal(first, forecast(trained, seed=4).draws(2.0, count=100, seed=7))
+
+
+def test_a_forecast_widens_beyond_what_was_trained() -> None:
+    known = forecast(runs(rungs=2))
+    widths = [known.draws(t, count=4096, seed=0).std(axis=0).mean() for t in (1.0, 2.0, 3.0)]
+    assert widths == sorted(widths)
+    assert widths[2] > 2 * widths[0]
+
+
+@pytest.mark.parametrize("factor", [0.1, 5.0])
+def test_losses_far_from_the_prior_still_have_a_forecast(factor: float) -> None:
+    trained = runs(repetitions=2)
+    known = forecast(replace(trained, losses=factor * trained.losses))
+    draws = known.draws(2.0, count=1024, seed=0)
+    assert known.effective_samples > 100
+    # 15 values with noises of 0.02 times the factor, and of the prior's least
+    error = np.abs(draws.mean(axis=0) - factor * trained.losses[2:15:3]).max()
+    assert error < 0.06 * factor + 0.02
+
+
+def test_mismatched_runs_are_refused() -> None:
+    with pytest.raises(ValueError, match="not all of 15 runs"):
+        replace(runs(), rungs=np.zeros(3, dtype=int))
+    with pytest.raises(ValueError, match="not a finite number"):
+        replace(runs(), losses=np.full(15, np.nan))
+
+
+def test_sampling_finds_a_posterior_that_is_known() -> None:
+    measured, noise = np.array([2.0, -1.0, 0.0]), np.array([0.05, 0.5, 2.0])
+    draws, effective_samples = sample(
+        lambda z: -(((z - measured) / noise) ** 2).sum(axis=1) / 2,
+        dimensions=3,
+        count=2000,
+        seed=0,
+    )
+    variance = 1 / (1 + 1 / noise**2)
+    # some 300 effective draws know a mean to 0.06 standard deviations
+    assert effective_samples > 200
+    error = (draws.mean(axis=0) - measured / noise**2 * variance) / np.sqrt(variance)
+    assert np.abs(error).max() < 0.2
+    np.testing.assert_allclose(draws.std(axis=0), np.sqrt(variance), rtol=0.1)
