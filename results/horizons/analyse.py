@@ -14,6 +14,7 @@ import figures
 import numpy as np
 from deciding import print_deciding
 from drift import print_drift
+from misfit import print_misfit
 from replay import (
     Part,
     Spending,
@@ -52,6 +53,7 @@ def main() -> None:
     elif not args.no_replays:
         print_replays(table, args.folder, args.replays)
         print_parts(table)
+        print_misfit(table)
 
 
 def write_ranking(table: TruthTable, path: Path) -> None:

@@ -231,9 +231,10 @@ def print_drift(table: TruthTable) -> None:
             noises = [noise_of(table.log_losses(rung + step))[0] for step in range(3)]
             seeds = np.array([table.seeds(rung + step)[present] for step in range(3)])
             by_noise = np.sqrt((weights * np.square(noises) @ (1 / seeds)).mean())
+            by_seeds = f", of which seeds {by_noise:.3f}" if np.isfinite(by_noise) else ""
             print(
                 f"second difference at {RUNGS[rung + 1]}: {values.mean():+.3f} "
-                f"(sd {values.std(ddof=1):.3f}, of which seeds {by_noise:.3f}; n {len(values)})"
+                f"(sd {values.std(ddof=1):.3f}{by_seeds}; n {len(values)})"
             )
     print()
 

@@ -14,10 +14,9 @@ from cmtscale.record.row import Row
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import Forecast, forecast
-from cmtscale.search.ladder import REFERENCE_SEEDS
+from cmtscale.search.ladder import REFERENCE_SEEDS, SURE
 from cmtscale.search.policy import near_best, next_runs
 
-SURE = 0.8  # as in cmtscale.search.choose
 Cell = tuple[int, int]  # twin, rung
 
 

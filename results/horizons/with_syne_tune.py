@@ -6,8 +6,9 @@
 
 Reads `runs.csv`, which `analyse.py` writes, and writes `syne_tune.csv`; run `analyse.py` again to
 see it beside the rest. A configuration is a point of the triangle of shares, as cmtscale's samplers
-draw them; it trains the nearest twin that may be chosen. Another trial of a twin is another seed
-while the table has one, then the first again. Schedules are independent, so a trial that goes on
+draw them; it trains the nearest twin that may be chosen. Every method begins with each twin's own
+point, in random order, and goes on as it likes; another trial of a twin is another seed while the
+table has one, then the first again. Schedules are independent, so a trial that goes on
 from T to 3T and 9T is charged all three. One worker: what a search takes is the sum of its trials.
 A search takes the twin with the lowest mean loss at the longest horizon that any trial reached.
 """
@@ -20,6 +21,7 @@ import logging
 import math
 import os
 import tempfile
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +123,19 @@ class NearestTwin(Blackbox):
         raise NotImplementedError
 
 
+def point_of(shares: tuple[float, ...]) -> dict[str, float]:
+    """The point of `SPACE` of depth, width and resolution shares; as in cmtscale.search.points."""
+    root = 1 - shares[0]
+    rest = shares[1] + shares[2]
+    return {"u": root**2, "v": shares[2] / rest if rest > 0 else 0.5}
+
+
 def search(method: str, runs: Runs, seed: int) -> dict[str, object]:
     """One search: the twin that it takes, and what it spent."""
     blackbox = NearestTwin(runs, seed)
     np.random.seed(seed)  # Syne Tune draws brackets from the global state
+    points = [point_of(shares) for shares in runs.shares.values()]
+    order = np.random.default_rng(seed).permutation(len(points))
     scheduler = METHODS[method](
         config_space=SPACE,
         metric="ln_loss",
@@ -134,6 +145,7 @@ def search(method: str, runs: Runs, seed: int) -> dict[str, object]:
         grace_period=1,
         reduction_factor=3,
         random_seed=seed,
+        points_to_evaluate=[points[i] for i in order],
     )
     backend = UserBlackboxBackend(blackbox=blackbox, elapsed_time_attr="elapsed_time")
     recorder = SimulatorCallback()
@@ -177,20 +189,20 @@ def judge(blackbox: NearestTwin, reached: dict[int, int]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--searches", type=int, default=100)
+    parser.add_argument("--searches", type=int, default=30)
     parser.add_argument("--folder", type=Path, default=HERE)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")  # pandas announces another default
     runs = read_runs(args.folder / "runs.csv")
     with (args.folder / "syne_tune.csv").open("w", newline="", encoding="utf-8") as file:
         columns = ("method", "search", "taken", "seconds", "trials", "runs_at_target")
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        for method in METHODS:
-            for seed in range(args.searches):
+        for seed in range(args.searches):
+            for method in METHODS:
                 writer.writerow({"method": method, "search": seed, **search(method, runs, seed)})
             file.flush()
-            print(method, flush=True)
 
 
 if __name__ == "__main__":
