@@ -86,7 +86,7 @@ def bend(evidence: Evidence) -> str:
     """That more passes over the same images hardly help, as its runs show; empty where they do.
 
     Log loss falls along a line only while images are new. A tripling of new ones lowers the loss
-    by a fifth to a third (`results/horizons`); where images repeat, and it is lowered by less than
+    by a sixth to a third (`results/horizons`); where images repeat, and it is lowered by less than
     a tenth, the line has bent.
     """
     settings = evidence.settings
