@@ -158,7 +158,7 @@ def seed_in_common(table: TruthTable, rung: int) -> tuple[float, float, int] | N
 
 
 def print_without_depth(table: TruthTable) -> None:
-    """What remains where the depth corner, far from all others, is left out; and how curves bend."""
+    """What remains without the depth corner, which is far from all others; how curves bend."""
     roles = np.array([twin.role for twin in table.twins])
     means = np.array([table.means(rung) for rung in range(TARGET + 1)])
     present = np.isfinite(means).all(axis=0)
