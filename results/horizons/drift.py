@@ -157,6 +157,27 @@ def seed_in_common(table: TruthTable, rung: int) -> tuple[float, float, int] | N
     return float(steps.mean()), float(steps.std(ddof=1) / np.sqrt(len(steps))), len(steps)
 
 
+def print_without_depth(table: TruthTable) -> None:
+    """What remains without the depth corner, which is far from all others; how curves bend."""
+    roles = np.array([twin.role for twin in table.twins])
+    means = np.array([table.means(rung) for rung in range(TARGET + 1)])
+    present = np.isfinite(means).all(axis=0)
+    kept = present & (roles != "depth")
+    if kept.sum() < 4:
+        return
+    print("Without depth only:")
+    for first, second in itertools.combinations(range(TARGET + 1), 2):
+        tau = kendalltau(means[first, kept], means[second, kept]).statistic
+        print(f"τ of {RUNGS[first]} and {RUNGS[second]}: {tau:.2f}")
+    spread = means[TARGET, kept & table.eligible].std(ddof=1)
+    print(f"spread at 9T of those that may be chosen: {spread:.3f}")
+    second_differences = (means[2] - 2 * means[1] + means[0])[present]
+    depths = np.array([twin.shares.depth for twin in table.twins])[present]
+    correlation = np.corrcoef(depths, second_differences)[0, 1]
+    print(f"second differences (all twins): {np.round(second_differences, 3).tolist()}")
+    print(f"their correlation with the share of depth: {correlation:.2f}\n")
+
+
 def winners(table: TruthTable, rung: int) -> list[int]:
     """The eligible twins that have runs at a rung, the lowest mean loss first."""
     means = np.where(table.eligible, table.means(rung), np.nan)
@@ -213,7 +234,9 @@ def print_drift(table: TruthTable) -> None:
                 f"{_cell(a.correlation, a.correlation_interval)} | "
                 f"{_cell(a.corrected, a.corrected_interval)} | {_cell(a.tau, a.tau_interval)} |"
             )
-    print("\n## Falls of ln loss from rung to rung (mean, sd over twins), and curvature\n")
+    print()
+    print_without_depth(table)
+    print("## Falls of ln loss from rung to rung (mean, sd over twins), and curvature\n")
     steps = [table.means(rung + 1) - table.means(rung) for rung in range(len(RUNGS) - 1)]
     for rung, step in enumerate(steps):
         if np.isfinite(step).sum() > 1:

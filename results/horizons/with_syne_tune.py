@@ -1,16 +1,17 @@
 """Syne Tune's ASHA, BOHB and ASHA-CQR through its simulator, on the table of horizons.
 
-    python3.11 -m venv /tmp/syne-tune
-    /tmp/syne-tune/bin/pip install syne-tune==0.16.0
-    /tmp/syne-tune/bin/python results/horizons/with_syne_tune.py [--searches 100]
+    python3.11 -m venv ../syne-tune
+    ../syne-tune/bin/pip install syne-tune==0.16.0 huggingface_hub fastparquet
+    ../syne-tune/bin/python results/horizons/with_syne_tune.py [--searches 25]
 
-Reads `runs.csv`, which `analyse.py` writes, and writes `syne_tune.csv`; run `analyse.py` again to
-see it beside the rest. A configuration is a point of the triangle of shares, as cmtscale's samplers
-draw them; it trains the nearest twin that may be chosen. Every method begins with each twin's own
-point, in random order, and goes on as it likes; another trial of a twin is another seed while the
-table has one, then the first again. Schedules are independent, so a trial that goes on
-from T to 3T and 9T is charged all three. One worker: what a search takes is the sum of its trials.
-A search takes the twin with the lowest mean loss at the longest horizon that any trial reached.
+The simulator imports the last two; nothing is downloaded. Reads `runs.csv`, which `analyse.py`
+writes, and writes `syne_tune.csv`; run `analyse.py` again to see it beside the rest. A
+configuration is a point of the triangle of shares, as cmtscale's samplers draw them; it trains the
+nearest twin that may be chosen. Every method begins with each twin's own point, in random order,
+and goes on as it likes; another trial of a twin is another seed while the table has one, then the
+first again. Schedules are independent, so a trial that goes on from T to 3T and 9T is charged all
+three. One worker: what a search takes is the sum of its trials. A search takes the twin with the
+lowest mean loss at the longest horizon that any trial reached.
 """
 
 import argparse
@@ -189,7 +190,7 @@ def judge(blackbox: NearestTwin, reached: dict[int, int]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--searches", type=int, default=30)
+    parser.add_argument("--searches", type=int, default=25)
     parser.add_argument("--folder", type=Path, default=HERE)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
