@@ -2,7 +2,7 @@
 
     python results/horizons/analyse.py [--replays 100]    # prints what the README has
 
-Reads `trials.csv` and `val_losses.npz` beside it; writes `ranking.csv`, `replays.csv`, `runs.csv`
+Reads `table/`; writes `ranking.csv`, `replays.csv`, `runs.csv`
 (for `with_syne_tune.py`) and the figures. What `with_syne_tune.py` left is put beside the replays.
 """
 

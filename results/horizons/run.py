@@ -24,7 +24,7 @@ from cmtscale.search.samplers import Asked
 from cmtscale.train.devices import device_slots
 from cmtscale.train.recipe import Run
 
-HERE = Path(__file__).parent
+TABLE = Path(__file__).parent / "table"
 T = 6_000
 HORIZONS = ((1, T), (1, 3 * T), (1, 9 * T), (3, 9 * T))  # epochs, images; 9 T is one pass
 CORNERS = ("width", "resolution", "depth")
@@ -54,7 +54,7 @@ def main() -> None:
     )
     twins = [width, resolution, mixed[0], depth, *mixed[1:]]
     by_name = {twin.candidate.name: twin for twin in twins}
-    table = open_table(HERE, print)
+    table = open_table(TABLE, print)
     done = {row.run_id for row in table.rows if row.status != "failed"}
 
     def jobs() -> Iterator[TrainRun]:
@@ -67,7 +67,7 @@ def main() -> None:
                     recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=images)
                     network = twin.candidate.trained
                     run = Run(run_id=name, variant=network, recipe=recipe, seed=seed, data=data)
-                    folder = HERE / RUNS / name
+                    folder = TABLE / RUNS / name
                     yield TrainRun(run=run, folder=folder, candidate=twin.candidate.name)
 
     with LocalExecutor(device_slots("cpu")) as executor:
@@ -77,7 +77,7 @@ def main() -> None:
                 sys.exit(f"{ended.run.run_id}: {result.cause}")
             row = make_row(by_name[ended.candidate], ended.run, result)
             table.add(row)
-            gather_losses(HERE, [row.run_id])
+            gather_losses(TABLE, [row.run_id])
             print(row.run_id, row.val_loss, row.val_accuracy, row.seconds, flush=True)
 
 

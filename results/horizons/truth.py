@@ -81,12 +81,12 @@ class TruthTable:
 
 
 def read_truth(folder: Path) -> TruthTable:
-    """The table in a folder: `trials.csv` and `val_losses.npz`."""
+    """The table in a folder: `table/trials.csv` and `table/val_losses.npz`."""
     request = SearchRequest(budget_macs=4_000_000_000, data="fashion-mnist")
     settings = resolve(request, open_source(request.data).describe())
     long_settings = replace(settings, ladder=PRESETS["thorough"])
-    image_losses = read_losses(folder)
-    rows = [row for row in read_rows(folder / "trials.csv") if row.run_id in image_losses]
+    image_losses = read_losses(folder / "table")
+    rows = [row for row in read_rows(folder / "table" / "trials.csv") if row.run_id in image_losses]
     assert all(row.status == "complete" for row in rows)
     twins = tuple(candidate for candidate in grid(settings) if candidate.role != "base")
     return TruthTable(
