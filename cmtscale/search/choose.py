@@ -110,9 +110,8 @@ def choose(
     settings = evidence.settings
     target = evidence.time(settings.target_images)
     draws = known.draws(target, count=DRAWS, seed=settings.seed)
-    with_paper = np.append(evidence.eligible, False)  # the paper's constants come last
-    near = near_best(draws, with_paper, settings.tolerance)
-    lowest = best(draws, with_paper)
+    near = near_best(draws, evidence.eligible_curves, settings.tolerance)
+    lowest = best(draws, evidence.eligible_curves)
     order = sorted(
         map(int, np.flatnonzero(evidence.eligible)),
         key=lambda arm: (-near[arm], np.median(draws[:, arm])),
@@ -248,8 +247,8 @@ def _with_more_runs(
         known,
         target=evidence.time(settings.target_images),
         times=evidence.times,
-        eligible=np.append(evidence.eligible, False),
-        seconds=np.vstack([seconds, np.full(len(evidence.times), np.inf)]),
+        eligible=evidence.eligible_curves,
+        seconds=evidence.seconds_of_curves(seconds),
         tolerance=settings.tolerance,
         probability=SURE,
         seed=settings.seed,

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import DECISIONS
@@ -104,7 +102,7 @@ def next_batch(
     if evidence.trained is None or evidence.eligible.sum() < 2 or allowance_seconds <= 0:
         return ()
     known = forecast(evidence.trained, seed=settings.seed)
-    eligible = np.append(evidence.eligible, False)  # the paper's constants come last
+    eligible = evidence.eligible_curves
     target = evidence.time(settings.target_images)
     draws = known.draws(target, count=DRAWS, seed=settings.seed)
     if near_best(draws, eligible, settings.tolerance).max() >= settings.ladder.enough:
@@ -114,7 +112,7 @@ def next_batch(
         target=target,
         times=evidence.times,
         eligible=eligible,
-        seconds=np.vstack([seconds, np.full(seconds.shape[1], np.inf)]),
+        seconds=evidence.seconds_of_curves(seconds),
         size=settings.ladder.batch,
         seed=settings.seed + len(asked),
     )

@@ -43,6 +43,15 @@ class Evidence:
     missing: tuple[str, ...]
     is_perfect: bool
 
+    @property
+    def eligible_curves(self) -> npt.NDArray[np.bool_]:
+        """(K + 1,): who of the forecast's architectures may be chosen; the paper's come last."""
+        return np.append(self.eligible, False)
+
+    def seconds_of_curves(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(K + 1, rungs): what a run takes; infinite for the paper's, which nobody trains."""
+        return np.vstack([seconds, np.full(len(self.times), np.inf)])
+
     def time(self, images: int) -> float:
         """The forecast's time: log3 of images seen over those of the first rung."""
         return _time(self.settings, images)
