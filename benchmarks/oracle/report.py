@@ -21,6 +21,7 @@ NAMES = {
     ("highest posterior", "forecast"): "its runs, one fit, highest posterior",
     ("highest likelihood", "forecast"): "its runs, one fit, highest likelihood",
     ("without image noise", "forecast"): "its runs, image noise left out",
+    ("bent alike", "forecast"): "its runs, curves bent alike, seeds apart",
     ("scikit-learn", "forecast"): "its runs, scikit-learn's process",
 }
 DRAWN = {
@@ -72,8 +73,8 @@ def _table(rows: pd.DataFrame) -> str:
         "error_beyond": ("stated − right, 27T", "{:+.1f} ± {:.1f}"),
         "covered_beyond": ("27T covered", "{:.1f} ± {:.1f}"),
     }
-    lines = ["| | runs | " + " | ".join(title for title, _ in columns.values()) + " |"]
-    lines += ["|---" * (len(columns) + 2) + "|"]
+    lines = ["| | searches | runs | " + " | ".join(title for title, _ in columns.values()) + " |"]
+    lines += ["|---" * (len(columns) + 3) + "|"]
     for name in NAMES.values():
         part = rows[rows.name == name]
         if part.empty:
@@ -82,7 +83,8 @@ def _table(rows: pd.DataFrame) -> str:
             shape.format(*_mean(part, column)) if part[column].notna().all() else ""
             for column, (_, shape) in columns.items()
         ]
-        lines.append(f"| {name} | {part.runs.mean():.0f} | " + " | ".join(cells) + " |")
+        cells = [name, f"{len(part)}", f"{part.runs.mean():.0f}", *cells]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

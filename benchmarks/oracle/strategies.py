@@ -1,6 +1,7 @@
 """Ways to spend a budget on a world, and to say which architecture is best at 9T."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import numpy as np
 from scipy.optimize import minimize
@@ -10,11 +11,13 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from cmtscale.search.curves import (
     NUMBER_OF_SCALES,
     FloatArray,
+    Scales,
     Trained,
     log_likelihood,
     normal_of,
 )
 from cmtscale.search.forecast import Forecast
+from cmtscale.search.importance import sample
 from cmtscale.search.policy import near_best, next_runs
 from oracle.worlds import COSTS, TARGET, TIMES, Run, World
 
@@ -24,6 +27,9 @@ GENERATION = 4
 TOLERANCE = 0.01  # of the loss, within which a candidate is near the best
 DRAWS = 4096
 ENOUGH = 0.95  # where `cmtscale search` stops
+SETS_OF_SCALES = 128
+BENDS_AND_SEEDS = ("curvature", "common_noise")
+NOTHING = -12.0  # prior standard deviations: such a scale is less than a thousandth of its median
 
 Fit = Callable[[Trained], Forecast]
 
@@ -128,19 +134,44 @@ def single_fit(trained: Trained, *, with_prior: bool) -> Forecast:
     return Forecast(trained=trained, normal_scales=best.x[None], effective_samples=1)
 
 
-def textbook_draws(trained: Trained, time: float, *, count: int, seed: int) -> FloatArray:
-    """(count, K): from scikit-learn's Gaussian process over points and time, as it comes."""
+def bent_alike(trained: Trained) -> Forecast:
+    """The forecast of lines with one curvature for all but what is their own, and seeds apart."""
+    columns = [field.name for field in fields(Scales)]
+    left = [number for number, name in enumerate(columns) if name not in BENDS_AND_SEEDS]
+
+    def padded(normal: FloatArray) -> FloatArray:
+        whole = np.full((len(normal), NUMBER_OF_SCALES), NOTHING)
+        whole[:, left] = normal
+        return whole
+
+    normal, effective_samples = sample(
+        lambda normal: log_likelihood(padded(normal), trained),
+        dimensions=len(left),
+        count=SETS_OF_SCALES,
+        seed=0,
+    )
+    return Forecast(
+        trained=trained, normal_scales=padded(normal), effective_samples=effective_samples
+    )
+
+
+def textbook_draws(
+    trained: Trained, times: Sequence[float], *, count: int, seed: int
+) -> list[FloatArray]:
+    """(count, K) at each time, from scikit-learn's Gaussian process as it comes."""
     inputs = np.column_stack([trained.points[trained.arms], trained.times])
     kernel = ConstantKernel() * Matern([1.0] * 4, (1e-2, 1e2), nu=2.5) + WhiteKernel(0.1)
     process = GaussianProcessRegressor(
         kernel, normalize_y=True, n_restarts_optimizer=2, random_state=seed
     )
     process.fit(inputs, trained.losses)
-    asked = np.column_stack([trained.points, np.full(len(trained.points), time)])
-    mean, covariance = process.predict(asked, return_cov=True)
     # predict() adds the noise of a run to the diagonal
     noise = np.exp(process.kernel_.theta[-1]) * process._y_train_std**2
-    covariance = covariance - noise * np.eye(len(mean))
-    random = np.random.default_rng(seed)
-    draws: FloatArray = random.multivariate_normal(mean, covariance, count, method="eigh")
+    draws = []
+    for time in times:
+        asked = np.column_stack([trained.points, np.full(len(trained.points), time)])
+        mean, covariance = process.predict(asked, return_cov=True)
+        random = np.random.default_rng(seed)
+        covariance -= noise * np.eye(len(mean))
+        draws.append(random.multivariate_normal(mean, covariance, count, method="eigh"))
     return draws

@@ -145,6 +145,7 @@ def _trained(
         arms=numbered,
         times=times[rungs],
         rungs=rungs,
+        seeds=np.array([row.seed for row in rows]),
         losses=np.log(losses),
         image_covariance=image_covariance(images, arms=numbered, rungs=rungs),
     )

@@ -1,6 +1,6 @@
 """A forecast of the log loss of every candidate at any horizon, with its uncertainty.
 
-The curves of `curves.py`, averaged over their nine scales: with 12 to 40 architectures one best
+The curves of `curves.py`, averaged over their scales: with 12 to 40 architectures one best
 fit of the scales is too sure of itself (results/forecast).
 """
 
@@ -13,6 +13,8 @@ from cmtscale.search.curves import (
     FloatArray,
     IntArray,
     Trained,
+    Values,
+    common_noise_variance,
     log_likelihood,
     noise_variance,
     posterior,
@@ -27,7 +29,7 @@ _SETS_OF_SCALES = 128
 class Forecast:
     """What runs say of all candidates at all horizons.
 
-    `normal_scales` (S, 9) are equally probable sets of scales, in the coordinates of `scales_of`;
+    `normal_scales` (S, 11) are equally probable sets of scales, in the coordinates of `scales_of`;
     `effective_samples` is how many independent draws they are worth.
     """
 
@@ -38,13 +40,18 @@ class Forecast:
     def moments(self, time: float) -> tuple[FloatArray, FloatArray]:
         """Mean (S, K) and covariance (S, K, K) of the true ln losses at a time, per set."""
         trained = self.trained
-        arms = np.arange(len(trained.points))
-        times = np.full(len(arms), time)
-        no_images = np.zeros((len(arms), len(trained.arms)))
-        return posterior(scales_of(self.normal_scales), trained, arms, times, no_images)
+        arms = len(trained.points)
+        values = Values(
+            arms=np.arange(arms),
+            times=np.full(arms, time),
+            images=np.zeros((arms, len(trained.arms))),
+            rungs=np.zeros(arms, dtype=np.int64),
+            seeds=np.full(arms, -1),
+        )
+        return posterior(scales_of(self.normal_scales), trained, values)
 
     def draws(self, time: float, *, count: int, seed: int) -> FloatArray:
-        """(count, K): joint draws of the true ln loss at a time, free of both noises."""
+        """(count, K): joint draws of the true ln loss at a time, free of all noise."""
         mean, covariance = self.moments(time)
         root = square_root(covariance)
         sets, arms = mean.shape
@@ -54,8 +61,9 @@ class Forecast:
         return draws.transpose(1, 0, 2).reshape(-1, arms)[:count]
 
     def sigma(self, rung: int) -> float:
-        """Posterior median of the seed's noise of a run at a rung, in ln loss."""
-        variance = noise_variance(scales_of(self.normal_scales), np.array([rung]))
+        """Posterior median of what a seed does to a run at a rung, in ln loss."""
+        scales, rungs = scales_of(self.normal_scales), np.array([rung])
+        variance = noise_variance(scales, rungs) + common_noise_variance(scales, rungs)
         return float(np.median(np.sqrt(variance)))
 
 
@@ -82,13 +90,14 @@ def square_root(covariance: FloatArray) -> FloatArray:
 
 def _in_order(trained: Trained) -> Trained:
     """The same runs, sorted: sums in another order round differently."""
-    keys = (trained.losses, trained.rungs, trained.times, trained.arms)
+    keys = (trained.losses, trained.seeds, trained.rungs, trained.times, trained.arms)
     order: IntArray = np.lexsort(keys)
     return replace(
         trained,
         arms=trained.arms[order],
         times=trained.times[order],
         rungs=trained.rungs[order],
+        seeds=trained.seeds[order],
         losses=trained.losses[order],
         image_covariance=trained.image_covariance[np.ix_(order, order)],
     )

@@ -14,11 +14,13 @@ from cmtscale.search.curves import (
     FloatArray,
     IntArray,
     Trained,
+    Values,
     noise_variance,
     posterior,
     scales_of,
 )
 from cmtscale.search.forecast import Forecast, square_root
+from cmtscale.search.ladder import seed_of
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -34,9 +36,9 @@ class Beliefs:
     """What is believed of K arms under S sets of scales, before and after planned runs.
 
     `mean` (S, K) and `start` (S, K, K) are of the true ln losses at the target given what was
-    trained. `covariance` (S, K·R + K, K·R + K) is of what runs of each arm at each of R rungs would
-    show but for their seeds, then of the true ln losses at the target, given planned runs as well.
-    `noise` (S, K·R) is the seeds' variance.
+    trained. `covariance` (S, K·R + K, K·R + K) is of what the next runs of each arm at each of R
+    rungs would show but for what their seeds do to them alone, then of the true ln losses at the
+    target, given planned runs as well. `noise` (S, K·R) is the variance of what seeds do alone.
     """
 
     mean: FloatArray
@@ -133,24 +135,32 @@ def _beliefs(forecast: Forecast, target: float, times: Sequence[float]) -> Belie
     candidates, rungs = len(trained.points), len(times)
     arms = np.repeat(np.arange(candidates), rungs)
     rung_of = np.tile(np.arange(rungs), candidates)
-    images = np.concatenate(
-        [_image_shares(trained, arms, rung_of), np.zeros((candidates, len(trained.arms)))]
+    cells = len(arms)
+    values = Values(
+        arms=np.concatenate([arms, np.arange(candidates)]),
+        times=np.concatenate([np.tile(times, candidates), np.full(candidates, target)]),
+        images=np.concatenate(
+            [_image_shares(trained, arms, rung_of), np.zeros((candidates, len(trained.arms)))]
+        ),
+        rungs=np.concatenate([rung_of, np.zeros(candidates, dtype=np.int64)]),
+        seeds=np.concatenate([_next_seeds(trained, arms, rung_of), np.full(candidates, -1)]),
     )
     scales = scales_of(forecast.normal_scales[:_SETS_OF_SCALES])
-    mean, covariance = posterior(
-        scales,
-        trained,
-        np.concatenate([arms, np.arange(candidates)]),
-        np.concatenate([np.tile(times, candidates), np.full(candidates, target)]),
-        images,
-    )
-    cells = len(arms)
+    mean, covariance = posterior(scales, trained, values)
     return Beliefs(
         mean=mean[:, cells:],
         start=covariance[:, cells:, cells:],
         covariance=covariance,
         noise=noise_variance(scales, rung_of),
     )
+
+
+def _next_seeds(trained: Trained, arms: IntArray, rungs: IntArray) -> IntArray:
+    """(C,): the seed that the next run of each arm at each rung will have."""
+    of_cell = (arms[:, None] == trained.arms) & (rungs[:, None] == trained.rungs)
+    firsts = np.array([seed_of(int(rung), 0) for rung in rungs])
+    following: IntArray = np.where(of_cell, trained.seeds + 1, firsts[:, None]).max(axis=1)
+    return following
 
 
 def _image_shares(trained: Trained, arms: IntArray, rungs: IntArray) -> FloatArray:

@@ -9,7 +9,14 @@ from scipy.stats import kendalltau
 from truth import BEYOND, RUNGS, TARGET, TruthTable
 
 from cmtscale.record.row import Row
-from cmtscale.search.curves import FloatArray, noise_variance, posterior, scales_of
+from cmtscale.search.curves import (
+    FloatArray,
+    Values,
+    common_noise_variance,
+    noise_variance,
+    posterior,
+    scales_of,
+)
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.policy import near_best
@@ -81,11 +88,21 @@ def run_moments(
         own = trained.arms == twin
         longest = own & (trained.rungs == trained.rungs[own].max())
         shares[twin, longest] = 1 / longest.sum()
-    scales = scales_of(known.normal_scales)
-    arms, times = np.arange(twins), np.full(twins, time)
-    mean, covariance = posterior(scales, trained, arms, times, shares)
-    noise = noise_variance(scales, np.full(twins, rung)) / np.array(runs)
-    return mean, covariance + noise[:, :, None] * np.eye(twins)
+    scales, rungs = scales_of(known.normal_scales), np.full(twins, rung)
+    values = Values(
+        arms=np.arange(twins),
+        times=np.full(twins, time),
+        images=shares,
+        rungs=rungs,
+        seeds=np.full(twins, -1),
+    )
+    mean, covariance = posterior(scales, trained, values)
+    counts = np.array(runs)
+    # twins have the first seeds in common
+    common = np.minimum(counts[:, None], counts) / (counts[:, None] * counts)
+    covariance += common_noise_variance(scales, rungs)[:, :, None] * common
+    covariance += noise_variance(scales, rungs)[:, :, None] * np.diag(1 / counts)
+    return mean, covariance
 
 
 def run_draws(

@@ -1,6 +1,6 @@
-"""What the forecast's model leaves out, judged by how probable it makes the measured losses."""
+"""What bent curves and common seeds gain: how probable the model makes the measured losses."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 from deciding import up_to
@@ -8,53 +8,35 @@ from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 from truth import TARGET, TruthTable
 
-from cmtscale.record.row import Row
-from cmtscale.search.curves import NUMBER_OF_SCALES, FloatArray, Trained, bend, log_likelihood
+from cmtscale.search.curves import NUMBER_OF_SCALES, FloatArray, Trained, log_likelihood, scales_of
 
-PRIOR_DRAWS = 2048
-LENGTH = 0.87  # of the smooth curvature: that of level and slope, by all runs
-SHARED = (0.0, 0.02, 0.03)  # sd of what a seed does to all twins alike, in ln loss
-CURVATURES = (0.0, 0.03, 0.06, 0.1)  # sd of a curvature that is smooth over the shares
+PRIOR_DRAWS = 4096
+NOTHING = -12.0  # prior standard deviations: a scale of a thousandth of its median, or less
 
 
-def log_evidence(trained: Trained) -> float:
-    """Log of the mean likelihood over the prior of the scales, less a constant."""
+def log_evidence(trained: Trained, without: Sequence[str] = ()) -> float:
+    """Log of the mean likelihood over the prior of the scales but these, less a constant."""
     uniform = qmc.Sobol(NUMBER_OF_SCALES, rng=0).random(PRIOR_DRAWS)
     normal: FloatArray = norm.ppf(np.clip(uniform, 1e-9, 1 - 1e-9))
+    names = list(vars(scales_of(normal[:1])))
+    normal[:, [names.index(name) for name in without]] = NOTHING
     return float(logsumexp(log_likelihood(normal, trained)) - np.log(PRIOR_DRAWS))
-
-
-def extended(table: TruthTable, rows: list[Row], shared: float, curvature: float) -> Trained:
-    """The runs, with a noise that runs of one rung and seed share, and a smooth curvature."""
-    evidence = table.evidence(rows)
-    trained = evidence.trained
-    assert trained is not None
-    seeds = np.array([row.seed for row in evidence.rows])  # no two rungs have one in common
-    points = trained.points[trained.arms]
-    distance = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
-    scaled = 5**0.5 * distance / LENGTH
-    smooth = (1 + scaled + scaled**2 / 3) * np.exp(-scaled)  # Matern 5/2, as the level is
-    bends = bend(trained.times)
-    return replace(
-        trained,
-        image_covariance=trained.image_covariance
-        + shared**2 * (seeds[:, None] == seeds)
-        + curvature**2 * smooth * bends[:, None] * bends,
-    )
 
 
 def print_misfit(table: TruthTable) -> None:
     """Log evidence of all runs up to 9T, and of those at 9T given the others."""
     print("## Log evidence of all runs up to 9T (of those at 9T, given the others)\n")
-    print("| shared by a seed | " + " | ".join(f"curvature {c:g}" for c in CURVATURES) + " |")
-    print("|---|" + "---|" * len(CURVATURES))
-    for shared in SHARED:
+    print("| | lines, bent alike | curvature smooth over the shares |\n|---|---|---|")
+    for name, seeds in {"seeds independent": ("common_noise",), "a part in common": ()}.items():
         cells = []
-        for curvature in CURVATURES:
+        for bends in (("curvature",), ()):
             whole, early = (
-                log_evidence(extended(table, up_to(table, last), shared, curvature))
-                for last in (TARGET, TARGET - 1)
+                log_evidence(known, (*seeds, *bends))
+                for known in (
+                    table.evidence(up_to(table, last)).trained for last in (TARGET, TARGET - 1)
+                )
+                if known is not None
             )
             cells.append(f"{whole:.1f} ({whole - early:.1f})")
-        print(f"| {shared:g} | " + " | ".join(cells) + " |")
+        print(f"| {name} | " + " | ".join(cells) + " |")
     print()

@@ -9,7 +9,15 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from cmtscale.search import curves
-from cmtscale.search.curves import Scales, Trained, log_likelihood, normal_of, posterior, scales_of
+from cmtscale.search.curves import (
+    Scales,
+    Trained,
+    Values,
+    log_likelihood,
+    normal_of,
+    posterior,
+    scales_of,
+)
 from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.importance import sample
 
@@ -17,12 +25,14 @@ POINTS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.3, 0.3], [0.2, 0.5, 
 SCALES = Scales(
     level=np.array([0.12]),
     slope=np.array([0.04]),
+    curvature=np.array([0.06]),
     correlation=np.array([-0.7]),
     length=np.array([0.45]),
     own_level=np.array([0.03]),
     own_slope=np.array([0.02]),
     own_curvature=np.array([0.011]),
     noise=np.array([0.025]),
+    common_noise=np.array([0.015]),
     noise_decay=np.array([-0.3]),
 )
 
@@ -32,6 +42,7 @@ def runs(repetitions: int = 1, noise: float = 0.02, rungs: int = 3) -> Trained:
     random = np.random.default_rng(4)
     cells = [*product(range(5), range(rungs))] * repetitions
     arms, rung = np.array(cells).T
+    repetition = np.arange(len(cells)) // (5 * rungs)
     levels, slopes = np.array([0.0, 0.1, -0.1, 0.05, 0.02]), np.array([0.0, -0.05, 0.06, 0.0, 0.01])
     losses = -0.8 + levels[arms] + (slopes[arms] - 0.3) * rung + 0.015 * rung * (rung - 1)
     return Trained(
@@ -39,6 +50,7 @@ def runs(repetitions: int = 1, noise: float = 0.02, rungs: int = 3) -> Trained:
         arms=arms,
         times=rung.astype(float),
         rungs=rung,
+        seeds=100 * rung + repetition,
         losses=losses + noise * random.standard_normal(len(arms)),
         image_covariance=np.zeros((len(arms), len(arms))),
     )
@@ -66,6 +78,7 @@ def dense_covariance(trained: Trained, cells: list[tuple[int, float]]) -> np.nda
         value = curves.LEVEL_SD**2 + curves.SLOPE_SD**2 * t * u + curves.CURVATURE_SD**2 * bends
         crossed = s["correlation"] * s["level"] * s["slope"]
         value += near * (s["level"] ** 2 + crossed * (t + u) + s["slope"] ** 2 * t * u)
+        value += near * s["curvature"] ** 2 * bends
         if i == j:
             value += s["own_level"] ** 2 + s["own_slope"] ** 2 * t * u
             value += s["own_curvature"] ** 2 * bends
@@ -75,8 +88,21 @@ def dense_covariance(trained: Trained, cells: list[tuple[int, float]]) -> np.nda
 
 def dense_run_covariance(trained: Trained) -> np.ndarray:
     cells = list(zip(trained.arms, trained.times, strict=True))
-    noise = (SCALES.noise * np.exp(SCALES.noise_decay * trained.rungs)) ** 2
-    return dense_covariance(trained, cells) + np.diag(noise) + trained.image_covariance
+    decay = np.exp(SCALES.noise_decay * trained.rungs)
+    common = (SCALES.common_noise * decay) ** 2 * (trained.seeds[:, None] == trained.seeds)
+    noise = np.diag((SCALES.noise * decay) ** 2) + common + trained.image_covariance
+    return dense_covariance(trained, cells) + noise
+
+
+def true_values(time: float) -> Values:
+    """The five true curves at a time."""
+    return Values(
+        arms=np.arange(5),
+        times=np.full(5, time),
+        images=np.zeros((5, 15)),
+        rungs=np.zeros(5, dtype=int),
+        seeds=np.full(5, -1),
+    )
 
 
 def test_posterior_equals_the_dense_formula() -> None:
@@ -88,9 +114,7 @@ def test_posterior_equals_the_dense_formula() -> None:
     line = curves.prior_mean(trained, np.array([t for _, t in cells]))
     mean = line[asked] + gain @ (trained.losses - line[measured])
     covariance = joint[np.ix_(asked, asked)] - gain @ joint[np.ix_(measured, asked)]
-    got_mean, got_covariance = posterior(
-        SCALES, trained, np.arange(5), np.full(5, 2.5), np.zeros((5, 15))
-    )
+    got_mean, got_covariance = posterior(SCALES, trained, true_values(2.5))
     # inverting a matrix of condition 1e5
     np.testing.assert_allclose(got_mean[0], mean, atol=1e-9)
     np.testing.assert_allclose(got_covariance[0], covariance, atol=1e-9)
@@ -163,6 +187,34 @@ def test_the_unit_of_the_loss_changes_nothing() -> None:
     np.testing.assert_allclose(after, before + math.log(2), atol=1e-6)
 
 
+def test_a_seed_that_all_have_in_common_moves_no_difference() -> None:
+    # what seed 0 does to all runs of a rung alike drops out between runs that have it
+    noisy = replace(SCALES, common_noise=np.array([0.3]))
+    alike = runs(rungs=1)
+    others = replace(alike, seeds=np.arange(5))
+
+    def spread(trained: Trained, scales: Scales) -> float:
+        images = np.zeros((5, len(trained.losses)))
+        _, covariance = posterior(scales, trained, replace(true_values(0.0), images=images))
+        return float(np.sqrt(np.array([1, -1]) @ covariance[0, 3:, 3:] @ np.array([1, -1])))
+
+    assert spread(alike, noisy) == pytest.approx(spread(alike, SCALES), rel=0.01)
+    assert spread(others, noisy) > 1.5 * spread(others, SCALES)
+
+
+def test_common_noise_and_bent_curves_are_learnt_from_runs() -> None:
+    trained = runs(repetitions=4, noise=0.01)
+    random = np.random.default_rng(2)
+    moved = 0.05 * random.standard_normal(4)[trained.seeds % 100]
+    bent = 0.2 * trained.points[trained.arms, 0] * curves.bend(trained.times)
+    plain = scales_of(forecast(trained).normal_scales)
+    shared = scales_of(forecast(replace(trained, losses=trained.losses + moved)).normal_scales)
+    curved = scales_of(forecast(replace(trained, losses=trained.losses + bent)).normal_scales)
+    assert np.median(plain.common_noise) < 0.01 < 0.02 < np.median(shared.common_noise)
+    assert np.median(shared.noise) < 0.02
+    assert np.median(curved.curvature) > 1.5 * np.median(plain.curvature)
+
+
 def test_the_same_runs_in_any_order_give_the_same_draws() -> None:
     trained = with_image_noise(runs(), common=0.03, own=0.02)
     order = np.random.default_rng(1).permutation(len(trained.losses))
@@ -171,6 +223,7 @@ def test_the_same_runs_in_any_order_give_the_same_draws() -> None:
         arms=trained.arms[order],
         times=trained.times[order],
         rungs=trained.rungs[order],
+        seeds=trained.seeds[order],
         losses=trained.losses[order],
         image_covariance=trained.image_covariance[np.ix_(order, order)],
     )

@@ -33,18 +33,21 @@ def known(
         arms=arms,
         times=rungs.astype(float),
         rungs=rungs,
+        seeds=100 * rungs,
         losses=np.array(losses)[arms] - 0.3 * rungs,
         image_covariance=image_noise**2 * (arms[:, None] == arms),
     )
     scales = {
         "level": 0.1,
         "slope": 0.03,
+        "curvature": 1e-6,
         "correlation": 0.0,
         "length": 0.5,
         "own_level": 0.01,
         "own_slope": 0.01,
         "own_curvature": 0.005,
         "noise": noise,
+        "common_noise": 1e-9,
         "noise_decay": 0.0,
     }
     normal = normal_of(Scales(**{name: np.array([value]) for name, value in scales.items()}))
