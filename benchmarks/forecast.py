@@ -40,9 +40,9 @@ from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.policy import best, near_best
 
 # Comparisons that take longer than the forecast's own search: in how many worlds of each thousand,
-# and among how many candidates at most (among 64 a fit of highest likelihood may name hundreds of
-# runs at T, for minutes).
-COMPARED_WORLDS, MOST_COMPARED = 40, 28
+# by the number of candidates (among 64 a fit of highest likelihood may name hundreds of runs at T,
+# for minutes).
+COMPARED_WORLDS = {14: 40, 28: 12}
 RESULTS = Path(__file__).parents[1] / "results" / "forecast"
 
 
@@ -99,7 +99,7 @@ def searches_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
     }
     for strategy, fitted in on_same_runs.items():
         yield record(strategy, runs, fitted, runs_of="forecast")
-    is_compared = candidates <= MOST_COMPARED and seed % 1000 < COMPARED_WORLDS
+    is_compared = seed % 1000 < COMPARED_WORLDS.get(candidates, 0)
     if is_compared:
         fitted = single_fit(trained, with_prior=False)
         yield record("highest likelihood", runs, fitted, runs_of="forecast")

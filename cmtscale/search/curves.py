@@ -120,7 +120,7 @@ _PRIORS = {
     "own_curvature": (0.007, 0.7),
     "noise": (0.03, 0.6),
     "common_noise": (0.01, 0.8),
-    "noise_decay": (-0.15, 0.2),
+    "noise_decay": (-0.2, 0.2),
 }
 NUMBER_OF_SCALES = len(_PRIORS)
 assert tuple(_PRIORS) == tuple(field.name for field in fields(Scales))

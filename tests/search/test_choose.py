@@ -164,7 +164,7 @@ def test_a_larger_tolerance_takes_more_in(settings: Settings, make_rows: Any) ->
 def test_where_nobody_is_probably_near_the_best_it_is_undecided_and_says_what_would_decide(
     settings: Settings, make_rows: Any
 ) -> None:
-    noisy: Runs = {name: [1.0, 1.12] for name in (WIDTH, CENTRE, DEPTH)}
+    noisy: Runs = {WIDTH: [1.0, 1.12], CENTRE: [1.12, 1.0], DEPTH: [1.0, 1.12]}
     rows = make_rows(noisy)
     choice = chosen(settings, rows)
     assert choice.verdict == "undecided"
