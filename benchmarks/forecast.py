@@ -2,6 +2,7 @@
 
     python benchmarks/forecast.py run [--candidates 14] [--searches 100] [--scenario NAME]
     python benchmarks/forecast.py anchors [...]    # with anchors at fewer rungs: anchors.csv
+    python benchmarks/forecast.py botorch [...]    # BoTorch's process on the same runs: botorch.csv
     python benchmarks/forecast.py report    # tables and figures from results/forecast/searches.csv
 
 Each search has its own world (`oracle/worlds.py`): architectures with known losses at T, 3T, 9T and
@@ -24,6 +25,7 @@ from oracle.strategies import (
     DRAWS,
     TOLERANCE,
     bent_alike,
+    botorch_draws,
     forecast_search,
     promotion,
     random_search,
@@ -126,6 +128,14 @@ def anchored_searches_of(scenario: str, candidates: int, seed: int) -> Iterator[
         yield _record(here, strategy, runs, answer, scenario=scenario, world=seed)
 
 
+def botorch_of(scenario: str, candidates: int, seed: int) -> Iterator[Search]:
+    """BoTorch's process on the runs that the forecast asked for."""
+    here = world(scenario, candidates, seed)
+    runs, _ = forecast_search(here, forecast, seed)
+    draws = botorch_draws(here.trained(runs), (TARGET, BEYOND), count=DRAWS, seed=seed)
+    yield _record(here, "BoTorch", runs, draws, runs_of="forecast", scenario=scenario, world=seed)
+
+
 def _record(
     here: World,
     strategy: str,
@@ -213,9 +223,16 @@ def _cell(value: object) -> object:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 
+SEARCHES = {
+    "run": (searches_of, "searches.csv"),
+    "anchors": (anchored_searches_of, "anchors.csv"),
+    "botorch": (botorch_of, "botorch.csv"),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["run", "anchors", "report"])
+    parser.add_argument("action", choices=[*SEARCHES, "report"])
     parser.add_argument("--candidates", type=int, default=14)
     parser.add_argument("--searches", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="seed of the first world")
@@ -225,14 +242,11 @@ def main() -> None:
     if options.action == "report":
         from oracle.report import report  # matplotlib and pandas
 
-        report(options.folder / "searches.csv")
+        report(options.folder)
         return
     scenarios = options.scenario or list(SCENARIOS)
     worlds = range(options.first, options.first + options.searches)
-    if options.action == "anchors":
-        search, table = anchored_searches_of, "anchors.csv"
-    else:
-        search, table = searches_of, "searches.csv"
+    search, table = SEARCHES[options.action]
     run(search, options.folder / table, scenarios, options.candidates, worlds)
 
 

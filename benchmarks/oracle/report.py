@@ -1,4 +1,4 @@
-"""Tables and figures from `searches.csv`; standard errors are over searches."""
+"""Tables and figures from the tables of simulated searches; standard errors are over searches."""
 
 from pathlib import Path
 
@@ -23,6 +23,7 @@ NAMES = {
     ("without image noise", "forecast"): "its runs, image noise left out",
     ("bent alike", "forecast"): "its runs, curves bent alike, seeds apart",
     ("scikit-learn", "forecast"): "its runs, scikit-learn's process",
+    ("BoTorch", "forecast"): "its runs, BoTorch's process",
 }
 DRAWN = {
     "the forecast": BLUE,
@@ -31,9 +32,10 @@ DRAWN = {
 }
 
 
-def report(table: Path) -> None:
-    """Print the tables as Markdown; draw the figures beside the table."""
-    rows = pd.read_csv(table)
+def report(folder: Path) -> None:
+    """Print the tables as Markdown; draw the figures beside them."""
+    tables = [folder / name for name in ("searches.csv", "botorch.csv")]
+    rows = pd.concat([pd.read_csv(table) for table in tables if table.exists()], ignore_index=True)
     keys = pd.Series(list(zip(rows.strategy, rows.runs_of, strict=True)), index=rows.index)
     rows["name"] = keys.map(NAMES)
     spread = rows.groupby(["candidates", "scenario"]).spread.mean().rename("unit")
@@ -53,8 +55,8 @@ def report(table: Path) -> None:
         print(f"\n### {title}: {(part.strategy == 'forecast').sum()} searches\n")
         print(_table(part))
     print(f"\n{_ratios(rows)}")
-    _save(_regrets(rows), table.with_name("regret.png"))
-    _save(_calibration(rows), table.with_name("calibration.png"))
+    _save(_regrets(rows), folder / "regret.png")
+    _save(_calibration(rows), folder / "calibration.png")
 
 
 def _mean(part: pd.DataFrame, column: str) -> tuple[float, float]:

@@ -175,3 +175,30 @@ def textbook_draws(
         covariance -= noise * np.eye(len(mean))
         draws.append(random.multivariate_normal(mean, covariance, count, method="eigh"))
     return draws
+
+
+def botorch_draws(
+    trained: Trained, times: Sequence[float], *, count: int, seed: int
+) -> list[FloatArray]:
+    """(count, K) at each time, from BoTorch's `SingleTaskGP` as it comes."""
+    # no dependency of cmtscale's: results/forecast/README.md says how to install it
+    import torch
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import SingleTaskGP
+    from botorch.models.transforms import Normalize, Standardize
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+
+    torch.manual_seed(seed)
+    inputs = torch.tensor(np.column_stack([trained.points[trained.arms], trained.times]))
+    losses = torch.tensor(trained.losses)[:, None]
+    process = SingleTaskGP(
+        inputs, losses, input_transform=Normalize(d=4), outcome_transform=Standardize(m=1)
+    )
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(process.likelihood, process))
+    draws = []
+    for time in times:
+        asked = np.column_stack([trained.points, np.full(len(trained.points), time)])
+        with torch.no_grad():
+            sampled = process.posterior(torch.tensor(asked)).rsample(torch.Size([count]))
+        draws.append(sampled[..., 0].numpy())
+    return draws
