@@ -16,7 +16,7 @@ from cmtscale.arch.variant import variant
 from cmtscale.data.dataset import Description
 from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.request import SearchRequest
-from cmtscale.search.resolve import PROXY_BASE, resolve
+from cmtscale.search.resolve import resolve
 from cmtscale.search.settings import Settings, read_settings
 from cmtscale.train.recipe import Recipe
 
