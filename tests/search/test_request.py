@@ -21,11 +21,11 @@ from cmtscale.search.settings import Settings, read_settings
 from cmtscale.train.recipe import Recipe
 
 G = 1_000_000_000
-FASHION = Description(num_classes=10, channels=1, train_images=54_000)
+FASHION = Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
 
 
 def pets(train_images: int) -> Description:
-    return Description(num_classes=3, channels=3, train_images=train_images)
+    return Description(num_classes=3, channels=3, train_images=train_images, val_images=10)
 
 
 def resolved(**changes: Any) -> Settings:
