@@ -11,10 +11,11 @@ from cmtscale.record.result import RunResult
 from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
+from cmtscale.search.deadline import deadline, shortened
 from cmtscale.search.decide import Batch, next_batch, write_decisions
 from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
-from cmtscale.search.executors.base import Executor, Failure
+from cmtscale.search.executors.base import Executor, Failure, Job
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
 from cmtscale.search.recording import job_of, make_row
@@ -27,6 +28,7 @@ from cmtscale.search.runs import (
     run_id,
 )
 from cmtscale.search.samplers import Asked, generations
+from cmtscale.search.settings import Settings
 from cmtscale.search.store import open_index
 from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
 from cmtscale.search.watch import Progress, Watcher
@@ -42,11 +44,13 @@ def drive(
     executor: Executor,
     watcher: Watcher,
     check_interrupt: Callable[[], None],
-) -> None:
+) -> Settings | None:
     """Train all that the settings ask for and the table lacks.
 
     First what is certain: every candidate at the first rung, a generation at a time where a sampler
     asks, and the anchors at all rungs. Then what was decided before, and what is decided now.
+    Where the search has only so much time, and the longest runs no longer fit into it once the
+    first rung has shown what runs take, it stops there and returns settings with fewer rungs.
     """
     training = _Training(plan, table, executor, watcher, check_interrupt)
     try:
@@ -56,6 +60,11 @@ def drive(
             for generation in generations(plan.settings, lambda: table.rows, watcher.noted):
                 training.add(generation)
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
+        if plan.settings.max_seconds is not None:
+            training.train(first_rung(plan.settings, training.candidates))
+            shorter = training.shortened()
+            if shorter != plan.settings:
+                return shorter
         training.train(fixed_runs(plan.settings, training.candidates))
         for batch in plan.batches:
             training.train([run for run in batch if run.candidate in training.asked])
@@ -65,12 +74,14 @@ def drive(
         executor.cancel()
         gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
     training.index.update(table.rows)  # of a run that was repeated only the last trial stays
+    return None
 
 
 class _Training:
     """One search while it trains: who is in it, its record, its decisions, and its clock.
 
-    `wanted` are all runs so far, in the order in which they were asked for.
+    `wanted` are all runs so far, in the order in which they were asked for; `too_late` those of
+    them that would not end in the time of the search.
     """
 
     def __init__(
@@ -95,6 +106,8 @@ class _Training:
         self.failed_for_good: set[str] = set()
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
+        self.too_late: list[Job] = []
+        self.deadline = deadline(plan.settings, table.rows, len(plan.devices))
         self.bend = ""  # as the watcher heard it
         self.described = False
 
@@ -123,7 +136,14 @@ class _Training:
         tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
-                self.executor.submit(waiting.pop(0))
+                job = waiting.pop(0)
+                if self.job_seconds(job) > self.deadline.seconds_left:
+                    self.too_late.append(job)
+                else:
+                    self.executor.submit(job)
+            if self.deadline.is_over:
+                self.too_late += self.executor.running()
+                self.executor.cancel()
             for job, result in self.executor.results(LOOK_SECONDS):
                 assert isinstance(job, TrainRun)
                 if isinstance(result, Failure):
@@ -156,10 +176,14 @@ class _Training:
 
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""
+        if self.too_late:
+            self.watcher.noted(
+                f"the time is over: {len(self.too_late)} runs that would not end in it were left "
+                f"out; more time goes on with them"
+            )
+            return ()
+        self.time_runs()
         rows = self.table.rows
-        val_images = len(self.plan.dataset.splits.val)
-        self.timings = with_runs(self.timings, rows, self.settings, val_images)
-        self.timings.save(self.plan.folder)
         losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
         evidence = gather(self.settings, rows, losses)
         if not self.bend:
@@ -171,21 +195,41 @@ class _Training:
         ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
         asked = list(dict.fromkeys([*self.wanted, *ended]))
         spent = sum(self.seconds(run.candidate, run.rung) for run in asked)
-        batch = next_batch(
-            self.settings,
-            evidence,
-            asked,
-            np.array([[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]),
-            self.allowance() - spent,
+        seconds = np.array(
+            [[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]
         )
+        left = self.deadline.seconds_left
+        seconds[seconds > left] = np.inf
+        allowed = min(self.allowance() - spent, left * len(self.plan.devices))
+        batch = next_batch(self.settings, evidence, asked, seconds, allowed)
         if batch:
             self.batches.append(batch)
             write_decisions(self.plan.folder, self.settings, self.batches)
         return batch
 
+    def shortened(self) -> Settings:
+        """The settings, with fewer rungs where the longest runs no longer fit into the time."""
+        self.time_runs()
+        ended = ended_rows(self.settings, self.table.rows)
+        shorter = shortened(self.settings, self.candidates, ended, self.seconds, self.deadline)
+        if shorter != self.settings:
+            self.watcher.noted(
+                f"runs of {self.settings.images_seen[-1]:,} images no longer fit into the time: "
+                f"the longest are now of {shorter.images_seen[-1]:,}, and the answer is for a "
+                f"training of {shorter.target_images:,}"
+            )
+        return shorter
+
+    def time_runs(self) -> None:
+        """Take what runs took for what they will take."""
+        val_images = len(self.plan.dataset.splits.val)
+        self.timings = with_runs(self.timings, self.table.rows, self.settings, val_images)
+        self.timings.save(self.plan.folder)
+
     def allowance(self) -> float:
         chosen_from = [c.name for c in self.candidates if c.role != "base"]
-        return allowance(self.settings, [self.seconds(name, -1) for name in chosen_from])
+        last = [self.seconds(name, -1) for name in chosen_from]
+        return allowance(self.settings, last, len(self.plan.devices))
 
     def seconds(self, candidate: str, rung: int) -> float:
         val_images = len(self.plan.dataset.splits.val)

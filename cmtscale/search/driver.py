@@ -20,6 +20,7 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan, make_plan
 from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest
+from cmtscale.search.settings import Settings
 from cmtscale.search.timings import read_timings
 from cmtscale.search.watch import NullWatcher, Watcher
 from cmtscale.train.devices import device_slots
@@ -50,7 +51,7 @@ def search(
     with executor_context as executor:
         if request.out is not None and not dry_run:
             require_free(request.out)  # before images are packed
-        settings, dataset = prepare(request, executor.devices[0], watcher.noted)
+        settings, dataset = prepare(request, executor, watcher.noted)
         folder = request.out or Path("results") / settings.folder_name
         folder_context: AbstractContextManager[OpenFolder]
         if dry_run:
@@ -58,22 +59,24 @@ def search(
         else:
             folder_context = opened(folder, settings, watcher.noted)
         with folder_context as run_folder, lasting_interrupt() as check_interrupt:
-            rows = run_folder.table.rows
-            plan = make_plan(
-                run_folder.settings,
-                folder,
-                dataset,
-                rows,
-                read_decisions(folder, run_folder.settings),
-                read_timings(folder),
-                executor,
-                watcher.noted,
-            )
-            watcher.planned(plan)
-            if dry_run:
-                return None
-            _describe(plan, rows, watcher)
-            drive(plan, run_folder.table, executor, watcher, check_interrupt)
+            left: Settings | None = run_folder.settings
+            while left is not None:  # again with fewer rungs, where the time has become short
+                rows = run_folder.table.rows
+                plan = make_plan(
+                    left,
+                    folder,
+                    dataset,
+                    rows,
+                    read_decisions(folder, left),
+                    read_timings(folder),
+                    executor,
+                    watcher.noted,
+                )
+                watcher.planned(plan)
+                if dry_run:
+                    return None
+                _describe(plan, rows, watcher)
+                left = drive(plan, run_folder.table, executor, watcher, check_interrupt)
             return conclude(plan, run_folder.table.rows, executor, watcher)
 
 

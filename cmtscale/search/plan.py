@@ -100,7 +100,7 @@ def make_plan(
     is_done = [run_id(settings, run) in ended for run in certain]
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
-    allowed = allowance(settings, last)
+    allowed = allowance(settings, last, len(executor.devices))
     whole = max(sum(seconds), allowed)
     done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
     left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]

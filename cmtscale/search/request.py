@@ -29,7 +29,9 @@ class SearchRequest:
     `augment` and `attention` override the `recipe`, whose length is that of the first rung of the
     `ladder`; `seeds` are the runs of each candidate there. The answer is for a training of
     `target_images` seen (or `target_epochs` of the training split): a set of candidates within
-    `tolerance` of the lowest loss, and in it the one that `prefer` finds cheapest. `split_seed`
+    `tolerance` of the lowest loss, and in it the one that `prefer` finds cheapest. `max_seconds` is
+    all the time there is: the twins and the lengths of runs that are left open are chosen to fit,
+    and the search ends in time. `split_seed`
     draws the splits of the data set, `seed` is that of the sampler and of the decisions. `device`,
     `workers`, `out` and `cache_dir` say where it runs; the result of a run does not depend on them
     (on the CPU), which runs are asked for depends on how long they take.
@@ -57,6 +59,7 @@ class SearchRequest:
     target_epochs: int | None = None
     tolerance: float | None = None
     prefer: SecondCost | None = None
+    max_seconds: int | None = None
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
@@ -82,6 +85,7 @@ class SearchRequest:
             "seeds",
             "target_images",
             "target_epochs",
+            "max_seconds",
             "workers",
             "batch_size",
         ):

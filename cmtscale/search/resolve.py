@@ -78,6 +78,7 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
         target_images=0,
         tolerance=request.tolerance or TOLERANCE,
         prefer=request.prefer or "latency",
+        max_seconds=request.max_seconds,
         tour=tour,
     )
     target_images = _target_images(request, settings, data.train_images)

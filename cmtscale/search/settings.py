@@ -13,7 +13,7 @@ from cmtscale.data.sources import parse_spec
 from cmtscale.record.files import read_toml, write_text_atomically
 from cmtscale.record.folder import REQUEST
 from cmtscale.record.identity import identity, network_fields
-from cmtscale.search.ladder import Ladder, horizon_of_rung, ladder_from_table
+from cmtscale.search.ladder import LONGEST_TARGET, Ladder, horizon_of_rung, ladder_from_table
 from cmtscale.search.request import (
     SAMPLERS,
     SECOND_COSTS,
@@ -23,7 +23,7 @@ from cmtscale.search.request import (
     SecondCost,
     require_tolerance,
 )
-from cmtscale.train.recipe import Recipe
+from cmtscale.train.recipe import Recipe, require_count
 
 SCHEMA = 3  # of request.toml; 2 had no ladder, and 1, of 0.1.0, no number
 
@@ -38,7 +38,8 @@ class Settings:
     `pack_px` (the side that images are packed for) are fixed when a folder is first opened. The
     rest says how much of it to do: `epochs` and `train_images` of the recipe, which are those of
     the first rung, `pool_images`, which later rungs draw from, `ladder`, `sampler`, `trials`,
-    `seeds`, and `seed`; and what is answered: `target_images`, `tolerance`, `prefer`.
+    `seeds`, `seed`, and `max_seconds`, the time there is for all of it; and what is answered:
+    `target_images`, `tolerance`, `prefer`.
     """
 
     budget_macs: int
@@ -62,6 +63,7 @@ class Settings:
     tolerance: float
     prefer: SecondCost
     tour: bool = False
+    max_seconds: int | None = None
 
     def __post_init__(self) -> None:
         if self.recipe.train_images is None:
@@ -85,6 +87,8 @@ class Settings:
                 f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
                 f"{', '.join(SAMPLERS)}, and fp32 or bf16"
             )
+        if self.max_seconds is not None:
+            require_count("max_seconds", self.max_seconds)
         require_tolerance(self.tolerance)
         if self.prefer not in SECOND_COSTS:
             raise RequestError(f"prefer {self.prefer!r} is not one of {', '.join(SECOND_COSTS)}")
@@ -135,9 +139,24 @@ class Settings:
         epochs, images = self.horizons[rung]
         return replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
 
+    def with_rungs(self, rungs: int) -> "Settings | None":
+        """The same with fewer rungs; None if they say nothing of a target that was asked for.
+
+        A target that is the last rung's is then that of the new last one.
+        """
+        shorter = replace(self, ladder=replace(self.ladder, rungs=rungs))
+        longest = shorter.images_seen[-1]
+        if self.target_images == self.images_seen[-1]:
+            return replace(shorter, target_images=longest)
+        return shorter if longest * LONGEST_TARGET >= self.target_images and rungs > 1 else None
+
     def to_toml(self) -> str:
-        """The request as TOML; `read_settings` gives back an equal one."""
-        return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
+        """The request as TOML; `read_settings` gives back an equal one.
+
+        What was not asked for is left out, as in older files.
+        """
+        asked = {name: value for name, value in asdict(self).items() if value is not None}
+        return tomli_w.dumps({"schema": SCHEMA, **asked})
 
     def as_request(self) -> SearchRequest:
         """A request that resolves to these settings: the way to repeat a search from its file.
@@ -161,6 +180,7 @@ class Settings:
             target_images=self.target_images if is_own_target else None,
             tolerance=self.tolerance,
             prefer=self.prefer,
+            max_seconds=self.max_seconds,
             seed=self.seed,
         )
 

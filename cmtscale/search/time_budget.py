@@ -15,14 +15,13 @@ from cmtscale.arch.twins import twin_bases
 from cmtscale.data.dataset import Description
 from cmtscale.search.candidates import extreme_networks, grid, require_trainable
 from cmtscale.search.executors.base import Executor
-from cmtscale.search.ladder import GROWTH, PRESETS, REFERENCE_SEEDS, Ladder
+from cmtscale.search.ladder import GROWTH, PRESETS, Ladder
 from cmtscale.search.request import TOUR_DATA, SearchRequest
 from cmtscale.search.resolve import IMAGES_SEEN, resolve
 from cmtscale.search.runs import fixed_runs
 from cmtscale.search.settings import Settings
-from cmtscale.search.timings import Timings, seconds_of, with_steps
+from cmtscale.search.timings import FOR_RUNS, Timings, allowance, seconds_of, with_steps
 
-FOR_RUNS = 0.9  # of the time; the rest is for packing images, latencies and the test split
 LEAST_IMAGES = 3_200  # of a run: a hundred steps
 _LEAST_STEP = 1.5  # in MACs, between two twin bases that are tried
 _HOPELESS = 3.0  # times the time: what is estimated to take so long is not even timed
@@ -132,15 +131,15 @@ def _with_length(request: SearchRequest, length: Length) -> SearchRequest:
 
 
 def _images(settings: Settings, data: Description) -> float:
-    """What the search of the settings takes, in training steps of one image each."""
-    candidates = grid(settings)
+    """What the whole search of the settings takes, in training steps of one image each."""
+    settings, candidates = replace(settings, max_seconds=None), grid(settings)
     worth = [
         seconds_of(settings, _SECOND_AN_IMAGE, "", rung, data.val_images)
         for rung in range(settings.ladder.rungs)
     ]
     certain = sum(worth[run.rung] for run in fixed_runs(settings, candidates))
-    chosen_from = sum(candidate.role != "base" for candidate in candidates)
-    return max(certain, settings.ladder.spend * REFERENCE_SEEDS * chosen_from * worth[-1])
+    last = [worth[-1] for candidate in candidates if candidate.role != "base"]
+    return max(certain, allowance(settings, last, slots=1))
 
 
 def _seconds_per_image(settings: Settings, executor: Executor) -> float:
