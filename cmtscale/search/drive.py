@@ -144,16 +144,16 @@ class _Training:
             if self.deadline.is_over:
                 self.too_late += self.executor.running()
                 self.executor.cancel()
-            for job, result in self.executor.results(LOOK_SECONDS):
-                assert isinstance(job, TrainRun)
+            for done, result in self.executor.results(LOOK_SECONDS):
+                assert isinstance(done, TrainRun)
                 if isinstance(result, Failure):
                     result = RunResult(status="failed", cause=result.cause)
-                self.record(job, result)
-                name = job.run.run_id
+                self.record(done, result)
+                name = done.run.run_id
                 tries[name] = tries.get(name, 0) + 1
                 if result.status == "failed" and tries[name] < TRIES:
                     self.watcher.noted(f"{name} is tried once more at the end")
-                    waiting.append(job)
+                    waiting.append(done)
                 elif result.status == "failed":
                     self.failed_for_good.add(name)
             self.watcher.progressed(self.progress(waiting))

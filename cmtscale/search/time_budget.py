@@ -72,22 +72,22 @@ def fitted(
     if taken != tried[0]:
         return taken
     for option in larger:
-        longest = _with_length(option, SHORTER[0])
-        settings = resolve(longest, data)
+        grown = _with_length(option, SHORTER[0])
+        settings = resolve(grown, data)
         images = _images(settings, data)
-        grown = settings.trained_macs / resolve(taken, data).trained_macs
-        if seconds * grown * images > _HOPELESS * room:
+        growth = settings.trained_macs / resolve(taken, data).trained_macs
+        if seconds * growth * images > _HOPELESS * room:
             return taken
         try:
             require_trainable(settings)
-            larger_seconds = _seconds_per_image(settings, executor)
+            grown_seconds = _seconds_per_image(settings, executor)
         except RequestError:  # more than the memory holds
             return taken
-        if larger_seconds * images > room:
+        if grown_seconds * images > room:
             return taken
-        taken, seconds = longest, larger_seconds
+        taken, seconds = grown, grown_seconds
     for length in _longer(data):
-        longer = _with_length(taken, length)
+        longer = _with_length([smallest, *larger][-1], length)
         if seconds * _images(resolve(longer, data), data) > room:
             return taken
         taken = longer
@@ -121,13 +121,11 @@ def _longer(data: Description) -> Iterator[Length]:
 
 def _with_length(request: SearchRequest, length: Length) -> SearchRequest:
     """The request with runs of this length, where it leaves it open."""
+    request = replace(request, ladder=request.ladder or length.ladder)
     is_open = request.train_images is None and request.epochs is None and request.recipe is None
-    is_default = length.images == IMAGES_SEEN
-    return replace(
-        request,
-        ladder=request.ladder or length.ladder,
-        train_images=length.images if is_open and not is_default else request.train_images,
-    )
+    if not is_open or length.images == IMAGES_SEEN:
+        return request
+    return replace(request, epochs=1, train_images=length.images)
 
 
 def _images(settings: Settings, data: Description) -> float:
@@ -143,7 +141,7 @@ def _images(settings: Settings, data: Description) -> float:
 
 
 def _seconds_per_image(settings: Settings, executor: Executor) -> float:
-    """Of a training step, mean over the corners of the triangle and what else is extreme."""
-    networks = extreme_networks(settings)
+    """Of a training step, mean over the corners of the triangle and the paper's constants."""
+    _, *networks = extreme_networks(settings)  # the base is not of their size
     timings = with_steps(Timings(), networks, settings, executor)
     return sum(timings.seconds_per_image.values()) / len(timings.seconds_per_image)

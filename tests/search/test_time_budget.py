@@ -1,0 +1,192 @@
+"""Which twins and lengths of runs are chosen for a time, and that the search ends in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import RequestError
+from cmtscale.data.dataset import Description
+from cmtscale.search.candidates import grid
+from cmtscale.search.deadline import Deadline, shortened
+from cmtscale.search.executors.base import Failure, Job
+from cmtscale.search.jobs import TimeSteps
+from cmtscale.search.ladder import PRESETS, Ladder
+from cmtscale.search.request import SearchRequest
+from cmtscale.search.resolve import IMAGES_SEEN, resolve
+from cmtscale.search.runs import fixed_runs
+from cmtscale.search.settings import Settings
+from cmtscale.search.time_budget import LEAST_IMAGES, fitted
+from cmtscale.search.timings import FOR_RUNS
+
+FASHION = Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
+HOUR = 3600
+
+
+@dataclass
+class Machine:
+    """Times training steps: so many MACs a second; more than `largest` do not fit into memory."""
+
+    macs_a_second: float
+    devices: tuple[str, ...] = ("cpu", "cpu")
+    largest: float = float("inf")
+    timed: list[int] = field(default_factory=list)
+    waiting: list[Job] = field(default_factory=list)
+
+    @property
+    def free_slots(self) -> int:
+        return 1 - len(self.waiting)
+
+    def submit(self, job: Job) -> None:
+        self.waiting.append(job)
+
+    def running(self) -> list[Job]:
+        return self.waiting
+
+    def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
+        assert timeout_seconds > 0
+        while self.waiting:
+            job = self.waiting.pop()
+            assert isinstance(job, TimeSteps)
+            macs = cost(job.network).macs
+            self.timed.append(macs)
+            yield job, Failure(cause="memory") if macs > self.largest else macs / self.macs_a_second
+
+    def cancel(self) -> None:
+        self.waiting.clear()
+
+
+def request(**fields: Any) -> SearchRequest:
+    values = {"budget_macs": 4_000_000_000, "data": "fashion-mnist", "max_seconds": HOUR}
+    return SearchRequest(**(values | fields))
+
+
+def fit(machine: Machine, **fields: Any) -> Settings:
+    return resolve(fitted(request(**fields), FASHION, machine, lambda _: None), FASHION)
+
+
+LAPTOP = 2.5e9  # MACs of a training step, a second on a core: twins of 15 M at 160 images
+
+
+def test_an_hour_on_a_laptop_is_for_small_twins_on_three_rungs() -> None:
+    settings = fit(Machine(LAPTOP))
+    assert settings.ladder == PRESETS["standard"]
+    assert settings.images_seen == (6_000, 18_000, 54_000)
+    assert 14e6 < settings.trained_macs < 40e6
+
+
+def test_more_time_and_a_faster_machine_mean_larger_twins_until_they_are_the_real_networks() -> (
+    None
+):
+    macs = [
+        fit(Machine(speed * LAPTOP), max_seconds=hours * HOUR).trained_macs
+        for speed, hours in ((1, 1), (1, 8), (10, 8))
+    ]
+    assert macs == sorted(set(macs))
+    assert not fit(Machine(10_000 * LAPTOP)).proxy
+
+
+def test_with_time_left_over_the_real_networks_train_longer() -> None:
+    fast, faster = (fit(Machine(speed * LAPTOP)) for speed in (1_000, 3_000))
+    assert not fast.proxy
+    assert not faster.proxy
+    assert fast.images_seen[-1] < faster.images_seen[-1]
+    assert faster.ladder == PRESETS["thorough"]
+    assert fit(Machine(1e6 * LAPTOP)).images_seen[0] == 54_000  # no image twice in the first rung
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ladder", "images"),
+    [
+        (1_500, PRESETS["quick"], IMAGES_SEEN),
+        (900, Ladder(rungs=1), IMAGES_SEEN),
+        (420, PRESETS["flat"], IMAGES_SEEN),
+        (320, PRESETS["flat"], LEAST_IMAGES),
+    ],
+)
+def test_with_less_time_runs_have_fewer_lengths(seconds: int, ladder: Ladder, images: int) -> None:
+    settings = fit(Machine(LAPTOP), max_seconds=seconds)
+    assert (settings.ladder, settings.images_seen[0]) == (ladder, images)
+    assert settings.trained_macs < 15e6
+
+
+def test_what_no_time_is_enough_for_is_refused_with_the_least_that_is() -> None:
+    with pytest.raises(RequestError, match=r"^60 seconds are too short: .* take about \d+;") as no:
+        fit(Machine(LAPTOP), max_seconds=60)
+    least = int(str(no.value).split("take about ")[1].split(";")[0])
+    assert fit(Machine(LAPTOP), max_seconds=least).ladder == PRESETS["flat"]
+    with pytest.raises(RequestError, match="too short"):
+        fit(Machine(LAPTOP), max_seconds=least - 5)
+
+
+def test_what_the_request_says_itself_stays() -> None:
+    fast = Machine(1_000 * LAPTOP)
+    assert fit(fast, proxy_macs=20_000_000).trained_macs == 20_000_000
+    assert fit(fast, ladder=PRESETS["quick"]).ladder == PRESETS["quick"]
+    assert fit(fast, train_images=9_000).images_seen[0] == 9_000
+    assert not fit(fast, proxy=False).proxy
+
+
+def test_twins_far_too_large_are_not_even_timed() -> None:
+    machine = Machine(LAPTOP)
+    settings = fit(machine)
+    assert max(machine.timed) < 5 * settings.trained_macs
+
+
+def test_twins_that_do_not_fit_into_memory_end_the_growth() -> None:
+    settings = fit(Machine(10_000 * LAPTOP, largest=200e6))
+    assert settings.proxy
+    assert settings.trained_macs < 200e6
+    with pytest.raises(RequestError, match="could not be timed"):
+        fit(Machine(LAPTOP, largest=1))
+
+
+def test_a_tour_stays_as_it_is() -> None:
+    asked = request(data="digits", max_seconds=100)
+    machine = Machine(LAPTOP)
+    assert fitted(asked, FASHION, machine, lambda _: None) == asked
+    assert machine.timed == []
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def a_deadline(max_seconds: int | None, clock: Clock, before: float = 0.0) -> Deadline:
+    return Deadline(max_seconds=max_seconds, slots=2, seconds_before=before, clock=clock)
+
+
+def test_time_that_runs_took_before_counts_and_runs_have_nine_tenths_of_it() -> None:
+    clock = Clock()
+    end = a_deadline(1_000, clock, before=300.0)
+    assert end.seconds_left == pytest.approx(FOR_RUNS * 1_000 - 300)
+    clock.now += 620.0
+    assert end.seconds_left < 0
+    assert not end.is_over  # a run may take a little longer than estimated
+    clock.now += 40.0
+    assert end.is_over
+    assert not a_deadline(None, clock).is_over
+
+
+def test_rungs_that_no_longer_fit_are_dropped_and_the_target_moves_along() -> None:
+    settings = fit(Machine(LAPTOP))
+    candidates = grid(settings)
+
+    def kept(left: float, **changes: Any) -> Settings:
+        now = replace(settings, **changes)
+        end = a_deadline(HOUR, Clock(), before=FOR_RUNS * HOUR - left)
+        return shortened(now, candidates, {}, lambda _, rung: 10.0 * 3**rung, end)
+
+    whole = sum(10.0 * 3**run.rung for run in fixed_runs(settings, candidates)) / 2
+    assert kept(whole + 1) == settings
+    shorter = kept(whole - 1)
+    assert (shorter.ladder.rungs, shorter.target_images) == (2, 18_000)
+    assert kept(1).ladder.rungs == 1
+    # a target that was asked for keeps as many rungs as it takes to reach it
+    assert kept(1, target_images=50_000).ladder.rungs == 2
+    assert kept(1, target_images=100_000).ladder.rungs == 3
