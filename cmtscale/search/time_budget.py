@@ -6,14 +6,14 @@ runs get fewer lengths; where the real networks fit, they get longer.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.twins import twin_bases
 from cmtscale.data.dataset import Description
-from cmtscale.search.candidates import extreme_networks, grid, require_trainable
+from cmtscale.search.candidates import Candidate, extreme_networks, grid, require_trainable
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.ladder import GROWTH, PRESETS, Ladder
 from cmtscale.search.request import TOUR_DATA, SearchRequest
@@ -59,9 +59,10 @@ def fitted(
     slots = len(executor.devices)
     room = FOR_RUNS * request.max_seconds * slots
     smallest, *larger = _twins(request, data)
+    candidates = grid(resolve(smallest, data))
     seconds = _seconds_per_image(resolve(smallest, data), executor)
     tried = [_with_length(smallest, length) for length in SHORTER]
-    needs = [seconds * _images(resolve(one, data), data) for one in tried]
+    needs = [seconds * _images(resolve(one, data), candidates, data) for one in tried]
     taken = next((one for one, need in zip(tried, needs, strict=True) if need <= room), None)
     if taken is None:
         raise RequestError(
@@ -71,12 +72,13 @@ def fitted(
         )
     if taken != tried[0]:
         return taken
+    macs = resolve(taken, data).trained_macs
     for option in larger:
         grown = _with_length(option, SHORTER[0])
         settings = resolve(grown, data)
-        images = _images(settings, data)
-        growth = settings.trained_macs / resolve(taken, data).trained_macs
-        if seconds * growth * images > _HOPELESS * room:
+        candidates = grid(settings)
+        images = _images(settings, candidates, data)
+        if seconds / macs * settings.trained_macs * images > _HOPELESS * room:
             return taken
         try:
             require_trainable(settings)
@@ -85,10 +87,10 @@ def fitted(
             return taken
         if grown_seconds * images > room:
             return taken
-        taken, seconds = grown, grown_seconds
+        taken, seconds, macs = grown, grown_seconds, settings.trained_macs
     for length in _longer(data):
         longer = _with_length([smallest, *larger][-1], length)
-        if seconds * _images(resolve(longer, data), data) > room:
+        if seconds * _images(resolve(longer, data), candidates, data) > room:
             return taken
         taken = longer
     return taken
@@ -128,9 +130,9 @@ def _with_length(request: SearchRequest, length: Length) -> SearchRequest:
     return replace(request, epochs=1, train_images=length.images)
 
 
-def _images(settings: Settings, data: Description) -> float:
-    """What the whole search of the settings takes, in training steps of one image each."""
-    settings, candidates = replace(settings, max_seconds=None), grid(settings)
+def _images(settings: Settings, candidates: Sequence[Candidate], data: Description) -> float:
+    """What the whole search of a grid takes, in training steps of one image each."""
+    settings = replace(settings, max_seconds=None)
     worth = [
         seconds_of(settings, _SECOND_AN_IMAGE, "", rung, data.val_images)
         for rung in range(settings.ladder.rungs)
