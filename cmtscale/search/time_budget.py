@@ -102,6 +102,7 @@ def _twins(request: SearchRequest, data: Description) -> Iterator[SearchRequest]
         yield request
         return
     base = resolve(request, data).base
+    request = replace(request, base=base)  # it is not solved for again
     macs = 0.0
     for network in reversed(twin_bases(base)):
         option = replace(request, proxy_base=network)
