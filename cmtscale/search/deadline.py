@@ -23,7 +23,7 @@ class Deadline:
     max_seconds: int | None
     slots: int
     seconds_before: float
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
     began: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,11 +43,16 @@ class Deadline:
         return self.seconds_left < -grace
 
 
-def deadline(settings: Settings, rows: Sequence[Row], slots: int) -> Deadline:
+def deadline(
+    settings: Settings,
+    rows: Sequence[Row],
+    slots: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Deadline:
     """That of a search with these rows behind it."""
     taken = sum(row.seconds for row in ended_rows(settings, rows).values())
     return Deadline(
-        max_seconds=settings.max_seconds, slots=slots, seconds_before=taken / max(1, slots)
+        max_seconds=settings.max_seconds, slots=slots, seconds_before=taken / slots, clock=clock
     )
 
 

@@ -115,6 +115,11 @@ class _Training:
     def candidates(self) -> list[Candidate]:
         return [entry.candidate for entry in self.asked.values()]
 
+    @property
+    def slowness(self) -> float:
+        """How much longer runs have taken here than was estimated."""
+        return self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
+
     def add(self, generation: Sequence[Asked]) -> None:
         """Take in candidates; the times of their training steps are measured where they lack."""
         self.asked |= {entry.candidate.name: entry for entry in generation}
@@ -137,7 +142,7 @@ class _Training:
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
                 job = waiting.pop(0)
-                if self.job_seconds(job) > self.deadline.seconds_left:
+                if self.slowness * self.job_seconds(job) > self.deadline.seconds_left:
                     self.too_late.append(job)
                 else:
                     self.executor.submit(job)
@@ -261,7 +266,6 @@ class _Training:
         asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
         whole = max(asked, self.allowance())
         left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
-        correction = self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
         ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
         return Progress(
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
@@ -269,7 +273,7 @@ class _Training:
             part=1 - left / whole,
             running=tuple(running),
             images_per_second=speed,
-            seconds_left=correction * left / len(self.plan.devices),
+            seconds_left=self.slowness * left / len(self.plan.devices),
             best=self.best(),
         )
 

@@ -1,7 +1,7 @@
-"""Which twins and lengths of runs are chosen for a time, and that the search ends in it."""
+"""Which twins and lengths of runs are chosen for a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -9,17 +9,13 @@ import pytest
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.data.dataset import Description
-from cmtscale.search.candidates import grid
-from cmtscale.search.deadline import Deadline, shortened
 from cmtscale.search.executors.base import Failure, Job
 from cmtscale.search.jobs import TimeSteps
 from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import IMAGES_SEEN, resolve
-from cmtscale.search.runs import fixed_runs
 from cmtscale.search.settings import Settings
 from cmtscale.search.time_budget import LEAST_IMAGES, fitted
-from cmtscale.search.timings import FOR_RUNS
 
 FASHION = Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
 HOUR = 3600
@@ -148,45 +144,3 @@ def test_a_tour_stays_as_it_is() -> None:
     machine = Machine(LAPTOP)
     assert fitted(asked, FASHION, machine, lambda _: None) == asked
     assert machine.timed == []
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def a_deadline(max_seconds: int | None, clock: Clock, before: float = 0.0) -> Deadline:
-    return Deadline(max_seconds=max_seconds, slots=2, seconds_before=before, clock=clock)
-
-
-def test_time_that_runs_took_before_counts_and_runs_have_nine_tenths_of_it() -> None:
-    clock = Clock()
-    end = a_deadline(1_000, clock, before=300.0)
-    assert end.seconds_left == pytest.approx(FOR_RUNS * 1_000 - 300)
-    clock.now += 620.0
-    assert end.seconds_left < 0
-    assert not end.is_over  # a run may take a little longer than estimated
-    clock.now += 40.0
-    assert end.is_over
-    assert not a_deadline(None, clock).is_over
-
-
-def test_rungs_that_no_longer_fit_are_dropped_and_the_target_moves_along() -> None:
-    settings = fit(Machine(LAPTOP))
-    candidates = grid(settings)
-
-    def kept(left: float, **changes: Any) -> Settings:
-        now = replace(settings, **changes)
-        end = a_deadline(HOUR, Clock(), before=FOR_RUNS * HOUR - left)
-        return shortened(now, candidates, {}, lambda _, rung: 10.0 * 3**rung, end)
-
-    whole = sum(10.0 * 3**run.rung for run in fixed_runs(settings, candidates)) / 2
-    assert kept(whole + 1) == settings
-    shorter = kept(whole - 1)
-    assert (shorter.ladder.rungs, shorter.target_images) == (2, 18_000)
-    assert kept(1).ladder.rungs == 1
-    # a target that was asked for keeps as many rungs as it takes to reach it
-    assert kept(1, target_images=50_000).ladder.rungs == 2
-    assert kept(1, target_images=100_000).ladder.rungs == 3
