@@ -44,7 +44,7 @@ from cmtscale.search.policy import best, near_best
 # Comparisons that take longer than the forecast's own search: in how many worlds of each thousand,
 # by the number of candidates (among 64 a fit of highest likelihood may name hundreds of runs at T,
 # for minutes).
-COMPARED_WORLDS = {14: 40, 28: 12}
+COMPARED_WORLDS = {14: 40, 28: 4}
 RESULTS = Path(__file__).parents[1] / "results" / "forecast"
 
 
