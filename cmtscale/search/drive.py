@@ -53,7 +53,9 @@ def drive(
         if plan.asked:
             training.add(plan.asked)
         else:
-            for generation in generations(plan.settings, lambda: table.rows, watcher.noted):
+            for generation in generations(
+                plan.settings, lambda: table.rows, watcher.noted, plan.timings.latency_seconds
+            ):
                 training.add(generation)
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
         training.train(fixed_runs(plan.settings, training.candidates))
@@ -161,7 +163,7 @@ class _Training:
         self.timings = with_runs(self.timings, rows, self.settings, val_images)
         self.timings.save(self.plan.folder)
         losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
-        evidence = gather(self.settings, rows, losses)
+        evidence = gather(self.settings, rows, losses, self.timings.latency_seconds)
         if not self.bend:
             self.bend = bend(evidence)
             if self.bend:
@@ -170,7 +172,7 @@ class _Training:
         # An earlier request may have asked for runs that this one did not.
         ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
         asked = list(dict.fromkeys([*self.wanted, *ended]))
-        spent = sum(self.seconds(run.candidate, run.rung) for run in asked)
+        spent = sum(self.seconds(r.candidate, r.rung) for r in asked if r.candidate in self.asked)
         batch = next_batch(
             self.settings,
             evidence,
@@ -230,8 +232,10 @@ class _Training:
         )
 
     def best(self) -> Score | None:
-        """The lowest mean loss at the last rung that any candidate on the budget has a run at."""
-        ranked = [rank(current(self.table.rows, horizon)) for horizon in self.settings.horizons]
+        """The lowest mean at the last rung that a candidate that may be chosen has a run at."""
+        names = {candidate.name for candidate in self.candidates if candidate.may_be_chosen}
+        rows = [row for row in self.table.rows if row.candidate in names]
+        ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
         return next((best for best in map(leader, reversed(ranked)) if best is not None), None)
 
 

@@ -17,13 +17,16 @@ from cmtscale.search.ladder import Ladder, horizon_of_rung, ladder_from_table
 from cmtscale.search.request import (
     SAMPLERS,
     SECOND_COSTS,
+    LimitName,
     Precision,
     Sampler,
     SearchRequest,
     SecondCost,
+    require_family,
+    require_latency,
     require_tolerance,
 )
-from cmtscale.train.recipe import Recipe
+from cmtscale.train.recipe import Recipe, require_count
 
 SCHEMA = 3  # of request.toml; 2 had no ladder, and 1, of 0.1.0, no number
 
@@ -38,7 +41,8 @@ class Settings:
     `pack_px` (the side that images are packed for) are fixed when a folder is first opened. The
     rest says how much of it to do: `epochs` and `train_images` of the recipe, which are those of
     the first rung, `pool_images`, which later rungs draw from, `ladder`, `sampler`, `trials`,
-    `seeds`, and `seed`; and what is answered: `target_images`, `tolerance`, `prefer`.
+    `seeds`, and `seed`; and what is answered: `target_images`, `tolerance`, `prefer`, the limits
+    (`max_…`) on the network that is chosen, and the `family` of smaller budgets.
     """
 
     budget_macs: int
@@ -62,6 +66,10 @@ class Settings:
     tolerance: float
     prefer: SecondCost
     tour: bool = False
+    max_params: int | None = None
+    max_activations: int | None = None
+    max_latency_seconds: float | None = None
+    family: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.recipe.train_images is None:
@@ -80,6 +88,12 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
+        for name in ("max_params", "max_activations"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        require_latency(self.max_latency_seconds)
+        object.__setattr__(self, "family", tuple(self.family))
+        require_family(self.family, self.budget_macs)
         if self.sampler not in SAMPLERS or self.precision not in ("fp32", "bf16"):
             raise RequestError(
                 f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
@@ -88,6 +102,16 @@ class Settings:
         require_tolerance(self.tolerance)
         if self.prefer not in SECOND_COSTS:
             raise RequestError(f"prefer {self.prefer!r} is not one of {', '.join(SECOND_COSTS)}")
+
+    @property
+    def limits(self) -> dict[LimitName, float]:
+        """The most that the real network may have of each second cost that is limited."""
+        limits: dict[LimitName, float | None] = {
+            "params": self.max_params,
+            "activations": self.max_activations,
+            "latency": self.max_latency_seconds,
+        }
+        return {name: most for name, most in limits.items() if most is not None}
 
     @property
     def identity(self) -> str:
@@ -136,8 +160,12 @@ class Settings:
         return replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
 
     def to_toml(self) -> str:
-        """The request as TOML; `read_settings` gives back an equal one."""
-        return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
+        """The request as TOML; `read_settings` gives back an equal one.
+
+        Limits and a family that were not asked for are left out, as in files that are older.
+        """
+        asked = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return tomli_w.dumps({"schema": SCHEMA, **asked})
 
     def as_request(self) -> SearchRequest:
         """A request that resolves to these settings: the way to repeat a search from its file.
@@ -161,6 +189,10 @@ class Settings:
             target_images=self.target_images if is_own_target else None,
             tolerance=self.tolerance,
             prefer=self.prefer,
+            max_params=self.max_params,
+            max_activations=self.max_activations,
+            max_latency_seconds=self.max_latency_seconds,
+            family=self.family,
             seed=self.seed,
         )
 
