@@ -57,7 +57,9 @@ def drive(
         if plan.asked:
             training.add(plan.asked)
         else:
-            for generation in generations(plan.settings, lambda: table.rows, watcher.noted):
+            for generation in generations(
+                plan.settings, lambda: table.rows, watcher.noted, plan.timings.latency_seconds
+            ):
                 training.add(generation)
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
         if plan.settings.max_seconds is not None:
@@ -190,7 +192,7 @@ class _Training:
         self.time_runs()
         rows = self.table.rows
         losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
-        evidence = gather(self.settings, rows, losses)
+        evidence = gather(self.settings, rows, losses, self.timings.latency_seconds)
         if not self.bend:
             self.bend = bend(evidence)
             if self.bend:
@@ -199,7 +201,7 @@ class _Training:
         # An earlier request may have asked for runs that this one did not.
         ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
         asked = list(dict.fromkeys([*self.wanted, *ended]))
-        spent = sum(self.seconds(run.candidate, run.rung) for run in asked)
+        spent = sum(self.seconds(r.candidate, r.rung) for r in asked if r.candidate in self.asked)
         seconds = np.array(
             [[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]
         )
@@ -278,8 +280,10 @@ class _Training:
         )
 
     def best(self) -> Score | None:
-        """The lowest mean loss at the last rung that any candidate on the budget has a run at."""
-        ranked = [rank(current(self.table.rows, horizon)) for horizon in self.settings.horizons]
+        """The lowest mean at the last rung that a candidate that may be chosen has a run at."""
+        names = {candidate.name for candidate in self.candidates if candidate.may_be_chosen}
+        rows = [row for row in self.table.rows if row.candidate in names]
+        ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
         return next((best for best in map(leader, reversed(ranked)) if best is not None), None)
 
 

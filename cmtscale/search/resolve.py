@@ -29,8 +29,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     epochs that a run sees as many images. Unless the request says otherwise, images are flipped and
     shifted where the split is so small that the default horizon sees each often: at every horizon
     of a search alike. `data_hash`, `pack_px` and `precision` stay empty: the packed images and the
-    device decide them (`prepare`). Raises `RequestError` where the base is too near
-    to the budget or too far from it, or the twins cannot be built.
+    device decide them (`prepare`). Raises `RequestError` where the base is too near to the searched
+    budget or too far from one of the family, or the twins cannot be built.
     """
     tour = request.data == TOUR_DATA
     if request.base is None:
@@ -38,7 +38,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     else:
         base = fit_to_data(request.base, data.num_classes, data.channels)
     require_distance(base, request.budget_macs)
-    require_reach(base, request.budget_macs)
+    for macs in (request.budget_macs, *request.family):
+        require_reach(base, macs)
     if request.proxy:
         twin_base = request.proxy_base or PROXY_BASE
         trained_base = fit_to_data(twin_base, data.num_classes, data.channels)
@@ -80,6 +81,10 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
         prefer=request.prefer or "latency",
         max_seconds=request.max_seconds,
         tour=tour,
+        max_params=request.max_params,
+        max_activations=request.max_activations,
+        max_latency_seconds=request.max_latency_seconds,
+        family=request.family,
     )
     target_images = _target_images(request, settings, data.train_images)
     return replace(settings, target_images=target_images)

@@ -17,10 +17,13 @@ from cmtscale.search.ladder import LONGEST_TARGET, Ladder, horizon_of_rung, ladd
 from cmtscale.search.request import (
     SAMPLERS,
     SECOND_COSTS,
+    LimitName,
     Precision,
     Sampler,
     SearchRequest,
     SecondCost,
+    require_family,
+    require_latency,
     require_tolerance,
 )
 from cmtscale.train.recipe import Recipe, require_count
@@ -39,7 +42,8 @@ class Settings:
     rest says how much of it to do: `epochs` and `train_images` of the recipe, which are those of
     the first rung, `pool_images`, which later rungs draw from, `ladder`, `sampler`, `trials`,
     `seeds`, `seed`, and `max_seconds`, the time there is for all of it; and what is answered:
-    `target_images`, `tolerance`, `prefer`.
+    `target_images`, `tolerance`, `prefer`, the limits (`max_…`) on the network that is chosen, and
+    the `family` of smaller budgets.
     """
 
     budget_macs: int
@@ -63,6 +67,10 @@ class Settings:
     tolerance: float
     prefer: SecondCost
     tour: bool = False
+    max_params: int | None = None
+    max_activations: int | None = None
+    max_latency_seconds: float | None = None
+    family: tuple[int, ...] = ()
     max_seconds: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +90,12 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
+        for name in ("max_params", "max_activations"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        require_latency(self.max_latency_seconds)
+        object.__setattr__(self, "family", tuple(self.family))
+        require_family(self.family, self.budget_macs)
         if self.sampler not in SAMPLERS or self.precision not in ("fp32", "bf16"):
             raise RequestError(
                 f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
@@ -92,6 +106,16 @@ class Settings:
         require_tolerance(self.tolerance)
         if self.prefer not in SECOND_COSTS:
             raise RequestError(f"prefer {self.prefer!r} is not one of {', '.join(SECOND_COSTS)}")
+
+    @property
+    def limits(self) -> dict[LimitName, float]:
+        """The most that the real network may have of each second cost that is limited."""
+        limits: dict[LimitName, float | None] = {
+            "params": self.max_params,
+            "activations": self.max_activations,
+            "latency": self.max_latency_seconds,
+        }
+        return {name: most for name, most in limits.items() if most is not None}
 
     @property
     def identity(self) -> str:
@@ -153,9 +177,9 @@ class Settings:
     def to_toml(self) -> str:
         """The request as TOML; `read_settings` gives back an equal one.
 
-        What was not asked for is left out, as in older files.
+        What was not asked for is left out, as in files that are older.
         """
-        asked = {name: value for name, value in asdict(self).items() if value is not None}
+        asked = {name: value for name, value in asdict(self).items() if value not in (None, ())}
         return tomli_w.dumps({"schema": SCHEMA, **asked})
 
     def as_request(self) -> SearchRequest:
@@ -180,6 +204,10 @@ class Settings:
             target_images=self.target_images if is_own_target else None,
             tolerance=self.tolerance,
             prefer=self.prefer,
+            max_params=self.max_params,
+            max_activations=self.max_activations,
+            max_latency_seconds=self.max_latency_seconds,
+            family=self.family,
             max_seconds=self.max_seconds,
             seed=self.seed,
         )
