@@ -1,4 +1,4 @@
-"""How budgets and limits are written: `4G`, `4.0G`, `4e9`, `600M`, `8ms`.
+"""How budgets and limits are written: `4G`, `4.0G`, `4e9`, `600M`, `8ms`, `1h30m`.
 
 G is 10⁹ multiply-adds (MACs).
 """
@@ -11,6 +11,7 @@ from cmtscale.arch.errors import BudgetError
 UNIT_FORGOTTEN = 1e3  # a number below that has no unit: no network costs so little
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _SECONDS = {"US": 1e-6, "MS": 1e-3, "S": 1.0}
+_LONG_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def parse_macs(text: str) -> int:
@@ -53,6 +54,16 @@ def parse_seconds(text: str, name: str) -> float:
     return seconds
 
 
+def parse_duration(text: str, name: str) -> int:
+    """The whole seconds of `2h`, `90m` or `1h30m`; raises `BudgetError`, which calls it `name`."""
+    parts = re.findall(r"([0-9]*\.?[0-9]+)\s*([hms])\s*", text, flags=re.IGNORECASE)
+    is_whole = re.fullmatch(r"\s*(?:[0-9]*\.?[0-9]+\s*[hms]\s*)+", text, flags=re.IGNORECASE)
+    seconds = sum(float(number) * _LONG_SECONDS[unit.lower()] for number, unit in parts)
+    if not is_whole or not 1 <= seconds < 1e9:
+        raise BudgetError(f"{name} {text!r} is not a time; write 2h, 90m or 1h30m")
+    return round(seconds)
+
+
 def format_macs(macs: float) -> str:
     """`4G`, `600M`, `12.5M`: three significant digits, as `parse_macs` reads them."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -64,6 +75,13 @@ def format_macs(macs: float) -> str:
 def format_seconds(seconds: float) -> str:
     """`8.37ms`, `1.2s`: three significant digits, as `parse_seconds` reads them."""
     return f"{_three_digits(1e3 * seconds)}ms" if seconds < 0.9995 else f"{_three_digits(seconds)}s"
+
+
+def format_duration(seconds: int) -> str:
+    """`2h`, `1h30m`, `45s`, as `parse_duration` reads them."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if n)
 
 
 def rounded_up(value: float, digits: int = 3) -> float:

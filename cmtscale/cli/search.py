@@ -100,6 +100,13 @@ def search(
         str | None,
         typer.Option(help="The most activations of an image in it: 30M, or none."),
     ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            help="All the time there is: 2h, 90m. Twins and runs get as large and long as fit; "
+            "by default the plan says how long it takes."
+        ),
+    ] = None,
     max_latency: Annotated[
         str | None,
         typer.Option(help="The longest that it takes for an image, here: 8ms, 0.5s, or none."),
@@ -138,7 +145,13 @@ def search(
     The same command again goes on where it was stopped; with another ladder, target, or more trials
     it goes on in the same folder.
     """
-    from cmtscale.arch.budget import parse_budgets, parse_count, parse_macs, parse_seconds
+    from cmtscale.arch.budget import (
+        parse_budgets,
+        parse_count,
+        parse_duration,
+        parse_macs,
+        parse_seconds,
+    )
     from cmtscale.arch.errors import RequestError
     from cmtscale.arch.variant import variant
 
@@ -172,14 +185,16 @@ def search(
         "cache_dir": cache_dir,
     }
     asked = {name: value for name, value in asked.items() if value is not None}
-    for name, text, parse in (
-        ("params", max_params, parse_count),
-        ("activations", max_activations, parse_count),
-        ("latency_seconds", max_latency, parse_seconds),
+    for name, flag, text, parse in (
+        ("max_params", "--max-params", max_params, parse_count),
+        ("max_activations", "--max-activations", max_activations, parse_count),
+        ("max_latency_seconds", "--max-latency", max_latency, parse_seconds),
+        ("max_seconds", "--max-time", max_time, parse_duration),
     ):
         if text is not None:
-            flag = f"--max-{name.removesuffix('_seconds')}"
-            asked[f"max_{name}"] = None if text == NO_LIMIT else parse(text, flag)
+            asked[name] = None if text == NO_LIMIT else parse(text, flag)
+    if spend is not None and asked.get("max_seconds"):
+        raise RequestError("--spend and --max-time both say how much to train; drop one of them")
     if from_ is None and budget is None:
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)

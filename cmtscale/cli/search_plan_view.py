@@ -110,7 +110,12 @@ def _print_runs(plan: Plan, console: Console) -> None:
         f"{plan.runs} runs{done}{more}, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; {left}"
     )
-    if ladder.spend and not plan.decides:
+    if settings.max_seconds is not None:
+        console.print(
+            f"all of it ends within {duration(settings.max_seconds)}, sooner where the answer is "
+            f"sure (--max-time)"
+        )
+    elif ladder.spend and not plan.decides:
         console.print(
             f"these cost more than the ladder spends ({ladder.spend:g}): the forecast asks for no "
             f"more runs; raise --spend for some"

@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from cmtscale.arch.errors import RequestError
@@ -49,6 +50,9 @@ def search(
     else:
         executor_context = nullcontext(executor)
     with executor_context as executor:
+        if request.out is None and request.max_seconds is not None:
+            # its twins depend on how fast the machine is: the folder that fixes them cannot
+            request = replace(request, out=Path("results") / request.timed_folder_name)
         if request.out is not None and not dry_run:
             require_free(request.out)  # before images are packed
         settings, dataset = prepare(request, executor, watcher.noted)

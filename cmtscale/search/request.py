@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cmtscale.arch.budget import format_macs
+from cmtscale.arch.budget import format_duration, format_macs
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import Variant
 from cmtscale.arch.variant import variant as read_variant
@@ -125,6 +125,13 @@ class SearchRequest:
             raise RequestError(f"sampler {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if not self.proxy and self.proxy_macs:
             raise RequestError("proxy_macs and no proxy contradict each other; drop one of them")
+
+    @property
+    def timed_folder_name(self) -> str:
+        """`<data>-<budget>-in-2h`, of a search that has only so much time."""
+        assert self.max_seconds is not None
+        data, budget = parse_spec(self.data).name, format_macs(self.budget_macs)
+        return f"{data}-{budget}-in-{format_duration(self.max_seconds)}"
 
 
 def require_family(family: Sequence[object], budget_macs: int) -> None:
