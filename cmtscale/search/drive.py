@@ -27,7 +27,7 @@ from cmtscale.search.runs import (
     run_id,
 )
 from cmtscale.search.samplers import Asked, generations
-from cmtscale.search.store import open_index
+from cmtscale.search.store import Index, open_index
 from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
 from cmtscale.search.watch import Progress, Watcher
 from cmtscale.train.run_time import part_done
@@ -48,8 +48,9 @@ def drive(
     First what is certain: every candidate at the first rung, a generation at a time where a sampler
     asks, and the anchors at all rungs. Then what was decided before, and what is decided now.
     """
-    training = _Training(plan, table, executor, watcher, check_interrupt)
-    try:
+    index = open_index(plan.folder, table.rows, watcher.noted)
+    training = _Training(plan, table, executor, watcher, check_interrupt, index)
+    with training:
         if plan.asked:
             training.add(plan.asked)
         else:
@@ -61,16 +62,28 @@ def drive(
             training.train([run for run in batch if run.candidate in training.asked])
         while batch := training.decide():
             training.train(batch)
-    finally:
-        executor.cancel()
-        gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
-    training.index.update(table.rows)  # of a run that was repeated only the last trial stays
+    index.update(table.rows)  # of a run that was repeated only the last trial stays
+
+
+def drive_named(
+    plan: Plan,
+    table: Table,
+    executor: Executor,
+    watcher: Watcher,
+    check_interrupt: Callable[[], None],
+) -> None:
+    """Train what the plan's batches name and the table lacks, and nothing else."""
+    with _Training(plan, table, executor, watcher, check_interrupt, None) as training:
+        training.add(plan.asked)
+        for batch in plan.batches:
+            training.train(batch)
 
 
 class _Training:
     """One search while it trains: who is in it, its record, its decisions, and its clock.
 
-    `wanted` are all runs so far, in the order in which they were asked for.
+    `wanted` are all runs so far, in the order in which they were asked for; `index` is None where
+    only the table is kept. A context manager ends what still runs and gathers the runs' losses.
     """
 
     def __init__(
@@ -80,11 +93,12 @@ class _Training:
         executor: Executor,
         watcher: Watcher,
         check_interrupt: Callable[[], None],
+        index: Index | None,
     ) -> None:
         self.plan = plan
         self.settings = plan.settings
         self.table = table
-        self.index = open_index(plan.folder, table.rows, watcher.noted)
+        self.index = index
         self.executor = executor
         self.watcher = watcher
         self.check_interrupt = check_interrupt
@@ -97,6 +111,13 @@ class _Training:
         self.seconds_taken = 0.0
         self.bend = ""  # as the watcher heard it
         self.described = False
+
+    def __enter__(self) -> "_Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.cancel()
+        gather_losses(self.plan.folder, [row.run_id for row in self.table.rows])  # runs/ may go
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -194,7 +215,8 @@ class _Training:
     def record(self, job: TrainRun, result: RunResult) -> None:
         row = make_row(self.asked[job.candidate], job.run, result)
         self.table.add(row)
-        self.index.add(row)
+        if self.index is not None:
+            self.index.add(row)
         if result.status == "complete":
             self.seconds_estimated += self.job_seconds(job)
             self.seconds_taken += result.seconds
@@ -215,7 +237,7 @@ class _Training:
             speed += images_per_second
             seconds_running += (1 - part) * self.job_seconds(job)
         asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
-        whole = max(asked, self.allowance())
+        whole = max(asked, self.allowance() if self.plan.decides else 0.0)
         left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
         correction = self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
         ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
