@@ -11,7 +11,7 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import CHECK, TWIN_TABLE, TWINS
 
-TwinVerdict = Literal["refuted", "not refuted", "not measured"]
+TwinVerdict = Literal["refuted", "not refuted", "not measured", "the largest"]
 
 
 @dataclass(frozen=True, kw_only=True)

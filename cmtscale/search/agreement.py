@@ -1,5 +1,6 @@
 """How far two rankings of the same networks agree, and what their noise does to that."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,9 @@ class Agreement:
 
 def noise_of(cells: Cells) -> tuple[float, int]:
     """Pooled standard deviation between seeds, and its degrees of freedom (0: it is nan)."""
-    degrees = sum(max(0, len(cell) - 1) for cell in cells)
-    squares = sum(((cell - cell.mean()) ** 2).sum() for cell in cells if len(cell) > 1)
-    return float(np.sqrt(squares / degrees)) if degrees else float("nan"), degrees
+    degrees = sum(len(cell) - 1 for cell in cells if len(cell) > 1)
+    squares = sum(float(((cell - cell.mean()) ** 2).sum()) for cell in cells if len(cell) > 1)
+    return math.sqrt(squares / degrees) if degrees else float("nan"), degrees
 
 
 def spread_of(cells: Cells) -> tuple[float, float]:

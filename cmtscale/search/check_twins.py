@@ -242,4 +242,4 @@ def _take_over(size: Size, plan: Plan, searched: OpenFolder, side: OpenFolder) -
     for row in borrowed:
         side.table.add(replace(row, asked=numbers[row.candidate], asked_after=0, asked_by="check"))
         if row.run_id in losses:
-            write_image_losses(side.path / RUNS / row.run_id, losses[row.run_id])
+            write_image_losses(side.path / RUNS / row.run_id, losses[row.run_id].astype(float))

@@ -13,6 +13,7 @@ from cmtscale.record.folder import BEST, CHOICE
 from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
+from cmtscale.record.twin_check import TwinCheck
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
 from cmtscale.search.settings import Settings
@@ -27,6 +28,7 @@ class Outcome:
     log has of the test split; `paper` is the paper's constants solved to the same budget (None:
     they cannot be). `workers` is how many runs go on at a time; `spend_needed` what the ladder's
     `spend` must be for the runs that would probably decide an undecided search (None: no such).
+    `twin_check` is what a check of its twins found (None: there was none).
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Outcome:
     paper: Solution | None
     workers: int
     spend_needed: float | None
+    twin_check: TwinCheck | None
 
     @property
     def standings(self) -> tuple[Standing, ...]:

@@ -45,7 +45,7 @@ def compare(
         seeds=seeds,
         own_macs=own.trained_macs,
         sizes=tuple(found),
-        smallest_macs=smallest and smallest.macs,
+        smallest_macs=None if smallest is None else smallest.macs,
         is_above=bool(smallest and smallest.tau and smallest.tau.low > threshold),
         tour=own.tour,
     )
@@ -85,7 +85,7 @@ def _found(
     noise, degrees = noise_of(cells)
     trained = sum(bool(len(cell)) for cell in cells)
     tau = None if largest is None else _tau(cells, largest)
-    verdict: TwinVerdict = "not measured"
+    verdict: TwinVerdict = "the largest" if largest is None else "not measured"
     if tau is not None:
         verdict = "refuted" if tau.high < threshold else "not refuted"
     return SizeFound(

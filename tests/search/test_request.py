@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cmtscale.arch.budget import parse_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.twins import PROXY_BASE
 from cmtscale.arch.variant import variant
 from cmtscale.data.dataset import Description
 from cmtscale.search.ladder import PRESETS, Ladder
