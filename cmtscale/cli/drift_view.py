@@ -27,9 +27,9 @@ def print_drift(folder: Path, drift: Drift) -> None:
     }
     print_table(out, list(columns), list(zip(*columns.values(), strict=True)))
     out.print(
-        f"noise of a run between seeds and spread of the networks that may be chosen, in parts of "
-        f"the loss; best stays best: the probability that the lowest there is the lowest at "
-        f"{target}, regret: what it loses there, both by the forecast"
+        f"noise of a run between seeds and spread of the networks, in parts of the loss; best "
+        f"stays best: the probability that the lowest there is the lowest at {target}, regret: "
+        f"what it loses there, both by the forecast"
     )
     out.print()
     images = [rung.images_seen for rung in drift.rungs]

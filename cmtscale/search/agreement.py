@@ -42,8 +42,8 @@ def spread_of(cells: Cells) -> tuple[float, float]:
     """Standard deviation of the networks' means; and with the noise of the seeds taken out."""
     present = [cell for cell in cells if len(cell)]
     spread = float(np.std([cell.mean() for cell in present], ddof=1))
-    of_means = noise_of(present)[0] ** 2 * np.mean([1 / len(cell) for cell in present])
-    return spread, float(np.sqrt(max(0.0, spread**2 - of_means)))
+    of_means = noise_of(present)[0] ** 2 * float(np.mean([1 / len(cell) for cell in present]))
+    return spread, math.sqrt(max(0.0, spread**2 - of_means))
 
 
 def agreement(first: Cells, second: Cells, *, seed: int = 0) -> Agreement | None:

@@ -53,7 +53,7 @@ class Drift:
 def check_drift(folder: Path) -> Drift:
     """How the ranking moves, from the record alone; raises `ResultsError` where there is none.
 
-    Of the networks that may be chosen: others cost more or less, and so their ranks differ.
+    Of all networks but the base; the forecast is asked of those that may be chosen.
     """
     settings = stored_settings(folder)
     if settings is None:
@@ -63,11 +63,10 @@ def check_drift(folder: Path) -> Drift:
     except FileNotFoundError:
         raise ResultsError(f"{folder} has no finished run yet; wait for the search") from None
     evidence = gather(settings, rows, current_losses(folder, [row.run_id for row in rows]))
-    names = [arm.name for arm, may in zip(evidence.arms, evidence.eligible, strict=True) if may]
     cells = [
         [
-            np.log([row.val_loss for row in evidence.runs_of(name, rung) if row.val_loss])
-            for name in names
+            np.log([row.val_loss for row in evidence.runs_of(arm.name, rung) if row.val_loss])
+            for arm in evidence.arms
         ]
         for rung in range(settings.ladder.rungs)
     ]
