@@ -1,5 +1,6 @@
 """The same networks as twins of several sizes: how their losses stand to each other at each."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def twins(lines: pd.DataFrame) -> Figure:
         raise ResultsError(NO_CHECK)
     figure, groups = panels(lines.dropna(subset=["loss"]), ["run"], height_in=3.0)
     labelled_axes = []
+    count = len(_MIXED_LOOKS)
     for ax, group in groups:
         sizes = sorted(group["size_macs"].unique())
         logs = np.log(group["loss"])
@@ -79,7 +81,10 @@ def twins(lines: pd.DataFrame) -> Figure:
             relative=100 * np.expm1(logs - logs.groupby(group["size_macs"]).transform("mean")),
             place=group["size_macs"].map(sizes.index),
         )
-        looks = iter(_MIXED_LOOKS * len(group))
+        looks = (
+            (_MIXED_LOOKS[n % count][0], _MIXED_LOOKS[(n + n // count) % count][1])
+            for n in itertools.count()
+        )
         labels: list[Label] = []
         for _, own in group.groupby("network", sort=False):
             own = own.sort_values("place")
