@@ -46,12 +46,17 @@ def twin_bases(base: Variant, smallest: Variant = PROXY_BASE) -> tuple[Variant, 
 def _shrunk(base: Variant, smallest: Variant) -> Iterator[Variant]:
     if base.resolution_px >= LEAST_PROXY_PX:
         yield base
-    dim1, side, depths = base.dims[0], max(base.resolution_px, LEAST_PROXY_PX), base.depths
+    least_px = max(LEAST_PROXY_PX, base.least_resolution_px)
+    side = max(base.resolution_px, least_px)
     step, stride = dim_step(base.stages[0].heads, 2), paper.STAGE_STRIDES[-1]
-    for dim1 in _down(dim1, smallest.dims[0], step):
-        yield _resized(base, smallest, dim1, side, depths)
-    for side in _down(side, max(LEAST_PROXY_PX, base.least_resolution_px), stride):
-        yield _resized(base, smallest, dim1, side, depths)
+    dims = _down(base.dims[0], smallest.dims[0], step)
+    for dim1 in dims:
+        yield _resized(base, smallest, dim1, side, base.depths)
+    dim1 = min([base.dims[0], *dims])
+    sides = _down(side, least_px, stride)
+    for smaller_px in sides:
+        yield _resized(base, smallest, dim1, smaller_px, base.depths)
+    side = min([side, *sides])
     deepest = max(base.depths)
     for blocks in range(deepest - 1, 0, -1):
         depths = tuple(max(1, int(depth * blocks / deepest + 0.5)) for depth in base.depths)

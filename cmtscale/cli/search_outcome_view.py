@@ -8,6 +8,7 @@ from rich.markup import escape
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.variant import Variant
+from cmtscale.cli.check_words import beside_answer
 from cmtscale.cli.console import Column, counted, messages, print_table, results
 from cmtscale.cli.next_steps import after_search
 from cmtscale.cli.search_family_view import print_family
@@ -218,7 +219,7 @@ def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
         )
     out.print(f"noise, in parts of the loss: {'; '.join(parts)}")
     if outcome.settings.proxy:
-        out.print("that twins rank as the real networks do is assumed, not measured")
+        out.print(beside_answer(outcome.twin_check, outcome.settings.trained_macs))
 
 
 def _print_test(outcome: Outcome, choice: Choice, out: Console) -> None:

@@ -22,6 +22,10 @@ CHOICE = "choice.json"
 BEST = "best.toml"
 TEST_READS = "test_reads.csv"
 RUNS = "runs"
+# of a check of its twins, in twins/
+TWINS = "twins"
+CHECK = "check.json"
+TWIN_TABLE = "twins.csv"
 # of a run, in runs/ID or alone
 RUN = "run.json"
 METRICS = "metrics.jsonl"

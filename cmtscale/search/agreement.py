@@ -1,5 +1,6 @@
 """How far two rankings of the same networks agree, and what their noise does to that."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,17 +33,17 @@ class Agreement:
 
 def noise_of(cells: Cells) -> tuple[float, int]:
     """Pooled standard deviation between seeds, and its degrees of freedom (0: it is nan)."""
-    degrees = sum(max(0, len(cell) - 1) for cell in cells)
-    squares = sum(((cell - cell.mean()) ** 2).sum() for cell in cells if len(cell) > 1)
-    return float(np.sqrt(squares / degrees)) if degrees else float("nan"), degrees
+    degrees = sum(len(cell) - 1 for cell in cells if len(cell) > 1)
+    squares = sum(float(((cell - cell.mean()) ** 2).sum()) for cell in cells if len(cell) > 1)
+    return math.sqrt(squares / degrees) if degrees else float("nan"), degrees
 
 
 def spread_of(cells: Cells) -> tuple[float, float]:
     """Standard deviation of the networks' means; and with the noise of the seeds taken out."""
     present = [cell for cell in cells if len(cell)]
     spread = float(np.std([cell.mean() for cell in present], ddof=1))
-    of_means = noise_of(present)[0] ** 2 * np.mean([1 / len(cell) for cell in present])
-    return spread, float(np.sqrt(max(0.0, spread**2 - of_means)))
+    of_means = noise_of(present)[0] ** 2 * float(np.mean([1 / len(cell) for cell in present]))
+    return spread, math.sqrt(max(0.0, spread**2 - of_means))
 
 
 def agreement(first: Cells, second: Cells, *, seed: int = 0) -> Agreement | None:

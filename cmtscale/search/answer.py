@@ -11,6 +11,7 @@ from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import current_losses
 from cmtscale.record.reads import readings
 from cmtscale.record.row import Row
+from cmtscale.record.twin_check import read_twin_check
 from cmtscale.search.candidates import Candidate, paper_solution, recorded_candidate
 from cmtscale.search.choose import Guess, choose
 from cmtscale.search.evidence import gather
@@ -67,6 +68,7 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         workers=len(environment.get("devices", ["cpu"])),
         spend_needed=spend_needed,
         family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
+        twin_check=read_twin_check(folder),
     )
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import gather_losses
-from cmtscale.record.metrics import read_metrics
 from cmtscale.record.result import RunResult
 from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
@@ -29,10 +28,10 @@ from cmtscale.search.runs import (
 )
 from cmtscale.search.samplers import Asked, generations
 from cmtscale.search.settings import Settings
-from cmtscale.search.store import open_index
+from cmtscale.search.store import Index, open_index
 from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
+from cmtscale.search.under_way import under_way
 from cmtscale.search.watch import Progress, Watcher
-from cmtscale.train.run_time import part_done
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
 TRIES = 2  # of a run that fails, before what comes next
@@ -52,8 +51,9 @@ def drive(
     Where the search has only so much time, and the longest runs no longer fit into it once the
     first rung has shown what runs take, it stops there and returns settings with fewer rungs.
     """
-    training = _Training(plan, table, executor, watcher, check_interrupt)
-    try:
+    index = open_index(plan.folder, table.rows, watcher.noted)
+    training = _Training(plan, table, executor, watcher, check_interrupt, index)
+    with training:
         if plan.asked:
             training.add(plan.asked)
         else:
@@ -72,18 +72,30 @@ def drive(
             training.train([run for run in batch if run.candidate in training.asked])
         while batch := training.decide():
             training.train(batch)
-    finally:
-        executor.cancel()
-        gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
-    training.index.update(table.rows)  # of a run that was repeated only the last trial stays
+    index.update(table.rows)  # of a run that was repeated only the last trial stays
     return None
+
+
+def drive_named(
+    plan: Plan,
+    table: Table,
+    executor: Executor,
+    watcher: Watcher,
+    check_interrupt: Callable[[], None],
+) -> None:
+    """Train what the plan's batches name and the table lacks, and nothing else."""
+    with _Training(plan, table, executor, watcher, check_interrupt, None) as training:
+        training.add(plan.asked)
+        for batch in plan.batches:
+            training.train(batch)
 
 
 class _Training:
     """One search while it trains: who is in it, its record, its decisions, and its clock.
 
     `wanted` are all runs so far, in the order in which they were asked for; `too_late` those of
-    them that would not end in the time of the search.
+    them that would not end in the time of the search; `index` is None where only the table is
+    kept. A context manager ends what still runs and gathers the runs' losses.
     """
 
     def __init__(
@@ -93,11 +105,12 @@ class _Training:
         executor: Executor,
         watcher: Watcher,
         check_interrupt: Callable[[], None],
+        index: Index | None,
     ) -> None:
         self.plan = plan
         self.settings = plan.settings
         self.table = table
-        self.index = open_index(plan.folder, table.rows, watcher.noted)
+        self.index = index
         self.executor = executor
         self.watcher = watcher
         self.check_interrupt = check_interrupt
@@ -112,6 +125,13 @@ class _Training:
         self.deadline = deadline(plan.settings, table.rows, len(plan.devices))
         self.bend = ""  # as the watcher heard it
         self.described = False
+
+    def __enter__(self) -> "_Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.cancel()
+        gather_losses(self.plan.folder, [row.run_id for row in self.table.rows])  # runs/ may go
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -245,7 +265,8 @@ class _Training:
     def record(self, job: TrainRun, result: RunResult) -> None:
         row = make_row(self.asked[job.candidate], job.run, result)
         self.table.add(row)
-        self.index.add(row)
+        if self.index is not None:
+            self.index.add(row)
         if result.status == "complete":
             self.seconds_estimated += self.job_seconds(job)
             self.seconds_taken += result.seconds
@@ -258,23 +279,18 @@ class _Training:
         return self.seconds(job.candidate, rung)
 
     def progress(self, waiting: list[TrainRun]) -> Progress:
-        running, speed, seconds_running = [], 0.0, 0.0
-        for job in self.executor.running():
-            assert isinstance(job, TrainRun)
-            part, images_per_second = _part_done(job, len(self.plan.dataset.splits.val))
-            running.append((job.run.run_id, part))
-            speed += images_per_second
-            seconds_running += (1 - part) * self.job_seconds(job)
+        running = under_way(self.executor.running(), len(self.plan.dataset.splits.val))
+        seconds_running = sum((1 - one.part) * self.job_seconds(one.job) for one in running)
         asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
-        whole = max(asked, self.allowance())
+        whole = max(asked, self.allowance() if self.plan.decides else 0.0)
         left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
         ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
         return Progress(
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
             runs=len(self.wanted),
             part=1 - left / whole,
-            running=tuple(running),
-            images_per_second=speed,
+            running=tuple((one.job.run.run_id, one.part) for one in running),
+            images_per_second=sum(one.images_per_second for one in running),
             seconds_left=self.slowness * left / len(self.plan.devices),
             best=self.best(),
         )
@@ -285,17 +301,3 @@ class _Training:
         rows = [row for row in self.table.rows if row.candidate in names]
         ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
         return next((best for best in map(leader, reversed(ranked)) if best is not None), None)
-
-
-def _part_done(job: TrainRun, val_images: int) -> tuple[float, float]:
-    """(part of a run's work that is done, images per second so far), from its log."""
-    lines = read_metrics(job.folder)
-    if not lines:
-        return 0.0, 0.0
-    recipe = job.run.recipe
-    assert recipe.train_images is not None
-    images, seconds = lines[-1]["images"], lines[-1]["seconds"]
-    ended_epochs = sum("val_accuracy" in line for line in lines)
-    sizes = {"train_images": recipe.train_images, "val_images": val_images}
-    part = part_done(images, ended_epochs, recipe, **sizes)
-    return part, images / seconds if seconds else 0.0

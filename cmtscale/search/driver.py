@@ -42,14 +42,8 @@ def search(
     open. Raises a `CmtscaleError` for requests, data and folders that cannot be used, before
     anything is written.
     """
-    _require_main_process()
     watcher = watcher or NullWatcher()
-    executor_context: AbstractContextManager[Executor]
-    if executor is None:
-        executor_context = LocalExecutor(device_slots(request.device, request.workers))
-    else:
-        executor_context = nullcontext(executor)
-    with executor_context as executor:
+    with executor_for(request, executor) as executor:
         if request.out is None and request.max_seconds is not None:
             # its twins depend on how fast the machine is: the folder that fixes them cannot
             request = replace(request, out=Path("results") / request.timed_folder_name)
@@ -82,6 +76,16 @@ def search(
                 _describe(plan, rows, watcher)
                 left = drive(plan, run_folder.table, executor, watcher, check_interrupt)
             return conclude(plan, run_folder.table.rows, executor, watcher)
+
+
+def executor_for(
+    request: SearchRequest, executor: Executor | None
+) -> AbstractContextManager[Executor]:
+    """The executor that is given, which stays open, or else processes for the request's device."""
+    _require_main_process()
+    if executor is not None:
+        return nullcontext(executor)
+    return LocalExecutor(device_slots(request.device, request.workers))
 
 
 def _require_main_process() -> None:

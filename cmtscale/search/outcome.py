@@ -16,6 +16,7 @@ from cmtscale.record.folder import BEST, CHOICE
 from cmtscale.record.forecast import write_forecast
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
+from cmtscale.record.twin_check import TwinCheck
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
 from cmtscale.search.family import Member
@@ -33,7 +34,8 @@ class Outcome:
     log has of the test split; `paper` is the paper's constants solved to the same budget (None:
     they cannot be); `family` the smaller budgets with the shares of the network taken. `workers` is
     how many runs go on at a time; `spend_needed` what the ladder's `spend` must be for the runs
-    that would probably decide an undecided search (None: no such).
+    that would probably decide an undecided search (None: no such). `twin_check` is what a check of
+    its twins found (None: there was none).
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Outcome:
     workers: int
     spend_needed: float | None
     family: tuple[Member, ...]
+    twin_check: TwinCheck | None
 
     @property
     def standings(self) -> tuple[Standing, ...]:

@@ -107,9 +107,6 @@ def make_plan(
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
     allowed = allowance(settings, last, len(executor.devices))
-    whole = max(sum(seconds), allowed)
-    done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
-    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
     return Plan(
         settings=settings,
         folder=folder,
@@ -120,8 +117,53 @@ def make_plan(
         timings=timings,
         runs=len(certain),
         runs_done=sum(is_done),
-        total_seconds=max((whole - done) / len(executor.devices), max(left, default=0.0)),
+        total_seconds=_wall_seconds(seconds, is_done, len(executor.devices), at_least=allowed),
         decides=allowed > sum(seconds),
         paper=paper_solution(settings),
         screened=screened,
     )
+
+
+def plan_named(
+    settings: Settings,
+    folder: Path,
+    dataset: Dataset,
+    rows: Sequence[Row],
+    asked: Sequence[Asked],
+    runs: Batch,
+    timings: Timings,
+    executor: Executor,
+) -> Plan:
+    """The plan of `runs` of the candidates `asked`, and of nothing else."""
+    val_images = len(dataset.splits.val)
+    timings = of_device(timings, executor.devices[0].split(":")[0])
+    timings = with_runs(timings, rows, settings, val_images)
+    networks = [entry.candidate.trained for entry in asked]
+    timings = with_steps(timings, networks, settings, executor)
+    ended = ended_rows(settings, rows)
+    is_done = [run_id(settings, run) in ended for run in runs]
+    seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in runs]
+    return Plan(
+        settings=settings,
+        folder=folder,
+        dataset=dataset,
+        devices=executor.devices,
+        asked=tuple(asked),
+        batches=(runs,),
+        timings=timings,
+        runs=len(runs),
+        runs_done=sum(is_done),
+        total_seconds=_wall_seconds(seconds, is_done, len(executor.devices)),
+        decides=False,
+        paper=None,
+    )
+
+
+def _wall_seconds(
+    seconds: Sequence[float], is_done: Sequence[bool], workers: int, *, at_least: float = 0.0
+) -> float:
+    """What is left of runs that take `seconds`, or `at_least` so long together, and no run less."""
+    done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
+    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
+    whole = max(sum(seconds), at_least)
+    return max((whole - done) / workers, max(left, default=0.0))

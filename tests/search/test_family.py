@@ -19,7 +19,9 @@ G = 1_000_000_000
 
 def resolved(**changes: Any) -> Settings:
     request = SearchRequest(**{"budget_macs": 4 * G, "data": "folder:/images", **changes})
-    return resolve(request, Description(num_classes=10, channels=1, train_images=54_000))
+    return resolve(
+        request, Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
+    )
 
 
 def test_members_are_within_two_percent_smallest_first_and_carry_the_shares() -> None:

@@ -26,7 +26,9 @@ NANOSECONDS = 1e-9  # that a parameter takes in a made-up prediction
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     request = SearchRequest(budget_macs=4_000_000_000, data="folder:/images")
-    return resolve(request, Description(num_classes=10, channels=1, train_images=54_000))
+    return resolve(
+        request, Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
+    )
 
 
 @pytest.fixture(scope="module")
