@@ -55,10 +55,11 @@ def _print_plan(plan: TwinPlan, console: Console) -> None:
         columns[Column(f"run of {macs}", 3)] = [
             duration(part.seconds(twin.candidate.name, plan.request.rung - 1)) for twin in twins
         ]
-    print_table(console, list(columns), list(zip(*columns.values(), strict=True)))
-    console.print(
-        "off: how far the twin's shares of depth, width and resolution lie from the network's"
-    )
+    left_out = print_table(console, list(columns), list(zip(*columns.values(), strict=True)))
+    if "off" not in left_out:
+        console.print(
+            "off: how far the twin's shares of depth, width and resolution lie from the network's"
+        )
     for size, part in zip(plan.sizes, plan.plans, strict=True):
         base = size.settings.trained_base
         done = f", {part.runs_done} of them done already" if part.runs_done else ""
@@ -68,10 +69,16 @@ def _print_plan(plan: TwinPlan, console: Console) -> None:
             f"{base.resolution_px} px), {part.runs} runs{done}; {left}"
         )
     console.print(
-        f"in all about {duration(plan.total_seconds)} from now on {len(first.devices)} x "
+        f"in all {_time_left(plan)} on {len(first.devices)} x "
         f"{first.devices[0].split(':')[0]}; results in "
         f"{escape(str(plan.request.folder / TWINS))}"
     )
+
+
+def _time_left(plan: TwinPlan) -> str:
+    if all(part.runs_done == part.runs for part in plan.plans):
+        return "nothing is left to train"
+    return f"about {duration(plan.total_seconds)} from now"
 
 
 def print_twins(folder: Path, check: TwinCheck) -> None:

@@ -60,8 +60,10 @@ def save_figures(path: str | Path, out: str | Path | None = None) -> SavedFigure
         "ranking": lambda: ranking(standings, rows),
         "certainty": lambda: certainty(standings, rows),
         "learning-curves": lambda: learning_curves(curves, rows),
-        "twins": lambda: twins(load_twins(path)),
     }
+    checked = load_twins(path)
+    if not checked.empty:
+        drawings["twins"] = lambda: twins(checked)
     rendered: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
     for name, draw in drawings.items():

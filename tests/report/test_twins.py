@@ -5,6 +5,7 @@ import pytest
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.twin_check import SizeFound, Tau, TwinCheck, TwinLine, write_twin_check
+from cmtscale.report.figures import save_figures
 from cmtscale.report.twins import load_twins, twins
 
 SIZES = (14_427_200, 29_569_075)
@@ -48,6 +49,15 @@ def test_each_network_is_drawn_at_each_size_that_it_has_runs_at(checked):
     assert heights == pytest.approx(list(expected), rel=1e-4)
     ticks = [label.get_text() for label in ax.get_xticklabels()]
     assert ticks == ["14.4M\n1.00 (0.30 to 1.00)", "29.6M"]
+
+
+def test_the_figure_is_saved_where_twins_were_checked_and_nowhere_else(checked, tmp_path):
+    saved = save_figures(checked, tmp_path / "figures")
+    assert "twins.svg" in {path.name for path in saved.files}
+    (checked / "twins" / "check.json").unlink()
+    saved = save_figures(checked, tmp_path / "without")
+    assert "twins.svg" not in {path.name for path in saved.files}
+    assert "twins" not in saved.skipped
 
 
 def test_a_search_without_a_check_has_no_figure_of_twins(run_folder):
