@@ -49,23 +49,22 @@ def spread_of(cells: Cells) -> tuple[float, float]:
 def agreement(first: Cells, second: Cells, *, seed: int = 0) -> Agreement | None:
     """How two rankings agree; None with fewer than four networks in both.
 
-    The bootstrap draws networks, and of each the seeds on either side. A cell of one seed stays as
-    it is, and two seeds drawn with replacement vary half as much as they should: intervals are a
-    little narrow in the seeds and right in the networks.
+    The bootstrap draws the seeds of each network on either side, then networks; a network that is
+    drawn twice is tied with itself, which τ leaves out. A cell of one seed stays as it is, and two
+    seeds drawn with replacement vary half as much as they should: intervals are a little narrow in
+    the seeds and right in the networks.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if len(a) and len(b)]
     if len(pairs) < LEAST_NETWORKS:
         return None
     noises = [noise_of(cells)[0] for cells in (first, second)]
     random = np.random.default_rng(seed)
-    values = np.array(
-        [
-            _statistics([_resampled(pairs[i], random) for i in drawn], noises)
-            for drawn in random.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-        ]
-    )
+    values = []
+    for drawn in random.integers(len(pairs), size=(RESAMPLES, len(pairs))):
+        seeded = [_resampled(pair, random) for pair in pairs]
+        values.append(_statistics([seeded[i] for i in drawn], noises))
     correlation, tau, corrected = _statistics(pairs, noises)
-    intervals = [_interval(column[np.isfinite(column)]) for column in values.T]
+    intervals = [_interval(column[np.isfinite(column)]) for column in np.array(values).T]
     return Agreement(
         networks=len(pairs),
         correlation=correlation,

@@ -70,3 +70,11 @@ def test_spread_without_noise_is_what_the_networks_differ_by() -> None:
     assert noise == pytest.approx(0.8, rel=0.1)
     assert spread > true_spread
     assert true_spread == pytest.approx(np.std(means, ddof=1), rel=0.1)
+
+
+def test_a_network_drawn_twice_is_no_disagreement() -> None:
+    first, second = (cells([*range(8)], 0.01, 3, seed=seed) for seed in (0, 1))
+    found = agreement(first, second)
+    assert found is not None
+    assert found.tau == pytest.approx(1)
+    assert found.tau_interval == pytest.approx((1, 1))
