@@ -1,7 +1,7 @@
 """A check of twins: its plan, how it goes, and what it found."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -11,28 +11,25 @@ from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.cli.check_words import sizes_verdict, tau_cell
 from cmtscale.cli.console import Column, counted, duration, print_table, results
-from cmtscale.cli.search_view import SearchView
+from cmtscale.cli.search_plan_view import in_all, runs_left
+from cmtscale.cli.search_view import CheckView
 from cmtscale.cli.search_words import share_cell
 from cmtscale.record.folder import CHECK, TWIN_TABLE, TWINS
 from cmtscale.record.twin_check import SizeFound, TwinCheck
 from cmtscale.search.agreement import range_of_tau
 from cmtscale.search.check_twins import TwinPlan
 from cmtscale.search.twin_verdict import networks_needed
-from cmtscale.search.watch import Progress
 
 
-class TwinView(SearchView):
+class TwinView(CheckView):
     """Prints the plan and each ended run; in between bars move."""
 
     def planned_twins(self, plan: TwinPlan) -> None:
         _print_plan(plan, self.bars.console)
 
-    def progressed(self, progress: Progress) -> None:
-        super().progressed(replace(progress, best=None))  # a check looks for no best network
-
 
 def _print_plan(plan: TwinPlan, console: Console) -> None:
-    settings, first = plan.settings, plan.plans[0]
+    settings = plan.settings
     images = settings.images_seen[plan.request.rung - 1]
     if settings.tour:
         console.print("[bold]A tour[/bold] on toy images: it shows how a check goes, and no more.")
@@ -62,23 +59,11 @@ def _print_plan(plan: TwinPlan, console: Console) -> None:
         )
     for size, part in zip(plan.sizes, plan.plans, strict=True):
         base = size.settings.trained_base
-        done = f", {part.runs_done} of them done already" if part.runs_done else ""
-        left = "nothing is left" if part.runs_done == part.runs else duration(part.total_seconds)
         console.print(
             f"{format_macs(size.macs)}: grown from {base.name} ({format_macs(cost(base).macs)}, "
-            f"{base.resolution_px} px), {part.runs} runs{done}; {left}"
+            f"{base.resolution_px} px), {runs_left(part)}"
         )
-    console.print(
-        f"in all {_time_left(plan)} on {len(first.devices)} x "
-        f"{first.devices[0].split(':')[0]}; results in "
-        f"{escape(str(plan.request.folder / TWINS))}"
-    )
-
-
-def _time_left(plan: TwinPlan) -> str:
-    if all(part.runs_done == part.runs for part in plan.plans):
-        return "nothing is left to train"
-    return f"about {duration(plan.total_seconds)} from now"
+    console.print(in_all(plan.plans, plan.request.folder / TWINS))
 
 
 def print_twins(folder: Path, check: TwinCheck) -> None:

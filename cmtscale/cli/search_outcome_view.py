@@ -8,7 +8,7 @@ from rich.markup import escape
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.variant import Variant
-from cmtscale.cli.check_words import beside_answer
+from cmtscale.cli.check_words import beside_answer, rates_verdict
 from cmtscale.cli.console import Column, counted, messages, print_table, results
 from cmtscale.cli.next_steps import after_search
 from cmtscale.cli.search_family_view import print_family
@@ -84,6 +84,8 @@ def print_answer(outcome: Outcome, out: Console) -> None:
     out.print()
     out.print(verdict(outcome, choice))
     _print_noise(outcome, choice, out)
+    if outcome.rate_check is not None:
+        out.print(f"learning rate: checked: {rates_verdict(outcome.rate_check)}")
     _print_test(outcome, choice, out)
 
 

@@ -1,5 +1,8 @@
 """The plan of a search: what will be trained, what it costs, how long it takes."""
 
+from collections.abc import Collection
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -64,6 +67,25 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"pays from {AUGMENTED_EPOCHS} times on"
         )
     console.print(f"results in {plan.folder}", markup=False)
+
+
+def runs_left(plan: Plan) -> str:
+    """`12 runs, 4 of them done already; 3 min 20 s`: those of one side of a check."""
+    done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    left = "nothing is left" if plan.runs_done == plan.runs else duration(plan.total_seconds)
+    return f"{plan.runs} runs{done}; {left}"
+
+
+def in_all(plans: Collection[Plan], folder: Path) -> str:
+    """How long all sides of a check take, on what, and where its results go."""
+    left = f"about {duration(sum(plan.total_seconds for plan in plans))} from now"
+    if all(plan.runs_done == plan.runs for plan in plans):
+        left = "nothing is left to train"
+    devices = next(iter(plans)).devices
+    return (
+        f"in all {left} on {len(devices)} x {devices[0].split(':')[0]}; results in "
+        f"{escape(str(folder))}"
+    )
 
 
 def _print_limits(plan: Plan, console: Console) -> None:

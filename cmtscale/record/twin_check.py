@@ -1,15 +1,12 @@
 """What a check of twins found: `check.json`, and `twins.csv` with a line per network and size."""
 
-import csv
-import io
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from cmtscale.arch.errors import ResultsError
-from cmtscale.record.files import read_json, write_json, write_text_atomically
-from cmtscale.record.folder import CHECK, TWIN_TABLE, TWINS
+from cmtscale.record.check_files import read_check, write_check, write_lines
+from cmtscale.record.folder import TWIN_TABLE, TWINS
 
 TwinVerdict = Literal["refuted", "not refuted", "not measured", "the largest"]
 
@@ -94,31 +91,18 @@ class TwinLine:
 
 
 def write_twin_check(folder: Path, check: TwinCheck, lines: Iterable[TwinLine]) -> None:
-    """Write both files into the search's folder, atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(TwinLine)])
-    writer.writerows(
-        [f"{value:.6g}" if isinstance(value, float) else value for value in astuple(line)]
-        for line in lines
-    )
-    write_text_atomically(folder / TWINS / TWIN_TABLE, text.getvalue())
-    write_json(folder / TWINS / CHECK, asdict(check))
+    """Write both files into the search's folder, each atomically."""
+    write_lines(folder / TWINS / TWIN_TABLE, TwinLine, lines)
+    write_check(folder / TWINS, asdict(check))
 
 
 def read_twin_check(folder: Path) -> TwinCheck | None:
     """What was found of a search's twins; None before, `ResultsError` if the file is damaged."""
-    path = folder / TWINS / CHECK
-    try:
-        table = read_json(path)
-        table["sizes"] = tuple(_size(size) for size in table["sizes"])
-        return TwinCheck(**table)
-    except FileNotFoundError:
-        return None
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ResultsError):
-            raise
-        raise ResultsError(f"{path} is damaged: {error}; remove it, and check again") from error
+    return read_check(folder / TWINS, _check)
+
+
+def _check(table: dict[str, Any]) -> TwinCheck:
+    return TwinCheck(**{**table, "sizes": tuple(map(_size, table["sizes"]))})
 
 
 def _size(table: dict[str, object]) -> SizeFound:

@@ -9,6 +9,7 @@ import numpy as np
 from cmtscale.record.files import read_json
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import current_losses
+from cmtscale.record.rate_check import read_rate_check
 from cmtscale.record.reads import readings
 from cmtscale.record.row import Row
 from cmtscale.record.twin_check import read_twin_check
@@ -69,6 +70,7 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         spend_needed=spend_needed,
         family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
         twin_check=read_twin_check(folder),
+        rate_check=read_rate_check(folder),
     )
 
 

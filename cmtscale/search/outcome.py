@@ -14,6 +14,7 @@ from cmtscale.record.choice import DECIDED
 from cmtscale.record.files import write_json, write_text_atomically
 from cmtscale.record.folder import BEST, CHOICE
 from cmtscale.record.forecast import write_forecast
+from cmtscale.record.rate_check import RateCheck
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.record.twin_check import TwinCheck
@@ -35,7 +36,7 @@ class Outcome:
     they cannot be); `family` the smaller budgets with the shares of the network taken. `workers` is
     how many runs go on at a time; `spend_needed` what the ladder's `spend` must be for the runs
     that would probably decide an undecided search (None: no such). `twin_check` is what a check of
-    its twins found (None: there was none).
+    its twins found, `rate_check` one of its learning rate (None: there was none).
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Outcome:
     spend_needed: float | None
     family: tuple[Member, ...]
     twin_check: TwinCheck | None
+    rate_check: RateCheck | None
 
     @property
     def standings(self) -> tuple[Standing, ...]:

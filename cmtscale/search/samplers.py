@@ -56,6 +56,15 @@ def asked_before(
     ]
 
 
+def known_candidates(
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
+) -> list[Candidate]:
+    """The grid, if that is the search's, and what else the record has a run of."""
+    recorded = [entry.candidate for entry in asked_before(settings, rows, latencies)]
+    planned = grid(settings, latencies) if settings.sampler == "grid" else []
+    return list({candidate.name: candidate for candidate in [*planned, *recorded]}.values())
+
+
 def to_train(asked: Iterable[Asked]) -> list[Asked]:
     """Without what exceeds a limit, though it was asked for before there was one."""
     return [entry for entry in asked if entry.candidate.may_be_trained]

@@ -14,9 +14,9 @@ from cmtscale.arch.twins import twin_bases
 from cmtscale.arch.variant import Variant, network_name
 from cmtscale.record.row import Row
 from cmtscale.search.agreement import LEAST_NETWORKS
-from cmtscale.search.candidates import CENTRE, TWIN_STRAY_CAP, Candidate, grid
+from cmtscale.search.candidates import CENTRE, TWIN_STRAY_CAP, Candidate
 from cmtscale.search.runs import CORNERS, anchors
-from cmtscale.search.samplers import asked_before
+from cmtscale.search.samplers import known_candidates
 from cmtscale.search.settings import Settings
 
 NETWORKS = 8  # that a check ranks, where integers express so many at all its sizes
@@ -58,11 +58,7 @@ def networks_to_check(settings: Settings, rows: Sequence[Row]) -> list[Candidate
     First the corners of the triangle and the mixture nearest to its centre, then what is farthest
     from all before. Others cost more or less than they should, and so their ranks differ.
     """
-    recorded = [entry.candidate for entry in asked_before(settings, rows)]
-    named = {candidate.name: candidate for candidate in recorded}
-    if settings.sampler == "grid":
-        named = {candidate.name: candidate for candidate in grid(settings)} | named
-    on_budget = [candidate for candidate in named.values() if candidate.on_budget]
+    on_budget = [c for c in known_candidates(settings, rows) if c.on_budget]
     corners = [candidate for candidate in on_budget if candidate.role in CORNERS]
     mixed = [candidate for candidate in on_budget if candidate.role not in CORNERS]
     taken = [corner.shares for corner in corners]

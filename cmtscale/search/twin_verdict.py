@@ -9,9 +9,8 @@ from cmtscale.arch.cost import cost
 from cmtscale.record.row import Row
 from cmtscale.record.twin_check import SizeFound, Tau, TwinCheck, TwinLine, TwinVerdict
 from cmtscale.search.agreement import agreement, noise_of, spread_of, tau_of_noise
+from cmtscale.search.check_side import asked_rows, losses_of
 from cmtscale.search.curves import FloatArray
-from cmtscale.search.ladder import seed_of
-from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
 from cmtscale.search.twin_sizes import Size
 
@@ -32,7 +31,11 @@ def compare(
     Of the rows, those count that the check asks for: the first `seeds` of each network at a rung.
     """
     cells = [
-        _cells(size, own_rows, rung, seeds) for size, own_rows in zip(sizes, rows, strict=True)
+        losses_of(
+            asked_rows(size.settings, own_rows, rung, seeds),
+            [twin.candidate for twin in size.twins.values()],
+        )
+        for size, own_rows in zip(sizes, rows, strict=True)
     ]
     found = [
         _found(size, own_cells, None if size is sizes[-1] else cells[-1], threshold)
@@ -66,17 +69,6 @@ def networks_needed(tau: Tau, threshold: float) -> int | None:
     half = tau.tau - tau.low if tau.tau > threshold else tau.high - tau.tau
     needed = math.inf if gap == 0 else math.ceil(tau.networks * max(1.0, (half / gap) ** 2))
     return int(needed) if needed <= MOST_NETWORKS else None
-
-
-def _cells(size: Size, rows: Sequence[Row], rung: int, seeds: int) -> list[FloatArray]:
-    """ln losses of the complete runs of each network."""
-    horizon = size.settings.horizons[rung]
-    asked = {seed_of(rung, replicate) for replicate in range(seeds)}
-    losses: dict[str, list[float]] = {}
-    for row in ended_rows(size.settings, rows).values():
-        if row.horizon == horizon and row.seed in asked and row.val_loss:
-            losses.setdefault(row.candidate, []).append(math.log(row.val_loss))
-    return [np.array(losses.get(twin.candidate.name, [])) for twin in size.twins.values()]
 
 
 def _found(

@@ -1,16 +1,29 @@
 """`check`: what it refuses, and what its findings say, to whoever checks and in `show`."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from cmtscale.cli import rate_view
 from cmtscale.cli.app import run
 from cmtscale.cli.check_view import print_twins
 from cmtscale.cli.check_words import UNCHECKED, beside_answer
+from cmtscale.cli.rate_view import print_rates
+from cmtscale.record.rate_check import (
+    AnchorFound,
+    NoiseAlone,
+    RateCheck,
+    RateLine,
+    Swap,
+    write_rate_check,
+)
 from cmtscale.record.twin_check import SizeFound, Tau, TwinCheck, write_twin_check
 from cmtscale.search.outcome import Outcome
 
@@ -55,9 +68,15 @@ def folder(finished: Outcome, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "use --twin or --drift"),
-        (["--twin", "--drift"], "use --twin or --drift"),
+        ([], "use --twin, --drift or --lr"),
+        (["--twin", "--drift"], "use --twin, --drift or --lr"),
+        (["--twin", "--drift", "--lr"], "use --twin, --drift or --lr"),
         (["--drift", "--sizes", "10M", "--dry-run"], "takes no --sizes, --dry-run"),
+        (["--lr", "--sizes", "10M"], "--lr ranks no twins and takes no --sizes"),
+        (["--lr", "--threshold", "0.7", "--sizes", "10M"], "takes no --sizes, --threshold"),
+        (["--lr", "--dry-run", "--json"], "drop one"),
+        (["--lr", "--seeds", "0"], "seeds 0"),
+        (["--lr"], "holds no search"),
         (["--twin", "--sizes", "lots"], "'lots' is not a number of MACs"),
         (["--twin", "--threshold", "1.5"], "threshold 1.5 is out of range"),
         (["--twin", "--dry-run", "--json"], "drop one"),
@@ -134,3 +153,125 @@ def test_drift_is_read_from_the_record_and_writes_nothing(
     (rung,) = drift["rungs"]
     assert (rung["images_seen"], rung["networks"], rung["runs"], rung["degrees"]) == (128, 3, 6, 3)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+NAMES = {"depth": "d9.9.36.9-w8-r64", "resolution": "d1.1.4.1-w8-r160"}
+
+
+def rates(changes: dict[str, tuple[float, float]], **found: Any) -> RateCheck:
+    """A check at ½, 1 and 2 times 0.002 with a loss of 0.5 there; `changes` at ½ and 2, in ln."""
+    lines, anchors = [], []
+    for role, (half, twice) in changes.items():
+        for factor, change in ((0.5, half), (1.0, 0.0), (2.0, twice)):
+            lines.append(
+                RateLine(
+                    network=NAMES[role],
+                    role=role,
+                    factor=factor,
+                    lr=0.002 * factor,
+                    seeds=2,
+                    diverged=0,
+                    loss=0.5 * math.exp(change),
+                    change=None if factor == 1 else change,
+                    error=None if factor == 1 else 0.012,
+                )
+            )
+        lowest = min(((half, 0.5), (0.0, 1.0), (twice, 2.0)))
+        wants = lowest[1] if lowest[0] < -0.024 else None
+        anchors.append(
+            AnchorFound(network=NAMES[role], role=role, lowest=lowest[1], wants=wants, hidden=0.055)
+        )
+    values: dict[str, Any] = {
+        "verdict": "one rate serves all",
+        "lr": 0.002,
+        "images_seen": 6_000,
+        "seeds": 2,
+        "noise": 0.012,
+        "degrees": 12,
+        "lines": tuple(lines),
+        "anchors": tuple(anchors),
+        "swaps": (),
+        "regret": 0.0,
+        "may_lose": 0.004,
+        "alone": NoiseAlone(gain=0.007, regret=0.001, chance=0.17),
+        "tolerance": 0.01,
+        "tour": False,
+        **found,
+    }
+    return RateCheck(**values)
+
+
+STEADY = {"depth": (0.05, -0.01), "resolution": (0.04, 0.03)}
+MOVED = {"depth": (0.05, -0.031), "resolution": (0.04, 0.03)}
+SWAP = Swap(factor=2.0, first="depth", second="resolution", by_noise=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (
+            rates(STEADY),
+            [
+                "one rate serves all: none of 2 networks is better at another than 0.002 by more "
+                "than the noise, and what it hides cannot cost the choice among them more than 1 %",
+                "depth, resolution: no rate is better by more than two standard errors",
+                "order: the same at each rate",
+                "edge: the lowest loss of depth is at the last rate tried; the true optimum may",
+                "the best at ×1 loses 0.0 % (noise alone: 0.1 %), and at most 0.4 % within two",
+                "would look 0.7 % better by noise alone",
+                "want another rate in 17 of 100 checks",
+            ],
+        ),
+        (
+            rates(MOVED, verdict="another rate is wanted", swaps=(SWAP,), regret=0.031),
+            [
+                "depth: better at ×2: −3.1 % ± 1.2 %",
+                "resolution: no rate is better by more than two standard errors",
+                "order: at ×2 depth comes before resolution, by more than the noise",
+                "the best at ×1 loses 3.1 %",
+                "depth wants another rate (×2): the ranking at this rate understates it by up to "
+                "5.4 %",
+            ],
+        ),
+        (
+            rates(STEADY, verdict="cannot be told", may_lose=0.042),
+            ["cannot be told from noise with 2 seeds: what it hides may cost the choice 4.2 %"],
+        ),
+        (
+            rates(STEADY, verdict="cannot be told", noise=None, may_lose=None, alone=None),
+            ["cannot be told from noise: one seed does not measure it; use --seeds 2"],
+        ),
+    ],
+)
+def test_what_was_found_of_rates_is_said_in_plain_words(
+    found: RateCheck, expected: list[str], capsys: Capture, tmp_path: Path
+) -> None:
+    print_rates(tmp_path, found)
+    text = " ".join(capsys.readouterr().out.split())
+    for sentence in expected:
+        assert sentence in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_table_of_rates_is_whole_on_a_narrow_terminal(
+    width: int, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = Console(width=width, highlight=False, emoji=False)
+    monkeypatch.setattr(rate_view, "results", lambda: narrow)
+    print_rates(tmp_path, rates({"depth": (0.05, -0.131), "resolution": (0.04, 0.03)}))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "role"
+    assert lines[1].split()[-7:] == ["×2", "edge", "−12.3", "%", "±", "1.2", "%"]
+    assert ("d9.9.36.9-w8-r64" in lines[1]) == (width == 80)
+    assert all(len(line) <= width for line in lines)
+
+
+def test_show_says_what_was_checked_of_the_learning_rate_and_nothing_before(
+    folder: Path, printed: Callable[..., str], refusal: Callable[..., str]
+) -> None:
+    assert "learning rate" not in printed("show", str(folder))
+    write_rate_check(folder, rates(STEADY))
+    text = " ".join(printed("show", str(folder)).split())
+    assert "learning rate: checked: one rate serves all: none of 2 networks" in text
+    (folder / "rates" / "check.json").write_text('{"verdict": "perhaps"}')
+    assert "'perhaps' is no verdict" in refusal("show", str(folder))
