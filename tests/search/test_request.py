@@ -563,6 +563,7 @@ HOW_MUCH: dict[str, Any] = {
     "tolerance": 0.03,
     "prefer": "latency",
     "max_params": 10**7,
+    "max_seconds": 3600,
     "max_activations": 10**7,
     "max_latency_seconds": 0.01,
     "family": (300_000_000,),
