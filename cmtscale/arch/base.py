@@ -23,8 +23,16 @@ def default_base(budget_macs: float, num_classes: int = 1000, channels: int = 3)
     smaller = [v for v in fitted if budget_macs >= BASE_DISTANCE * cost(v).macs]
     if smaller:
         return smaller[-1]
-    require_reach(fitted[0], budget_macs)
-    scaled = find(fitted[0], Scaling(0.0), budget_macs / BASE_GROWTH, stray_cap=1.0)
+    return scaled_down(fitted[0], budget_macs)
+
+
+def scaled_down(base: Variant, budget_macs: float) -> Variant:
+    """`base` by the paper's constants to a quarter of a budget below it, to grow from there.
+
+    Raises `RequestError` for a budget that is out of reach.
+    """
+    require_reach(base, budget_macs)
+    scaled = find(base, Scaling(0.0), budget_macs / BASE_GROWTH, stray_cap=1.0)
     assert scaled is not None, f"nothing at a quarter of {budget_macs}"
     return scaled.variant
 

@@ -6,7 +6,7 @@ take what the two leave of the growth, so that the network costs the target.
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -208,7 +208,8 @@ def _depth_at(
 
 
 def _distance(one: Shares, other: Shares) -> float:
-    return round(math.dist(astuple(one), astuple(other)), _TIE_DIGITS)
+    steps = (one.depth - other.depth, one.width - other.width, one.resolution - other.resolution)
+    return round(math.hypot(*steps), _TIE_DIGITS)
 
 
 def _nearest_in_cost(networks: list[Variant], target_macs: float) -> Variant:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmtscale.arch.errors import CmtscaleError
-from cmtscale.cli import cache, flops, plot, scale, search, show, train, variants
+from cmtscale.cli import cache, check, flops, plot, scale, search, show, train, variants
 from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -48,6 +48,7 @@ app.command("flops", short_help="What a variant costs, exactly.")(flops.flops)
 app.command("scale", short_help="A new variant, by phi or for a budget.")(scale.scale)
 app.command("search", short_help="From a budget to the CMT to train.")(search.search)
 app.command("show", short_help="What a search answers now.")(show.show)
+app.command("check", short_help="What a search takes for granted, measured.")(check.check)
 app.command("plot", short_help="Figures of searches.")(plot.plot)
 app.command("train", short_help="Train one variant.")(train.train)
 app.command("cache", short_help="Where packed images are, and clearing it.")(cache.cache)

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
 SecondCost = Literal["latency", "params", "activations", "macs"]
+NO_LIMIT = "none"  # lifts a limit of the search that --from goes on with
 
 
 def search(
     budget: Annotated[
-        str | None, typer.Option(help="MACs of the network: 4.0G, 600M, 4e9.")
+        str | None,
+        typer.Option(
+            help="MACs of the network: 4.0G, 600M, 4e9; or of a family, 0.6G,1.5G,4.0G: the "
+            "largest is searched, the others get its shares."
+        ),
     ] = None,
     from_: Annotated[
         Path | None,
@@ -87,6 +92,25 @@ def search(
     prefer: Annotated[
         SecondCost | None, typer.Option(help="What decides among equals; latency, measured here.")
     ] = None,
+    max_params: Annotated[
+        str | None,
+        typer.Option(help="The most parameters of the real network: 25M, or none."),
+    ] = None,
+    max_activations: Annotated[
+        str | None,
+        typer.Option(help="The most activations of an image in it: 30M, or none."),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            help="All the time there is: 2h, 90m. Twins and runs get as large and long as fit; "
+            "by default the plan says how long it takes."
+        ),
+    ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(help="The longest that it takes for an image, here: 8ms, 0.5s, or none."),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Epochs of the shortest runs; by default they see 6,000 images."),
@@ -121,14 +145,21 @@ def search(
     The same command again goes on where it was stopped; with another ladder, target, or more trials
     it goes on in the same folder.
     """
-    from cmtscale.arch.budget import parse_macs
+    from cmtscale.arch.budget import (
+        parse_budgets,
+        parse_count,
+        parse_duration,
+        parse_macs,
+        parse_seconds,
+    )
     from cmtscale.arch.errors import RequestError
     from cmtscale.arch.variant import variant
 
     if dry_run and as_json:
         raise RequestError("--json prints the choice, and a dry run makes none; drop one of them")
     asked: dict[str, Any] = {
-        "budget_macs": None if budget is None else parse_macs(budget),
+        "budget_macs": None if budget is None else max(parse_budgets(budget)),
+        "family": None if budget is None else tuple(sorted(parse_budgets(budget))[:-1]),
         "data": data,
         "split_seed": split_seed,
         "base": None if base is None else variant(base),
@@ -154,6 +185,16 @@ def search(
         "cache_dir": cache_dir,
     }
     asked = {name: value for name, value in asked.items() if value is not None}
+    for name, flag, text, parse in (
+        ("max_params", "--max-params", max_params, parse_count),
+        ("max_activations", "--max-activations", max_activations, parse_count),
+        ("max_latency_seconds", "--max-latency", max_latency, parse_seconds),
+        ("max_seconds", "--max-time", max_time, parse_duration),
+    ):
+        if text is not None:
+            asked[name] = None if text == NO_LIMIT else parse(text, flag)
+    if spend is not None and asked.get("max_seconds"):
+        raise RequestError("--spend and --max-time both say how much to train; drop one of them")
     if from_ is None and budget is None:
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)

@@ -8,13 +8,16 @@ from rich.markup import escape
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.variant import Variant
+from cmtscale.cli.check_words import beside_answer, rates_verdict
 from cmtscale.cli.console import Column, counted, messages, print_table, results
 from cmtscale.cli.next_steps import after_search
+from cmtscale.cli.search_family_view import print_family
 from cmtscale.cli.search_words import (
     DIVERGED,
     FAILED,
-    explain_tags,
-    off_budget_tag,
+    Reason,
+    excluding,
+    explain,
     share_cell,
     warn_of_few_steps,
 )
@@ -25,6 +28,7 @@ from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
 from cmtscale.search.outcome import Outcome, described
 from cmtscale.search.runs import ended_rows
+from cmtscale.search.screen import limit_text
 from cmtscale.search.settings import Settings
 from cmtscale.search.standings import Interval, Standing
 
@@ -38,7 +42,9 @@ def print_outcome(outcome: Outcome) -> None:
     print_answer(outcome, out)
     if outcome.choice is not None:
         warn_of_few_steps(outcome.settings, out)
-        out.print(f"written to {escape(str(outcome.folder))}: {BEST}, {CHOICE}, {TRIALS}")
+        family = [member.file_name for member in outcome.family if member.solution is not None]
+        files = ", ".join([BEST, *family, CHOICE, TRIALS])
+        out.print(f"written to {escape(str(outcome.folder))}: {files}")
     if outcome.settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
     for name, command in after_search(outcome):
@@ -53,9 +59,10 @@ def print_shown(outcome: Outcome) -> None:
         f"{counted(sum(row.horizon == horizon for row in ended), 'run')} of {images:,} images"
         for horizon, images in zip(settings.horizons, settings.images_seen, strict=True)
     )
+    limits = "".join(f", {limit_text(name, most)}" for name, most in settings.limits.items())
     out.print(
-        f"{escape(str(outcome.folder))}: budget {format_macs(settings.budget_macs)} MACs, data "
-        f"{escape(settings.data)}; so far {trained}"
+        f"{escape(str(outcome.folder))}: budget {format_macs(settings.budget_macs)} MACs{limits}, "
+        f"data {escape(settings.data)}; so far {trained}"
     )
     print_answer(outcome, out)
     for name, command in after_search(outcome):
@@ -68,13 +75,17 @@ def print_answer(outcome: Outcome, out: Console) -> None:
     _print_ranking(outcome, out)
     out.print()
     if choice is None:
-        out.print("no run on the budget is complete: there is nothing to choose from")
+        within = " and within the limits" if outcome.settings.limits else ""
+        out.print(f"no run on the budget{within} is complete: there is nothing to choose from")
         return
     _print_networks(outcome, choice, out)
+    print_family(outcome, out)
     _print_comparisons(choice, out)
     out.print()
     out.print(verdict(outcome, choice))
     _print_noise(outcome, choice, out)
+    if outcome.rate_check is not None:
+        out.print(f"learning rate: checked: {rates_verdict(outcome.rate_check)}")
     _print_test(outcome, choice, out)
 
 
@@ -86,7 +97,7 @@ def print_json(outcome: Outcome) -> None:
 def _print_ranking(outcome: Outcome, out: Console) -> None:
     settings, standings, choice = outcome.settings, outcome.standings, outcome.choice
     candidates = [outcome.candidate(standing.candidate) for standing in standings]
-    tags = [_tags(s, c, settings) for s, c in zip(standings, candidates, strict=True)]
+    reasons = [_reasons(s, c, settings) for s, c in zip(standings, candidates, strict=True)]
     columns = {
         Column("candidate"): [standing.candidate for standing in standings],
         Column("role", 9): [standing.score.role for standing in standings],
@@ -108,8 +119,8 @@ def _print_ranking(outcome: Outcome, out: Console) -> None:
         Column("after", 4): [f"{standing.longest_images:,}" for standing in standings],
         Column("MACs", 8): [format_macs(candidate.macs) for candidate in candidates],
     }
-    if any(tags):
-        columns[Column("excluded")] = [", ".join(reasons) for reasons in tags]
+    if any(reasons):
+        columns[Column("excluded")] = [", ".join(r.cell for r in own) for own in reasons]
     decided = choice.taken if choice is not None and choice.verdict in DECIDED else None
     bold = [n for n, standing in enumerate(standings) if standing.candidate == decided]
     left_out = print_table(out, list(columns), list(zip(*columns.values(), strict=True)), bold=bold)
@@ -124,17 +135,17 @@ def _print_ranking(outcome: Outcome, out: Console) -> None:
     if settings.proxy:
         notes.append("all are of what was trained, MACs of the real network")
     out.print("; ".join(notes))
-    explain_tags({reason for reasons in tags for reason in reasons}, out)
+    explain((reason for own in reasons for reason in own), out)
 
 
-def _tags(standing: Standing, candidate: Candidate, settings: Settings) -> list[str]:
+def _reasons(standing: Standing, candidate: Candidate, settings: Settings) -> list[Reason]:
     """Every reason why a candidate cannot be chosen; none for one that can."""
-    tags = [] if candidate.on_budget else [off_budget_tag(candidate, settings)]
+    reasons = excluding(candidate, settings)
     if standing.diverged:
-        tags.append(DIVERGED)
+        reasons.append(DIVERGED)
     elif not any(standing.runs):
-        tags.append(FAILED)
-    return tags
+        reasons.append(FAILED)
+    return reasons
 
 
 def _print_networks(outcome: Outcome, choice: Choice, out: Console) -> None:
@@ -210,7 +221,7 @@ def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
         )
     out.print(f"noise, in parts of the loss: {'; '.join(parts)}")
     if outcome.settings.proxy:
-        out.print("that twins rank as the real networks do is assumed, not measured")
+        out.print(beside_answer(outcome.twin_check, outcome.settings.trained_macs))
 
 
 def _print_test(outcome: Outcome, choice: Choice, out: Console) -> None:

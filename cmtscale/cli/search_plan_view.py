@@ -1,13 +1,17 @@
 """The plan of a search: what will be trained, what it costs, how long it takes."""
 
+from collections.abc import Collection
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.cli.console import Column, counted, duration, print_table
-from cmtscale.cli.search_words import explain_tags, off_budget_tag, share_cell, warn_of_few_steps
+from cmtscale.cli.search_words import excluding, explain, share_cell, warn_of_few_steps
 from cmtscale.search.plan import Plan
+from cmtscale.search.screen import limit_text
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
 
 
@@ -38,11 +42,15 @@ def print_plan(plan: Plan, console: Console) -> None:
         _print_candidates(plan, console)
         mixed = sum(c.role in ("compound", "paper") for c in plan.candidates)
         if mixed < settings.trials:
-            console.print(f"integers express no more than {counted(mixed, 'mixture')} at this size")
+            within = " within the limits" if settings.limits else ""
+            console.print(
+                f"integers express no more than {counted(mixed, 'mixture')} at this size{within}"
+            )
     else:
         console.print(
             f"{settings.sampler} asks for up to {settings.trials} candidates, a few at a time"
         )
+    _print_limits(plan, console)
     largest = max([c.trained.resolution_px for c in plan.candidates], default=0)
     if largest > data.native_px:
         console.print(
@@ -59,6 +67,46 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"pays from {AUGMENTED_EPOCHS} times on"
         )
     console.print(f"results in {plan.folder}", markup=False)
+
+
+def runs_left(plan: Plan) -> str:
+    """`12 runs, 4 of them done already; 3 min 20 s`: those of one side of a check."""
+    done = f", {plan.runs_done} of them done already" if plan.runs_done else ""
+    left = "nothing is left" if plan.runs_done == plan.runs else duration(plan.total_seconds)
+    return f"{plan.runs} runs{done}; {left}"
+
+
+def in_all(plans: Collection[Plan], folder: Path) -> str:
+    """How long all sides of a check take, on what, and where its results go."""
+    left = f"about {duration(sum(plan.total_seconds for plan in plans))} from now"
+    if all(plan.runs_done == plan.runs for plan in plans):
+        left = "nothing is left to train"
+    devices = next(iter(plans)).devices
+    return (
+        f"in all {left} on {len(devices)} x {devices[0].split(':')[0]}; results in "
+        f"{escape(str(folder))}"
+    )
+
+
+def _print_limits(plan: Plan, console: Console) -> None:
+    """What the limits leave, and what is solved beside the searched budget."""
+    settings, screened = plan.settings, plan.screened
+    if screened is not None:
+        parts = [
+            f"{limit_text(name, settings.limits[name])} excludes {count}"
+            + (f" of {screened.timed} timed" if name == "latency" else "")
+            for name, count in screened.excluded.items()
+        ]
+        console.print(
+            f"the limits leave {screened.left} of {screened.networks} networks at this budget: "
+            f"{', '.join(parts)}"
+        )
+    if settings.family:
+        console.print(
+            f"searched is {format_macs(settings.budget_macs)}; "
+            f"{', '.join(map(format_macs, settings.family))} then get the shares of the network "
+            f"taken"
+        )
 
 
 def _print_runs(plan: Plan, console: Console) -> None:
@@ -84,7 +132,12 @@ def _print_runs(plan: Plan, console: Console) -> None:
         f"{plan.runs} runs{done}{more}, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; {left}"
     )
-    if ladder.spend and not plan.decides:
+    if settings.max_seconds is not None:
+        console.print(
+            f"all of it ends within {duration(settings.max_seconds)}, sooner where the answer is "
+            f"sure (--max-time)"
+        )
+    elif ladder.spend and not plan.decides:
         console.print(
             f"these cost more than the ladder spends ({ladder.spend:g}): the forecast asks for no "
             f"more runs; raise --spend for some"
@@ -98,7 +151,7 @@ def _print_runs(plan: Plan, console: Console) -> None:
 
 def _print_candidates(plan: Plan, console: Console) -> None:
     settings, candidates = plan.settings, plan.candidates
-    tags = ["" if c.on_budget else off_budget_tag(c, settings) for c in candidates]
+    reasons = [excluding(candidate, settings) for candidate in candidates]
     columns = {
         Column("candidate"): [candidate.name for candidate in candidates],
         Column("role", 3): [candidate.role for candidate in candidates],
@@ -115,8 +168,8 @@ def _print_candidates(plan: Plan, console: Console) -> None:
         columns[Column(f"run of {images:,}", rank)] = [
             duration(plan.seconds(candidate.name, rung)) for candidate in candidates
         ]
-    if any(tags):
-        columns[Column("excluded")] = tags
+    if any(reasons):
+        columns[Column("excluded")] = [", ".join(r.cell for r in own) for own in reasons]
     left_out = print_table(console, list(columns), list(zip(*columns.values(), strict=True)))
     name = "candidate: blocks of each stage, first dim and px of what is trained"
     notes = []
@@ -128,4 +181,4 @@ def _print_candidates(plan: Plan, console: Console) -> None:
     console.print(name)
     if notes:
         console.print("; ".join(notes))
-    explain_tags(tags, console)
+    explain((reason for own in reasons for reason in own), console)

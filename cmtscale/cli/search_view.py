@@ -1,5 +1,7 @@
 """How a search looks while it goes on."""
 
+from dataclasses import replace
+
 from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import duration
 from cmtscale.cli.search_plan_view import print_plan
@@ -33,6 +35,13 @@ class SearchView:
     def progressed(self, progress: Progress) -> None:
         parts = [("all", progress.part), *progress.running]
         self.bars.show(parts, _headline(progress))
+
+
+class CheckView(SearchView):
+    """The same of a check, which looks for no best network."""
+
+    def progressed(self, progress: Progress) -> None:
+        super().progressed(replace(progress, best=None))
 
 
 def _headline(progress: Progress) -> str:

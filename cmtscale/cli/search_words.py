@@ -1,25 +1,36 @@
 """What the plan and the outcome of a search both say of candidates and of the recipe."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich.console import Console
 
 from cmtscale.arch.solve import BUDGET_TOLERANCE, is_within_tolerance
 from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.search.candidates import Candidate
+from cmtscale.search.screen import limit_text
 from cmtscale.search.settings import Settings
 
 FEW_STEPS = 100  # below, a training has hardly begun
-# Why a candidate cannot be chosen: the tag in its line, and what the tag means.
-BASE, OFF_BUDGET, TWIN_OFF = "base", "off budget", "twin off"
-DIVERGED, FAILED = "diverged", "failed"
-_MEANINGS = {
-    BASE: "what the others grow from",
-    OFF_BUDGET: f"rounding leaves it more than {100 * BUDGET_TOLERANCE:.0f} % away",
-    TWIN_OFF: f"its twin is more than {100 * BUDGET_TOLERANCE:.0f} % off the twins' MACs",
-    DIVERGED: "with a seed; the other seeds would flatter it",
-    FAILED: "no run of it is complete",
-}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a candidate cannot be chosen: a word and a number for its line, and what they mean."""
+
+    word: str
+    meaning: str
+    number: str = ""
+
+    @property
+    def cell(self) -> str:
+        """`MACs +8.7 %`."""
+        return f"{self.word} {self.number}".rstrip()
+
+
+BASE = Reason("base", "what the others grow from")
+DIVERGED = Reason("diverged", "with a seed; the other seeds would flatter it")
+FAILED = Reason("failed", "no run of it is complete")
 
 
 def warn_of_few_steps(settings: Settings, console: Console) -> None:
@@ -33,17 +44,26 @@ def warn_of_few_steps(settings: Settings, console: Console) -> None:
         )
 
 
-def off_budget_tag(candidate: Candidate, settings: Settings) -> str:
-    """Why a candidate does not count as on the budget."""
+def excluding(candidate: Candidate, settings: Settings) -> list[Reason]:
+    """Why a candidate may not be chosen whatever its runs say: off the budget, or over a limit."""
+    if candidate.on_budget:
+        return [
+            Reason(name, f"more than {limit_text(name, settings.limits[name])}")
+            for name in candidate.over
+        ]
     if candidate.role == "base":
-        return BASE
-    is_on = is_within_tolerance(candidate.macs, settings.budget_macs)
-    return TWIN_OFF if is_on else OFF_BUDGET
+        return [BASE]
+    tolerance = f"{100 * BUDGET_TOLERANCE:.0f} %"
+    if not is_within_tolerance(candidate.macs, settings.budget_macs):
+        off = f"rounding leaves it more than {tolerance} off the budget"
+        return [Reason("MACs", off, _deviation(candidate.macs, settings.budget_macs))]
+    off = f"its twin is more than {tolerance} off the twins' MACs"
+    return [Reason("twin", off, _deviation(candidate.trained_macs, settings.trained_macs))]
 
 
-def explain_tags(tags: Collection[str], console: Console) -> None:
-    """One line on those of the tags that are in use; nothing where none is."""
-    meanings = [f"{tag} ({meaning})" for tag, meaning in _MEANINGS.items() if tag in tags]
+def explain(reasons: Iterable[Reason], console: Console) -> None:
+    """One line on the reasons that are in use, each word once; nothing where none is."""
+    meanings = dict.fromkeys(f"{reason.word} ({reason.meaning})" for reason in reasons)
     if meanings:
         console.print(f"excluded, cannot be chosen: {'; '.join(meanings)}")
 
@@ -54,6 +74,10 @@ def share_cell(candidate: Candidate) -> str:
         return "–"
     shares = candidate.shares
     return "/".join(map(_fraction, [shares.depth, shares.width, shares.resolution]))
+
+
+def _deviation(macs: int, wanted: int) -> str:
+    return f"{100 * (macs / wanted - 1):+.1f} %"
 
 
 def _fraction(share: float) -> str:

@@ -33,6 +33,7 @@ class Description:
     num_classes: int
     channels: int
     train_images: int
+    val_images: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -20,10 +20,10 @@ from cmtscale.data.splits import IntArray
 TORCHVISION = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 # as they are split here: 15 % of the digits, and 10 % of the others' training images, validate
 NAMED = {
-    "digits": Description(num_classes=10, channels=1, train_images=1_257),
-    "fashion-mnist": Description(num_classes=10, channels=1, train_images=54_000),
-    "cifar10": Description(num_classes=10, channels=3, train_images=45_000),
-    "cifar100": Description(num_classes=100, channels=3, train_images=45_000),
+    "digits": Description(num_classes=10, channels=1, train_images=1_257, val_images=270),
+    "fashion-mnist": Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000),
+    "cifar10": Description(num_classes=10, channels=3, train_images=45_000, val_images=5_000),
+    "cifar100": Description(num_classes=100, channels=3, train_images=45_000, val_images=5_000),
 }
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 FASHION_MNIST_FILES = {  # images and labels, training before test, gzipped (.gz) or not

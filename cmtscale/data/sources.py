@@ -134,6 +134,7 @@ class _FolderSource:
             num_classes=len(tree.class_names),
             channels=channels or self._headers.channels,
             train_images=len(splits.train),
+            val_images=len(splits.val),
         )
 
     def pack(self, resolution_px: int) -> Dataset:

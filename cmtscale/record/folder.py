@@ -22,6 +22,12 @@ CHOICE = "choice.json"
 BEST = "best.toml"
 TEST_READS = "test_reads.csv"
 RUNS = "runs"
+# of a check of its twins, in twins/, or of its learning rate, in rates/
+CHECK = "check.json"
+TWINS = "twins"
+TWIN_TABLE = "twins.csv"
+RATES = "rates"
+RATE_TABLE = "rates.csv"
 # of a run, in runs/ID or alone
 RUN = "run.json"
 METRICS = "metrics.jsonl"

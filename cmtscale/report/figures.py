@@ -19,6 +19,7 @@ from cmtscale.report.curves import learning_curves
 from cmtscale.report.horizons import forecast, ranking
 from cmtscale.report.layout import STYLE
 from cmtscale.report.ternary import certainty, triangle
+from cmtscale.report.twins import load_twins, twins
 
 __all__ = [
     "SavedFigures",
@@ -30,6 +31,7 @@ __all__ = [
     "ranking",
     "save_figures",
     "triangle",
+    "twins",
 ]
 
 
@@ -59,6 +61,9 @@ def save_figures(path: str | Path, out: str | Path | None = None) -> SavedFigure
         "certainty": lambda: certainty(standings, rows),
         "learning-curves": lambda: learning_curves(curves, rows),
     }
+    checked = load_twins(path)
+    if not checked.empty:
+        drawings["twins"] = lambda: twins(checked)
     rendered: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
     for name, draw in drawings.items():

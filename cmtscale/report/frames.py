@@ -52,11 +52,14 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
 
     `val_loss`, `val_accuracy` and `images_per_second` are means over the complete runs, with
     `val_loss_sd` and `val_accuracy_sd` between seeds (NaN for one seed); `seeds` counts complete
-    runs, `failed` the others; runs that an older version scored do not count. `depth`, `width`,
+    runs, `failed` the others; `may_win` says who could be chosen, within the limits too where the
+    search has concluded; runs that an older version scored do not count. `depth`, `width`,
     `resolution` are the log shares. Raises `ResultsError`.
     """
     table = []
     for folder in map(_read_folder, run_folders(path)):
+        standings = () if folder.choice is None else folder.choice.standings
+        out = {standing["candidate"] for standing in standings if not standing["may_win"]}
         for horizon in folder.horizons:
             rows = current(folder.rows, horizon)
             for score in scores(rows):
@@ -67,7 +70,7 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
                     | {
                         "seeds": len(score.seeds),
                         "failed": score.failed + score.diverged,
-                        "may_win": score.may_win,
+                        "may_win": score.may_win and score.candidate not in out,
                         "val_loss": score.loss,
                         "val_loss_sd": score.loss_sd,
                         "val_accuracy": score.accuracy,

@@ -9,11 +9,14 @@ import numpy as np
 from cmtscale.record.files import read_json
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import current_losses
+from cmtscale.record.rate_check import read_rate_check
 from cmtscale.record.reads import readings
 from cmtscale.record.row import Row
+from cmtscale.record.twin_check import read_twin_check
 from cmtscale.search.candidates import Candidate, paper_solution, recorded_candidate
 from cmtscale.search.choose import Guess, choose
 from cmtscale.search.evidence import gather
+from cmtscale.search.family import solve_family
 from cmtscale.search.ladder import REFERENCE_SEEDS
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.runs import ended_rows, recorded_runs
@@ -27,11 +30,13 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     data = environment.get("data", {})
     val_images = int(data.get("val", 0))
     timings = with_runs(read_timings(folder), rows, settings, val_images)
-    evidence = gather(settings, rows, current_losses(folder, [row.run_id for row in rows]))
+    latencies = timings.latency_seconds
+    losses = current_losses(folder, [row.run_id for row in rows])
+    evidence = gather(settings, rows, losses, latencies)
     rungs = range(settings.ladder.rungs)
     candidates: dict[str, Candidate] = {}
     for row in sorted(rows, key=lambda row: row.sort_key):
-        candidates.setdefault(row.candidate, recorded_candidate(settings, row))
+        candidates.setdefault(row.candidate, recorded_candidate(settings, row, latencies))
     guess = None
     if "commonest_class" in data:
         guess = Guess(accuracy=data["commonest_class"], val_images=val_images)
@@ -39,19 +44,18 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         [seconds_of(settings, timings, arm.name, rung, val_images) for rung in rungs]
         for arm in evidence.arms
     ]
-    choice = choose(
-        evidence, rows, guess, seconds=np.array(seconds), latencies=timings.latency_seconds
-    )
+    choice = choose(evidence, rows, guess, seconds=np.array(seconds), latencies=latencies)
     spend_needed = None
     if choice is not None and choice.more:
         spent = sum(
             seconds_of(settings, timings, run.candidate, run.rung, val_images)
             for run in recorded_runs(settings, ended_rows(settings, rows).values())
+            if candidates[run.candidate].may_be_trained
         )
         last = [
             seconds_of(settings, timings, candidate.name, -1, val_images)
             for candidate in candidates.values()
-            if candidate.role != "base"
+            if candidate.role != "base" and candidate.may_be_trained
         ]
         spend_needed = (spent + choice.more_seconds) / (REFERENCE_SEEDS * sum(last))
     return Outcome(
@@ -64,6 +68,9 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         paper=paper_solution(settings),
         workers=len(environment.get("devices", ["cpu"])),
         spend_needed=spend_needed,
+        family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
+        twin_check=read_twin_check(folder),
+        rate_check=read_rate_check(folder),
     )
 
 

@@ -4,6 +4,7 @@ What is trained grows from `trained_base` (the twin base, or the base itself wit
 real variant is solved at the budget from the shares that the trained integers stand for.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -22,12 +23,15 @@ from cmtscale.arch.scaling import Scaling, Shares, implied, resize, scaling_from
 from cmtscale.arch.solve import STRAY_CAP, Solution, find, is_within_tolerance
 from cmtscale.arch.variant import Variant, network_name
 from cmtscale.record.row import Row
+from cmtscale.search.request import LimitName
+from cmtscale.search.second_cost import NOT_TIMED, exceeded
 from cmtscale.search.settings import Settings
 
 Role = Literal["base", "depth", "width", "resolution", "paper", "compound"]
 TWIN_STRAY_CAP = 0.1  # a twin may misplace a tenth of its cost onto another axis
 LARGEST_TRAINED = 1e9  # numbers, parameters and one image's activations, of a trained network
 CENTRE = Shares(depth=1 / 3, width=1 / 3, resolution=1 / 3)
+ANCHOR_ROLES: tuple[Role, ...] = ("base", "depth", "width", "resolution")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,8 @@ class Candidate:
     """What is trained, and the real variant that it stands for.
 
     `shares` are those of the trained integers. Pure one-dimensional candidates and the base stand
-    at their own MACs; `on_budget` says whether a candidate may be chosen. `stray` and `phi` are
-    those of the real variant.
+    at their own MACs and may be off the budget; `over` are the limits that the real variant of a
+    candidate on it exceeds. `stray` and `phi` are those of the real variant.
     """
 
     name: str
@@ -49,16 +53,29 @@ class Candidate:
     phi: float
     stray: float
     on_budget: bool
+    over: tuple[LimitName, ...] = ()
+
+    @property
+    def may_be_chosen(self) -> bool:
+        """On the budget and within the limits."""
+        return self.on_budget and not self.over
+
+    @property
+    def may_be_trained(self) -> bool:
+        """Within the limits, or what forecasts rest on: the base and each axis alone."""
+        return not self.over or self.role in ANCHOR_ROLES
 
 
-def grid(settings: Settings) -> list[Candidate]:
+def grid(settings: Settings, latencies: Mapping[str, float] = NOT_TIMED) -> list[Candidate]:
     """The base, each axis alone, and at most `settings.trials` candidates that mix the axes.
 
     The mixed ones begin with the paper's constants, where integers can express them, and go on
     from the centre of the triangle to whatever is farthest from all before: a few are spread well,
-    and a higher number adds to them.
+    and a higher number adds to them. A mixture that exceeds a limit is passed over; where
+    latencies are limited, `latencies` are seconds of an image by real network.
     """
-    anchors, others = _anchors_and_others(settings)
+    candidates = _anchors_and_others(settings, latencies)
+    anchors, others = ([c for c in part if c.may_be_trained] for part in candidates)
     alone = [candidate for candidate in anchors if candidate.role != "paper"]
     mixed = [candidate for candidate in anchors if candidate.role == "paper"]
     taken = [candidate.shares for candidate in anchors if candidate.role != "base"]
@@ -66,16 +83,23 @@ def grid(settings: Settings) -> list[Candidate]:
     return [*alone, *mixed[: settings.trials]]
 
 
-def lattice_candidates(settings: Settings) -> list[Candidate]:
+def lattice_candidates(
+    settings: Settings, latencies: Mapping[str, float] = NOT_TIMED
+) -> list[Candidate]:
     """Every candidate on budget: the corners, the paper's constants, and the whole lattice.
 
-    What samplers choose among, each network once, always in the same order.
+    What samplers choose among, each network once, always in the same order; some may exceed limits.
     """
-    anchors, others = _anchors_and_others(settings)
+    anchors, others = _anchors_and_others(settings, latencies)
     return [*(candidate for candidate in anchors if candidate.on_budget), *others]
 
 
-def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidate | None:
+def make_candidate(
+    settings: Settings,
+    role: Role,
+    network: Variant,
+    latencies: Mapping[str, float] = NOT_TIMED,
+) -> Candidate | None:
     """The candidate that trains `network`; None if its shares have no variant at the budget.
 
     Both the candidate and the network it trains are named by the network's integers, so that a
@@ -106,21 +130,25 @@ def make_candidate(settings: Settings, role: Role, network: Variant) -> Candidat
         and is_within_tolerance(macs, settings.budget_macs)
         and is_within_tolerance(trained_macs, settings.trained_macs)
     )
+    real = replace(real, name=network_name(real))
     return Candidate(
         name=name,
         role=role,
         shares=shares,
         trained=trained,
         trained_macs=trained_macs,
-        real=replace(real, name=network_name(real)),
+        real=real,
         macs=macs,
         phi=phi,
         stray=stray,
         on_budget=on_budget,
+        over=exceeded(settings.limits, real, latencies) if on_budget else (),
     )
 
 
-def recorded_candidate(settings: Settings, row: Row) -> Candidate:
+def recorded_candidate(
+    settings: Settings, row: Row, latencies: Mapping[str, float] = NOT_TIMED
+) -> Candidate:
     """The candidate that a row of the record stands for, from its role and its integers alone."""
     role = cast(Role, row.role)
     trained, real = settings.trained_base, settings.base
@@ -139,17 +167,19 @@ def recorded_candidate(settings: Settings, row: Row) -> Candidate:
             depths=row.depths,
             resolution_px=row.resolution_px,
         )
+    real = replace(real, name=network_name(real))
     return Candidate(
         name=row.candidate,
         role=role,
         shares=_shares(settings, role, trained),
         trained=replace(trained, name=network_name(trained)),
         trained_macs=row.proxy_macs,
-        real=replace(real, name=network_name(real)),
+        real=real,
         macs=row.macs,
         phi=row.phi,
         stray=row.stray,
         on_budget=row.on_budget,
+        over=exceeded(settings.limits, real, latencies) if row.on_budget else (),
     )
 
 
@@ -199,23 +229,27 @@ def _anchors(settings: Settings) -> list[tuple[Role, Variant]]:
     return anchors
 
 
-def _make_candidates(settings: Settings, networks: list[tuple[Role, Variant]]) -> list[Candidate]:
+def _make_candidates(
+    settings: Settings, networks: list[tuple[Role, Variant]], latencies: Mapping[str, float]
+) -> list[Candidate]:
     candidates: dict[str, Candidate] = {}  # networks of one base with one name are the same
     for role, network in networks:
         if network_name(network) not in candidates:
-            candidate = make_candidate(settings, role, network)
+            candidate = make_candidate(settings, role, network, latencies)
             if candidate is not None:
                 candidates[candidate.name] = candidate
     return list(candidates.values())
 
 
-def _anchors_and_others(settings: Settings) -> tuple[list[Candidate], list[Candidate]]:
+def _anchors_and_others(
+    settings: Settings, latencies: Mapping[str, float]
+) -> tuple[list[Candidate], list[Candidate]]:
     """The anchors, and a candidate on budget for each other network of the lattice."""
     anchors = _anchors(settings)
     base, target = settings.trained_base, settings.trained_macs
     points = lattice(base, target, stray_cap=_stray_cap(settings))
     others: list[tuple[Role, Variant]] = [("compound", point.variant) for point in points]
-    candidates = _make_candidates(settings, [*anchors, *others])
+    candidates = _make_candidates(settings, [*anchors, *others], latencies)
     return (
         [candidate for candidate in candidates if candidate.role != "compound"],
         [c for c in candidates if c.role == "compound" and c.on_budget],

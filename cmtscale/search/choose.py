@@ -7,7 +7,6 @@ there is no forecast: candidates are then ranked by their first-rung means, and 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from cmtscale.search.ladder import SURE
 from cmtscale.search.policy import best, near_best, runs_needed
 from cmtscale.search.request import SecondCost
 from cmtscale.search.runs import RungRun, next_seed, recorded_runs
+from cmtscale.search.second_cost import second_cost
 from cmtscale.search.standings import Standing, by_first_rung, reached, with_forecasts
 
 EQUAL_COST = 1.05  # second costs closer than that are equal
@@ -96,14 +96,14 @@ def choose(
     seconds: FloatArray,
     latencies: Mapping[str, float],
 ) -> Choice | None:
-    """The answer to what is known now; None if no candidate on the budget has a complete run.
+    """The answer to what is known now; None if no candidate that may be chosen has a complete run.
 
     `rows` are all of the record; `seconds` (arms, rungs) is what a run takes, `latencies` are
     seconds of an image by real network. `guess` is None where it is not known.
     """
     if not evidence.eligible.any():
         return None
-    standings = reached(evidence.settings, rows)
+    standings = reached(evidence.settings, rows, evidence.arms)
     if evidence.trained is None:
         return _without_forecast(evidence, by_first_rung(standings), guess)
     known = forecast(evidence.trained, seed=evidence.settings.seed)
@@ -192,14 +192,8 @@ def _second_costs(
     members: Sequence[Candidate], prefer: SecondCost, latencies: Mapping[str, float]
 ) -> dict[str, float]:
     """By candidate; none for those whose latency is not measured."""
-    if prefer == "latency":
-        return {c.name: latencies[c.real.name] for c in members if c.real.name in latencies}
-    return {candidate.name: second_cost(candidate, prefer) for candidate in members}
-
-
-def second_cost(candidate: Candidate, prefer: Literal["params", "activations", "macs"]) -> float:
-    """The parameters, activations of an image, or MACs of a candidate's real network."""
-    return float(getattr(cost(candidate.real), prefer))
+    costs = {c.name: second_cost(c.real, prefer, latencies) for c in members}
+    return {name: value for name, value in costs.items() if value is not None}
 
 
 def _cheapest(
@@ -213,7 +207,7 @@ def _cheapest(
         return members[0]
     limit = min(costs.values()) * (1 if prefer == "macs" else EQUAL_COST)
     equal = [candidate for candidate in members if costs[candidate.name] <= limit]
-    return min(equal, key=lambda candidate: second_cost(candidate, "params"))
+    return min(equal, key=lambda candidate: cost(candidate.real).params)
 
 
 def _nothing_learned(standing: Standing, guess: Guess | None) -> str:

@@ -6,15 +6,15 @@ import numpy as np
 
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import gather_losses
-from cmtscale.record.metrics import read_metrics
 from cmtscale.record.result import RunResult
 from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
+from cmtscale.search.deadline import deadline, shortened
 from cmtscale.search.decide import Batch, next_batch, write_decisions
 from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
-from cmtscale.search.executors.base import Executor, Failure
+from cmtscale.search.executors.base import Executor, Failure, Job
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
 from cmtscale.search.recording import job_of, make_row
@@ -27,10 +27,11 @@ from cmtscale.search.runs import (
     run_id,
 )
 from cmtscale.search.samplers import Asked, generations
-from cmtscale.search.store import open_index
+from cmtscale.search.settings import Settings
+from cmtscale.search.store import Index, open_index
 from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
+from cmtscale.search.under_way import under_way
 from cmtscale.search.watch import Progress, Watcher
-from cmtscale.train.run_time import part_done
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
 TRIES = 2  # of a run that fails, before what comes next
@@ -42,35 +43,59 @@ def drive(
     executor: Executor,
     watcher: Watcher,
     check_interrupt: Callable[[], None],
-) -> None:
+) -> Settings | None:
     """Train all that the settings ask for and the table lacks.
 
     First what is certain: every candidate at the first rung, a generation at a time where a sampler
     asks, and the anchors at all rungs. Then what was decided before, and what is decided now.
+    Where the search has only so much time, and the longest runs no longer fit into it once the
+    first rung has shown what runs take, it stops there and returns settings with fewer rungs.
     """
-    training = _Training(plan, table, executor, watcher, check_interrupt)
-    try:
+    index = open_index(plan.folder, table.rows, watcher.noted)
+    training = _Training(plan, table, executor, watcher, check_interrupt, index)
+    with training:
         if plan.asked:
             training.add(plan.asked)
         else:
-            for generation in generations(plan.settings, lambda: table.rows, watcher.noted):
+            for generation in generations(
+                plan.settings, lambda: table.rows, watcher.noted, plan.timings.latency_seconds
+            ):
                 training.add(generation)
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
+        if plan.settings.max_seconds is not None:
+            training.train(first_rung(plan.settings, training.candidates))
+            shorter = training.shortened()
+            if shorter != plan.settings:
+                return shorter
         training.train(fixed_runs(plan.settings, training.candidates))
         for batch in plan.batches:
             training.train([run for run in batch if run.candidate in training.asked])
         while batch := training.decide():
             training.train(batch)
-    finally:
-        executor.cancel()
-        gather_losses(plan.folder, [row.run_id for row in table.rows])  # runs/ may be removed
-    training.index.update(table.rows)  # of a run that was repeated only the last trial stays
+    index.update(table.rows)  # of a run that was repeated only the last trial stays
+    return None
+
+
+def drive_named(
+    plan: Plan,
+    table: Table,
+    executor: Executor,
+    watcher: Watcher,
+    check_interrupt: Callable[[], None],
+) -> None:
+    """Train what the plan's batches name and the table lacks, and nothing else."""
+    with _Training(plan, table, executor, watcher, check_interrupt, None) as training:
+        training.add(plan.asked)
+        for batch in plan.batches:
+            training.train(batch)
 
 
 class _Training:
     """One search while it trains: who is in it, its record, its decisions, and its clock.
 
-    `wanted` are all runs so far, in the order in which they were asked for.
+    `wanted` are all runs so far, in the order in which they were asked for; `too_late` those of
+    them that would not end in the time of the search; `index` is None where only the table is
+    kept. A context manager ends what still runs and gathers the runs' losses.
     """
 
     def __init__(
@@ -80,11 +105,12 @@ class _Training:
         executor: Executor,
         watcher: Watcher,
         check_interrupt: Callable[[], None],
+        index: Index | None,
     ) -> None:
         self.plan = plan
         self.settings = plan.settings
         self.table = table
-        self.index = open_index(plan.folder, table.rows, watcher.noted)
+        self.index = index
         self.executor = executor
         self.watcher = watcher
         self.check_interrupt = check_interrupt
@@ -95,12 +121,26 @@ class _Training:
         self.failed_for_good: set[str] = set()
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
+        self.too_late: list[Job] = []
+        self.deadline = deadline(plan.settings, table.rows, len(plan.devices))
         self.bend = ""  # as the watcher heard it
         self.described = False
+
+    def __enter__(self) -> "_Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.cancel()
+        gather_losses(self.plan.folder, [row.run_id for row in self.table.rows])  # runs/ may go
 
     @property
     def candidates(self) -> list[Candidate]:
         return [entry.candidate for entry in self.asked.values()]
+
+    @property
+    def slowness(self) -> float:
+        """How much longer runs have taken here than was estimated."""
+        return self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
 
     def add(self, generation: Sequence[Asked]) -> None:
         """Take in candidates; the times of their training steps are measured where they lack."""
@@ -123,17 +163,24 @@ class _Training:
         tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
-                self.executor.submit(waiting.pop(0))
-            for job, result in self.executor.results(LOOK_SECONDS):
-                assert isinstance(job, TrainRun)
+                job = waiting.pop(0)
+                if self.slowness * self.job_seconds(job) > self.deadline.seconds_left:
+                    self.too_late.append(job)
+                else:
+                    self.executor.submit(job)
+            if self.deadline.is_over:
+                self.too_late += self.executor.running()
+                self.executor.cancel()
+            for done, result in self.executor.results(LOOK_SECONDS):
+                assert isinstance(done, TrainRun)
                 if isinstance(result, Failure):
                     result = RunResult(status="failed", cause=result.cause)
-                self.record(job, result)
-                name = job.run.run_id
+                self.record(done, result)
+                name = done.run.run_id
                 tries[name] = tries.get(name, 0) + 1
                 if result.status == "failed" and tries[name] < TRIES:
                     self.watcher.noted(f"{name} is tried once more at the end")
-                    waiting.append(job)
+                    waiting.append(done)
                 elif result.status == "failed":
                     self.failed_for_good.add(name)
             self.watcher.progressed(self.progress(waiting))
@@ -156,12 +203,16 @@ class _Training:
 
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""
+        if self.too_late:
+            self.watcher.noted(
+                f"the time is over: {len(self.too_late)} runs that would not end in it were left "
+                f"out; more time goes on with them"
+            )
+            return ()
+        self.time_runs()
         rows = self.table.rows
-        val_images = len(self.plan.dataset.splits.val)
-        self.timings = with_runs(self.timings, rows, self.settings, val_images)
-        self.timings.save(self.plan.folder)
         losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
-        evidence = gather(self.settings, rows, losses)
+        evidence = gather(self.settings, rows, losses, self.timings.latency_seconds)
         if not self.bend:
             self.bend = bend(evidence)
             if self.bend:
@@ -170,22 +221,42 @@ class _Training:
         # An earlier request may have asked for runs that this one did not.
         ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
         asked = list(dict.fromkeys([*self.wanted, *ended]))
-        spent = sum(self.seconds(run.candidate, run.rung) for run in asked)
-        batch = next_batch(
-            self.settings,
-            evidence,
-            asked,
-            np.array([[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]),
-            self.allowance() - spent,
+        spent = sum(self.seconds(r.candidate, r.rung) for r in asked if r.candidate in self.asked)
+        seconds = np.array(
+            [[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]
         )
+        left = self.deadline.seconds_left
+        seconds[seconds > left] = np.inf
+        allowed = min(self.allowance() - spent, left * len(self.plan.devices))
+        batch = next_batch(self.settings, evidence, asked, seconds, allowed)
         if batch:
             self.batches.append(batch)
             write_decisions(self.plan.folder, self.settings, self.batches)
         return batch
 
+    def shortened(self) -> Settings:
+        """The settings, with fewer rungs where the longest runs no longer fit into the time."""
+        self.time_runs()
+        ended = ended_rows(self.settings, self.table.rows)
+        shorter = shortened(self.settings, self.candidates, ended, self.seconds, self.deadline)
+        if shorter != self.settings:
+            self.watcher.noted(
+                f"runs of {self.settings.images_seen[-1]:,} images no longer fit into the time: "
+                f"the longest are now of {shorter.images_seen[-1]:,}, and the answer is for a "
+                f"training of {shorter.target_images:,}"
+            )
+        return shorter
+
+    def time_runs(self) -> None:
+        """Take what runs took for what they will take."""
+        val_images = len(self.plan.dataset.splits.val)
+        self.timings = with_runs(self.timings, self.table.rows, self.settings, val_images)
+        self.timings.save(self.plan.folder)
+
     def allowance(self) -> float:
         chosen_from = [c.name for c in self.candidates if c.role != "base"]
-        return allowance(self.settings, [self.seconds(name, -1) for name in chosen_from])
+        last = [self.seconds(name, -1) for name in chosen_from]
+        return allowance(self.settings, last, len(self.plan.devices))
 
     def seconds(self, candidate: str, rung: int) -> float:
         val_images = len(self.plan.dataset.splits.val)
@@ -194,7 +265,8 @@ class _Training:
     def record(self, job: TrainRun, result: RunResult) -> None:
         row = make_row(self.asked[job.candidate], job.run, result)
         self.table.add(row)
-        self.index.add(row)
+        if self.index is not None:
+            self.index.add(row)
         if result.status == "complete":
             self.seconds_estimated += self.job_seconds(job)
             self.seconds_taken += result.seconds
@@ -207,43 +279,25 @@ class _Training:
         return self.seconds(job.candidate, rung)
 
     def progress(self, waiting: list[TrainRun]) -> Progress:
-        running, speed, seconds_running = [], 0.0, 0.0
-        for job in self.executor.running():
-            assert isinstance(job, TrainRun)
-            part, images_per_second = _part_done(job, len(self.plan.dataset.splits.val))
-            running.append((job.run.run_id, part))
-            speed += images_per_second
-            seconds_running += (1 - part) * self.job_seconds(job)
+        running = under_way(self.executor.running(), len(self.plan.dataset.splits.val))
+        seconds_running = sum((1 - one.part) * self.job_seconds(one.job) for one in running)
         asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
-        whole = max(asked, self.allowance())
+        whole = max(asked, self.allowance() if self.plan.decides else 0.0)
         left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
-        correction = self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
         ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
         return Progress(
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
             runs=len(self.wanted),
             part=1 - left / whole,
-            running=tuple(running),
-            images_per_second=speed,
-            seconds_left=correction * left / len(self.plan.devices),
+            running=tuple((one.job.run.run_id, one.part) for one in running),
+            images_per_second=sum(one.images_per_second for one in running),
+            seconds_left=self.slowness * left / len(self.plan.devices),
             best=self.best(),
         )
 
     def best(self) -> Score | None:
-        """The lowest mean loss at the last rung that any candidate on the budget has a run at."""
-        ranked = [rank(current(self.table.rows, horizon)) for horizon in self.settings.horizons]
+        """The lowest mean at the last rung that a candidate that may be chosen has a run at."""
+        names = {candidate.name for candidate in self.candidates if candidate.may_be_chosen}
+        rows = [row for row in self.table.rows if row.candidate in names]
+        ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
         return next((best for best in map(leader, reversed(ranked)) if best is not None), None)
-
-
-def _part_done(job: TrainRun, val_images: int) -> tuple[float, float]:
-    """(part of a run's work that is done, images per second so far), from its log."""
-    lines = read_metrics(job.folder)
-    if not lines:
-        return 0.0, 0.0
-    recipe = job.run.recipe
-    assert recipe.train_images is not None
-    images, seconds = lines[-1]["images"], lines[-1]["seconds"]
-    ended_epochs = sum("val_accuracy" in line for line in lines)
-    sizes = {"train_images": recipe.train_images, "val_images": val_images}
-    part = part_done(images, ended_epochs, recipe, **sizes)
-    return part, images / seconds if seconds else 0.0

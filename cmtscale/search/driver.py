@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from cmtscale.arch.errors import RequestError
@@ -20,6 +21,7 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan, make_plan
 from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest
+from cmtscale.search.settings import Settings
 from cmtscale.search.timings import read_timings
 from cmtscale.search.watch import NullWatcher, Watcher
 from cmtscale.train.devices import device_slots
@@ -40,17 +42,14 @@ def search(
     open. Raises a `CmtscaleError` for requests, data and folders that cannot be used, before
     anything is written.
     """
-    _require_main_process()
     watcher = watcher or NullWatcher()
-    executor_context: AbstractContextManager[Executor]
-    if executor is None:
-        executor_context = LocalExecutor(device_slots(request.device, request.workers))
-    else:
-        executor_context = nullcontext(executor)
-    with executor_context as executor:
+    with executor_for(request, executor) as executor:
+        if request.out is None and request.max_seconds is not None:
+            # its twins depend on how fast the machine is: the folder that fixes them cannot
+            request = replace(request, out=Path("results") / request.timed_folder_name)
         if request.out is not None and not dry_run:
             require_free(request.out)  # before images are packed
-        settings, dataset = prepare(request, executor.devices[0], watcher.noted)
+        settings, dataset = prepare(request, executor, watcher.noted)
         folder = request.out or Path("results") / settings.folder_name
         folder_context: AbstractContextManager[OpenFolder]
         if dry_run:
@@ -58,23 +57,35 @@ def search(
         else:
             folder_context = opened(folder, settings, watcher.noted)
         with folder_context as run_folder, lasting_interrupt() as check_interrupt:
-            rows = run_folder.table.rows
-            plan = make_plan(
-                run_folder.settings,
-                folder,
-                dataset,
-                rows,
-                read_decisions(folder, run_folder.settings),
-                read_timings(folder),
-                executor,
-                watcher.noted,
-            )
-            watcher.planned(plan)
-            if dry_run:
-                return None
-            _describe(plan, rows, watcher)
-            drive(plan, run_folder.table, executor, watcher, check_interrupt)
+            left: Settings | None = run_folder.settings
+            while left is not None:  # again with fewer rungs, where the time has become short
+                rows = run_folder.table.rows
+                plan = make_plan(
+                    left,
+                    folder,
+                    dataset,
+                    rows,
+                    read_decisions(folder, left),
+                    read_timings(folder),
+                    executor,
+                    watcher.noted,
+                )
+                watcher.planned(plan)
+                if dry_run:
+                    return None
+                _describe(plan, rows, watcher)
+                left = drive(plan, run_folder.table, executor, watcher, check_interrupt)
             return conclude(plan, run_folder.table.rows, executor, watcher)
+
+
+def executor_for(
+    request: SearchRequest, executor: Executor | None
+) -> AbstractContextManager[Executor]:
+    """The executor that is given, which stays open, or else processes for the request's device."""
+    _require_main_process()
+    if executor is not None:
+        return nullcontext(executor)
+    return LocalExecutor(device_slots(request.device, request.workers))
 
 
 def _require_main_process() -> None:

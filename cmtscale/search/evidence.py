@@ -17,6 +17,7 @@ from cmtscale.search.curves import Trained
 from cmtscale.search.image_noise import image_covariance
 from cmtscale.search.ladder import GROWTH
 from cmtscale.search.runs import ended_rows
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 
 LEAST_STEP = -0.1  # in ln loss, of a tripling of the images seen
@@ -27,11 +28,11 @@ class Evidence:
     """What the record of a search says of its candidates.
 
     `arms` (K) are the candidates with a complete run, without the base; `eligible` says which of
-    them may be chosen: on the budget, and diverged with no seed. `rows` (n) are their complete
-    runs. `trained` is what a forecast takes of them, with the paper's constants as one more
-    architecture that nobody trained; None where the losses of single images are `missing` for a
-    run, where no two seeds of an architecture measure the noise (`degrees` is 0), or where a loss
-    is 0 (`is_perfect`).
+    them may be chosen: on the budget, within the limits, and diverged with no seed. `rows` (n) are
+    their complete runs. `trained` is what a forecast takes of them, with the paper's constants as
+    one more architecture that nobody trained; None where the losses of single images are `missing`
+    for a run, where no two seeds of an architecture measure the noise (`degrees` is 0), or where a
+    loss is 0 (`is_perfect`).
     """
 
     settings: Settings
@@ -49,8 +50,12 @@ class Evidence:
         return np.append(self.eligible, False)
 
     def seconds_of_curves(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """(K + 1, rungs): what a run takes; infinite for the paper's, which nobody trains."""
-        return np.vstack([seconds, np.full(len(self.times), np.inf)])
+        """(K + 1, rungs): what a run takes; infinite for what is not trained.
+
+        That is a mixture that exceeds a limit, and the paper's constants.
+        """
+        trained = np.array([[arm.may_be_trained] for arm in self.arms])
+        return np.vstack([np.where(trained, seconds, np.inf), np.full(len(self.times), np.inf)])
 
     def time(self, images: int) -> float:
         """The forecast's time: log3 of images seen over those of the first rung."""
@@ -67,12 +72,20 @@ class Evidence:
         return [r for r in self.rows if r.candidate == candidate and r.horizon == horizon]
 
 
-def gather(settings: Settings, rows: Sequence[Row], image_losses: Mapping[str, Losses]) -> Evidence:
-    """What all runs on the ladder say, whichever order they ended in."""
+def gather(
+    settings: Settings,
+    rows: Sequence[Row],
+    image_losses: Mapping[str, Losses],
+    latencies: Mapping[str, float] = NOT_TIMED,
+) -> Evidence:
+    """What all runs on the ladder say, whichever order they ended in.
+
+    Where latencies are limited, `latencies` are seconds of an image by real network.
+    """
     on_ladder = sorted(ended_rows(settings, rows).values(), key=lambda row: row.sort_key)
     complete = [r for r in on_ladder if r.status == "complete" and r.role != "base"]
     diverged = {row.candidate for row in on_ladder if row.status == "diverged"}
-    arms = {row.candidate: recorded_candidate(settings, row) for row in complete}
+    arms = {row.candidate: recorded_candidate(settings, row, latencies) for row in complete}
     cells = [(row.candidate, row.horizon) for row in complete]
     degrees = len(cells) - len(set(cells))
     missing = [row.run_id for row in complete if row.run_id not in image_losses]
@@ -80,7 +93,9 @@ def gather(settings: Settings, rows: Sequence[Row], image_losses: Mapping[str, L
     return Evidence(
         settings=settings,
         arms=tuple(arms.values()),
-        eligible=np.array([a.on_budget and a.name not in diverged for a in arms.values()], bool),
+        eligible=np.array(
+            [arm.may_be_chosen and arm.name not in diverged for arm in arms.values()], bool
+        ),
         rows=tuple(complete),
         trained=None
         if missing or is_perfect or not degrees

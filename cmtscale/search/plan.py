@@ -13,7 +13,8 @@ from cmtscale.search.candidates import Candidate, extreme_networks, paper_soluti
 from cmtscale.search.decide import Batch
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
-from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates
+from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates, to_train
+from cmtscale.search.screen import Screened, screen
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import Timings, allowance, of_device, seconds_of, with_runs, with_steps
 
@@ -24,10 +25,10 @@ class Plan:
 
     `asked` is the whole grid with what was trained before; empty where a sampler asks. `timings`
     have a training step of each candidate, or of the fastest and slowest network where a sampler
-    asks. `batches` are what was decided before. `runs` counts what is certain to be trained and
-    `runs_done` what of it ended; `total_seconds` is the wall time of what is left, with the most
-    that decisions may spend, and no less than the longest run; `decides` says whether the ladder
-    leaves decisions anything to spend.
+    asks; `screened` says what the limits leave (None: there are none). `batches` are what was
+    decided before. `runs` counts what is certain to be trained and `runs_done` what of it ended;
+    `total_seconds` is the wall time of what is left, with the most that decisions may spend, and no
+    less than the longest run; `decides` says whether the ladder leaves decisions anything to spend.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Plan:
     total_seconds: float
     decides: bool
     paper: Solution | None
+    screened: Screened | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -65,10 +67,14 @@ def make_plan(
 ) -> Plan:
     """Candidates, runs, and an estimate of the time from training steps timed by the executor.
 
-    Raises `RequestError` where no candidate of the grid lies on the budget.
+    Raises `RequestError` where no candidate of the grid lies on the budget, or the limits leave
+    none.
     """
     is_grid = settings.sampler == "grid"
-    asked = next(generations(settings, lambda: rows, note)) if is_grid else []
+    timings = of_device(timings, executor.devices[0].split(":")[0])
+    timings, screened = screen(settings, timings, executor, note)
+    latencies = timings.latency_seconds
+    asked = next(generations(settings, lambda: rows, note, latencies)) if is_grid else []
     candidates = [entry.candidate for entry in asked]
     if candidates and not any(candidate.on_budget for candidate in candidates):
         raise RequestError(
@@ -76,18 +82,18 @@ def make_plan(
             f"{settings.base.name}; use another budget (G = 10⁹) or another base"
         )
     val_images = len(dataset.splits.val)
-    timings = of_device(timings, executor.devices[0].split(":")[0])
     timings = with_runs(timings, rows, settings, val_images)
     networks = [c.trained for c in candidates] if is_grid else extreme_networks(settings)
     if any(network.name not in timings.seconds_per_image for network in networks):
         note("planning: training steps are timed")
     timings = with_steps(timings, networks, settings, executor)
     if not is_grid:
-        candidates = [entry.candidate for entry in asked_before(settings, rows)]
+        before = to_train(asked_before(settings, rows, latencies))
+        candidates = [entry.candidate for entry in before]
     certain = fixed_runs(settings, candidates)
     names = [candidate.name for candidate in candidates if candidate.role != "base"]
     if not is_grid:  # what will be asked for has no name yet
-        nameless = most_candidates(settings, rows) - len(candidates)
+        nameless = most_candidates(settings, rows, latencies) - len(candidates)
         names += [f"candidate {number}" for number in range(nameless)]
         certain += [
             RungRun(candidate=name, rung=0, seed=seed)
@@ -100,10 +106,7 @@ def make_plan(
     is_done = [run_id(settings, run) in ended for run in certain]
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
-    allowed = allowance(settings, last)
-    whole = max(sum(seconds), allowed)
-    done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
-    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
+    allowed = allowance(settings, last, len(executor.devices))
     return Plan(
         settings=settings,
         folder=folder,
@@ -114,7 +117,53 @@ def make_plan(
         timings=timings,
         runs=len(certain),
         runs_done=sum(is_done),
-        total_seconds=max((whole - done) / len(executor.devices), max(left, default=0.0)),
+        total_seconds=_wall_seconds(seconds, is_done, len(executor.devices), at_least=allowed),
         decides=allowed > sum(seconds),
         paper=paper_solution(settings),
+        screened=screened,
     )
+
+
+def plan_named(
+    settings: Settings,
+    folder: Path,
+    dataset: Dataset,
+    rows: Sequence[Row],
+    asked: Sequence[Asked],
+    runs: Batch,
+    timings: Timings,
+    executor: Executor,
+) -> Plan:
+    """The plan of `runs` of the candidates `asked`, and of nothing else."""
+    val_images = len(dataset.splits.val)
+    timings = of_device(timings, executor.devices[0].split(":")[0])
+    timings = with_runs(timings, rows, settings, val_images)
+    networks = [entry.candidate.trained for entry in asked]
+    timings = with_steps(timings, networks, settings, executor)
+    ended = ended_rows(settings, rows)
+    is_done = [run_id(settings, run) in ended for run in runs]
+    seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in runs]
+    return Plan(
+        settings=settings,
+        folder=folder,
+        dataset=dataset,
+        devices=executor.devices,
+        asked=tuple(asked),
+        batches=(runs,),
+        timings=timings,
+        runs=len(runs),
+        runs_done=sum(is_done),
+        total_seconds=_wall_seconds(seconds, is_done, len(executor.devices)),
+        decides=False,
+        paper=None,
+    )
+
+
+def _wall_seconds(
+    seconds: Sequence[float], is_done: Sequence[bool], workers: int, *, at_least: float = 0.0
+) -> float:
+    """What is left of runs that take `seconds`, or `at_least` so long together, and no run less."""
+    done = sum(taken for taken, is_over in zip(seconds, is_done, strict=True) if is_over)
+    left = [taken for taken, is_over in zip(seconds, is_done, strict=True) if not is_over]
+    whole = max(sum(seconds), at_least)
+    return max((whole - done) / workers, max(left, default=0.0))

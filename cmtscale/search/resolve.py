@@ -7,31 +7,19 @@ from cmtscale.arch.base import BASE_DISTANCE, default_base, require_distance, re
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
-from cmtscale.arch.variant import Stage, Variant, fit_to_data
+from cmtscale.arch.twins import LEAST_PROXY_PX, PROXY_BASE
+from cmtscale.arch.variant import Variant, fit_to_data
 from cmtscale.data.dataset import Description
 from cmtscale.search.ladder import LONGEST_TARGET, PRESETS, horizon_of_rung
 from cmtscale.search.request import ALL_IMAGES, TOUR_DATA, SearchRequest
 from cmtscale.search.settings import Settings
 from cmtscale.train.recipe import AUGMENTED_EPOCHS, Recipe
 
-LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
 PROXY_DISTANCE = 6.25  # the twin base's: two 32 px steps of resolution fit into it
 TRIALS = 20
 IMAGES_SEEN = 6_000  # in a run of the first rung, whatever the size of the data set
 TOLERANCE = 0.01  # of the loss: what is as good as the best
 TOUR_TRIALS, TOUR_DISTANCE, TOUR_EPOCHS = 5, 4.5, 3  # two minutes on two cores
-# The twin base: small enough for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).
-PROXY_BASE = Variant(
-    name="cmt-proxy",
-    resolution_px=LEAST_PROXY_PX,
-    stem_channels=4,
-    stages=(
-        Stage(dim=8, depth=1, heads=1, reduction=8, expansion=4.0),
-        Stage(dim=16, depth=1, heads=2, reduction=4, expansion=4.0),
-        Stage(dim=32, depth=4, heads=4, reduction=2, expansion=4.0),
-        Stage(dim=64, depth=1, heads=8, reduction=1, expansion=4.0),
-    ),
-)
 
 
 def resolve(request: SearchRequest, data: Description) -> Settings:
@@ -41,8 +29,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     epochs that a run sees as many images. Unless the request says otherwise, images are flipped and
     shifted where the split is so small that the default horizon sees each often: at every horizon
     of a search alike. `data_hash`, `pack_px` and `precision` stay empty: the packed images and the
-    device decide them (`prepare`). Raises `RequestError` where the base is too near
-    to the budget or too far from it, or the twins cannot be built.
+    device decide them (`prepare`). Raises `RequestError` where the base is too near to the searched
+    budget or too far from one of the family, or the twins cannot be built.
     """
     tour = request.data == TOUR_DATA
     if request.base is None:
@@ -50,7 +38,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     else:
         base = fit_to_data(request.base, data.num_classes, data.channels)
     require_distance(base, request.budget_macs)
-    require_reach(base, request.budget_macs)
+    for macs in (request.budget_macs, *request.family):
+        require_reach(base, macs)
     if request.proxy:
         twin_base = request.proxy_base or PROXY_BASE
         trained_base = fit_to_data(twin_base, data.num_classes, data.channels)
@@ -90,7 +79,12 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
         target_images=0,
         tolerance=request.tolerance or TOLERANCE,
         prefer=request.prefer or "latency",
+        max_seconds=request.max_seconds,
         tour=tour,
+        max_params=request.max_params,
+        max_activations=request.max_activations,
+        max_latency_seconds=request.max_latency_seconds,
+        family=request.family,
     )
     target_images = _target_images(request, settings, data.train_images)
     return replace(settings, target_images=target_images)

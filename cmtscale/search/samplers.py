@@ -4,7 +4,7 @@ Samplers propose points, the lattice of networks decides: each proposal is the n
 was not asked for yet, until there is none left.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -17,6 +17,7 @@ from cmtscale.record.row import Row
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
 from cmtscale.search.points import point_of, shares_of
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 from cmtscale.search.store import SPACE
 
@@ -37,14 +38,16 @@ class Asked:
     by: str
 
 
-def asked_before(settings: Settings, rows: Sequence[Row]) -> list[Asked]:
+def asked_before(
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
+) -> list[Asked]:
     """The candidates that the record has a run of, in the order in which they were asked for."""
     first_rows: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: row.sort_key):
         first_rows.setdefault(row.candidate, row)
     return [
         Asked(
-            candidate=recorded_candidate(settings, row),
+            candidate=recorded_candidate(settings, row, latencies),
             number=row.asked,
             after=row.asked_after,
             by=row.asked_by,
@@ -53,29 +56,47 @@ def asked_before(settings: Settings, rows: Sequence[Row]) -> list[Asked]:
     ]
 
 
+def known_candidates(
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
+) -> list[Candidate]:
+    """The grid, if that is the search's, and what else the record has a run of."""
+    recorded = [entry.candidate for entry in asked_before(settings, rows, latencies)]
+    planned = grid(settings, latencies) if settings.sampler == "grid" else []
+    return list({candidate.name: candidate for candidate in [*planned, *recorded]}.values())
+
+
+def to_train(asked: Iterable[Asked]) -> list[Asked]:
+    """Without what exceeds a limit, though it was asked for before there was one."""
+    return [entry for entry in asked if entry.candidate.may_be_trained]
+
+
 def generations(
-    settings: Settings, rows: Callable[[], Sequence[Row]], note: Callable[[str], None]
+    settings: Settings,
+    rows: Callable[[], Sequence[Row]],
+    note: Callable[[str], None],
+    latencies: Mapping[str, float] = NOT_TIMED,
 ) -> Iterator[list[Asked]]:
     """What to train, a generation at a time; the next one is asked when the caller comes back.
 
     First comes all that `rows` holds already, for what of it may be missing. The grid is one
     generation. A sampler goes on until there are `settings.trials` candidates or no network is
-    left. A generation depends on the results of earlier ones alone, and the last one is filled up
-    first, so that one that was interrupted is asked again as it was.
+    left; where latencies are limited, `latencies` are seconds of an image by real network. A
+    generation depends on the results of earlier ones alone, and the last one is filled up first, so
+    that one that was interrupted is asked again as it was.
     """
-    asked = asked_before(settings, rows())
+    asked = asked_before(settings, rows(), latencies)
     last = _last_generation(asked, settings.sampler)
     asked = [entry for entry in asked if entry not in last]
     if settings.sampler == "grid":
-        yield [*asked, *_filled(grid(settings), asked, last, by="grid")]
+        yield to_train([*asked, *_filled(grid(settings, latencies), asked, last, by="grid")])
         return
     if asked:
-        yield asked
-    lattice = lattice_candidates(settings)
-    while last or len(asked) < settings.trials:
+        yield to_train(asked)
+    lattice = _within_limits(settings, latencies)
+    while last or len(to_train(asked)) < settings.trials:
         names = {entry.candidate.name for entry in asked}
         left = [candidate for candidate in lattice if candidate.name not in names]
-        size = min(GENERATION, settings.trials - len(asked), len(left))
+        size = min(GENERATION, settings.trials - len(to_train(asked)), len(left))
         proposals: list[Candidate] = []
         if len(last) < size:
             start = _next_number(asked)
@@ -84,20 +105,27 @@ def generations(
         new = [candidate for candidate in proposals if candidate.name not in names]
         generation = _filled(new[: size - len(last)], asked, last, by=settings.sampler)
         if not generation:
+            within = " within the limits" if settings.limits else ""
             note(
-                f"all {len(lattice)} networks that integers express at this budget are in the "
-                f"search: there is nothing left to ask for"
+                f"all {len(lattice)} networks that integers express at this budget{within} are in "
+                f"the search: there is nothing left to ask for"
             )
             return
-        yield generation
+        yield to_train(generation)
         asked, last = [*asked, *generation], []
 
 
-def most_candidates(settings: Settings, rows: Sequence[Row]) -> int:
+def most_candidates(
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
+) -> int:
     """How many candidates a sampler's search can come to have."""
-    names = {row.candidate for row in rows}
-    lattice = {candidate.name for candidate in lattice_candidates(settings)}
+    names = {entry.candidate.name for entry in to_train(asked_before(settings, rows, latencies))}
+    lattice = {candidate.name for candidate in _within_limits(settings, latencies)}
     return max(len(names), min(settings.trials, len(names | lattice)))
+
+
+def _within_limits(settings: Settings, latencies: Mapping[str, float]) -> list[Candidate]:
+    return [c for c in lattice_candidates(settings, latencies) if c.may_be_chosen]
 
 
 def _last_generation(asked: Sequence[Asked], by: str) -> list[Asked]:

@@ -13,17 +13,20 @@ from cmtscale.data.sources import parse_spec
 from cmtscale.record.files import read_toml, write_text_atomically
 from cmtscale.record.folder import REQUEST
 from cmtscale.record.identity import identity, network_fields
-from cmtscale.search.ladder import Ladder, horizon_of_rung, ladder_from_table
+from cmtscale.search.ladder import LONGEST_TARGET, Ladder, horizon_of_rung, ladder_from_table
 from cmtscale.search.request import (
     SAMPLERS,
     SECOND_COSTS,
+    LimitName,
     Precision,
     Sampler,
     SearchRequest,
     SecondCost,
+    require_family,
+    require_latency,
     require_tolerance,
 )
-from cmtscale.train.recipe import Recipe
+from cmtscale.train.recipe import Recipe, require_count
 
 SCHEMA = 3  # of request.toml; 2 had no ladder, and 1, of 0.1.0, no number
 
@@ -38,7 +41,9 @@ class Settings:
     `pack_px` (the side that images are packed for) are fixed when a folder is first opened. The
     rest says how much of it to do: `epochs` and `train_images` of the recipe, which are those of
     the first rung, `pool_images`, which later rungs draw from, `ladder`, `sampler`, `trials`,
-    `seeds`, and `seed`; and what is answered: `target_images`, `tolerance`, `prefer`.
+    `seeds`, `seed`, and `max_seconds`, the time there is for all of it; and what is answered:
+    `target_images`, `tolerance`, `prefer`, the limits (`max_…`) on the network that is chosen, and
+    the `family` of smaller budgets.
     """
 
     budget_macs: int
@@ -62,6 +67,11 @@ class Settings:
     tolerance: float
     prefer: SecondCost
     tour: bool = False
+    max_params: int | None = None
+    max_activations: int | None = None
+    max_latency_seconds: float | None = None
+    family: tuple[int, ...] = ()
+    max_seconds: int | None = None
 
     def __post_init__(self) -> None:
         if self.recipe.train_images is None:
@@ -80,14 +90,32 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise RequestError(f"{name} {value!r} is not a whole number from 0 on")
+        for name in ("max_params", "max_activations"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        require_latency(self.max_latency_seconds)
+        object.__setattr__(self, "family", tuple(self.family))
+        require_family(self.family, self.budget_macs)
         if self.sampler not in SAMPLERS or self.precision not in ("fp32", "bf16"):
             raise RequestError(
                 f"sampler {self.sampler!r} or precision {self.precision!r} is none; use one of "
                 f"{', '.join(SAMPLERS)}, and fp32 or bf16"
             )
+        if self.max_seconds is not None:
+            require_count("max_seconds", self.max_seconds)
         require_tolerance(self.tolerance)
         if self.prefer not in SECOND_COSTS:
             raise RequestError(f"prefer {self.prefer!r} is not one of {', '.join(SECOND_COSTS)}")
+
+    @property
+    def limits(self) -> dict[LimitName, float]:
+        """The most that the real network may have of each second cost that is limited."""
+        limits: dict[LimitName, float | None] = {
+            "params": self.max_params,
+            "activations": self.max_activations,
+            "latency": self.max_latency_seconds,
+        }
+        return {name: most for name, most in limits.items() if most is not None}
 
     @property
     def identity(self) -> str:
@@ -135,9 +163,24 @@ class Settings:
         epochs, images = self.horizons[rung]
         return replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
 
+    def with_rungs(self, rungs: int) -> "Settings | None":
+        """The same with fewer rungs; None if they say nothing of a target that was asked for.
+
+        A target that is the last rung's is then that of the new last one.
+        """
+        shorter = replace(self, ladder=replace(self.ladder, rungs=rungs))
+        longest = shorter.images_seen[-1]
+        if self.target_images == self.images_seen[-1]:
+            return replace(shorter, target_images=longest)
+        return shorter if longest * LONGEST_TARGET >= self.target_images and rungs > 1 else None
+
     def to_toml(self) -> str:
-        """The request as TOML; `read_settings` gives back an equal one."""
-        return tomli_w.dumps({"schema": SCHEMA, **asdict(self)})
+        """The request as TOML; `read_settings` gives back an equal one.
+
+        What was not asked for is left out, as in files that are older.
+        """
+        asked = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return tomli_w.dumps({"schema": SCHEMA, **asked})
 
     def as_request(self) -> SearchRequest:
         """A request that resolves to these settings: the way to repeat a search from its file.
@@ -161,6 +204,11 @@ class Settings:
             target_images=self.target_images if is_own_target else None,
             tolerance=self.tolerance,
             prefer=self.prefer,
+            max_params=self.max_params,
+            max_activations=self.max_activations,
+            max_latency_seconds=self.max_latency_seconds,
+            family=self.family,
+            max_seconds=self.max_seconds,
             seed=self.seed,
         )
 

@@ -1,14 +1,16 @@
 """Where each candidate stands: what it has reached, and what is expected of it at the target."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cmtscale.record.row import Row
 from cmtscale.record.scores import Score, current, scores
+from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
+from cmtscale.search.request import LimitName
 from cmtscale.search.settings import Settings
 
 
@@ -27,7 +29,8 @@ class Standing:
 
     `loss` is the forecast at the target, `near` the probability that it is within the tolerance of
     the best, `best` that it is the best; None where there is no forecast of it. `runs` are its
-    complete runs at each rung; `longest` its score at the last rung that it has one at.
+    complete runs at each rung; `longest` its score at the last rung that it has one at; `over` the
+    limits that it exceeds.
     """
 
     score: Score
@@ -38,6 +41,7 @@ class Standing:
     loss: Interval | None = None
     near: float | None = None
     best: float | None = None
+    over: tuple[LimitName, ...] = ()
 
     @property
     def candidate(self) -> str:
@@ -45,12 +49,21 @@ class Standing:
 
     @property
     def may_win(self) -> bool:
-        """On the budget, trained, and diverged with no seed: the other seeds would flatter."""
-        return self.score.on_budget and any(self.runs) and not self.diverged
+        """On the budget, within the limits, trained, and diverged with no seed.
+
+        The other seeds would flatter.
+        """
+        return self.score.on_budget and not self.over and any(self.runs) and not self.diverged
 
 
-def reached(settings: Settings, rows: Sequence[Row]) -> list[Standing]:
-    """Each candidate that the record has a run of, without forecasts."""
+def reached(
+    settings: Settings, rows: Sequence[Row], candidates: Iterable[Candidate]
+) -> list[Standing]:
+    """Each candidate that the record has a run of, without forecasts.
+
+    `candidates` say which limits they exceed; those without a complete run need not be there.
+    """
+    over = {candidate.name: candidate.over for candidate in candidates}
     by_rung = [
         {score.candidate: score for score in scores(current(rows, horizon))}
         for horizon in settings.horizons
@@ -70,6 +83,7 @@ def reached(settings: Settings, rows: Sequence[Row]) -> list[Standing]:
                 diverged=sum(score.diverged for score in own if score),
                 longest=longest,
                 longest_images=images[last],
+                over=over.get(name, ()),
             )
         )
     return standings

@@ -23,6 +23,7 @@ from cmtscale.search.runs import ended_rows
 from cmtscale.search.settings import Settings
 from cmtscale.train.run_time import run_seconds
 
+FOR_RUNS = 0.9  # of a search's time; the rest is for packing images, latencies and the test split
 TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 
 
@@ -73,8 +74,13 @@ def seconds_of(
     )
 
 
-def allowance(settings: Settings, last_rung_seconds: Sequence[float]) -> float:
-    """What all runs together may take, from what one run of each candidate takes at the last."""
+def allowance(settings: Settings, last_rung_seconds: Sequence[float], slots: int) -> float:
+    """What all runs together may take: the search's time on so many slots, if it has one.
+
+    Else it is the ladder's share of what one run of each candidate takes at the last rung.
+    """
+    if settings.max_seconds is not None:
+        return FOR_RUNS * settings.max_seconds * slots
     return settings.ladder.spend * REFERENCE_SEEDS * sum(last_rung_seconds)
 
 

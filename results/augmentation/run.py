@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from cmtscale.arch.scaling import resize
+from cmtscale.arch.twins import PROXY_BASE
 from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
-from cmtscale.search.resolve import PROXY_BASE, default_recipe
+from cmtscale.search.resolve import default_recipe
 from cmtscale.train.loop import train
 from cmtscale.train.memory import keep_freed_memory
 from cmtscale.train.recipe import Run

@@ -7,9 +7,7 @@ import numpy as np
 from scipy.stats import chi2, kendalltau
 from truth import RUNGS, TARGET, TruthTable
 
-from cmtscale.search.curves import FloatArray
-
-RESAMPLES = 2000
+from cmtscale.search.agreement import agreement, noise_of, spread_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,30 +30,6 @@ class Rung:
     true_spread: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Two horizons over the twins that have both, with 95 % bootstrap intervals.
-
-    `corrected` is the correlation with the seeds' noise taken out (nan where it is not measured).
-    """
-
-    rungs: tuple[int, int]
-    twins: int
-    correlation: float
-    correlation_interval: tuple[float, float]
-    tau: float
-    tau_interval: tuple[float, float]
-    corrected: float
-    corrected_interval: tuple[float, float]
-
-
-def noise_of(cells: list[FloatArray]) -> tuple[float, int]:
-    """Pooled standard deviation between seeds, and its degrees of freedom."""
-    degrees = sum(max(0, len(cell) - 1) for cell in cells)
-    squares = sum(((cell - cell.mean()) ** 2).sum() for cell in cells if len(cell) > 1)
-    return float(np.sqrt(squares / degrees)) if degrees else float("nan"), degrees
-
-
 def describe(table: TruthTable, rung: int) -> Rung:
     """The twins at one rung."""
     cells = [cell for cell in table.log_losses(rung) if len(cell)]
@@ -63,8 +37,7 @@ def describe(table: TruthTable, rung: int) -> Rung:
     low, high = (
         noise * np.sqrt(degrees / chi2.ppf([0.95, 0.05], degrees)) if degrees else (noise,) * 2
     )
-    spread = float(np.std([cell.mean() for cell in cells], ddof=1))
-    of_means = noise**2 * np.mean([1 / len(cell) for cell in cells])
+    spread, true_spread = spread_of(cells)
     return Rung(
         rung=rung,
         twins=len(cells),
@@ -74,75 +47,8 @@ def describe(table: TruthTable, rung: int) -> Rung:
         noise_low=float(low),
         noise_high=float(high),
         spread=spread,
-        true_spread=float(np.sqrt(max(0.0, spread**2 - of_means))),
+        true_spread=true_spread,
     )
-
-
-def agreement(table: TruthTable, first: int, second: int, *, seed: int = 0) -> Agreement | None:
-    """How two rungs agree; None with fewer than four twins at both.
-
-    The bootstrap draws twins, and of each the seeds at each rung. A cell of one seed stays as it
-    is, and two seeds drawn with replacement vary half as much as they should: intervals are a
-    little narrow in the seeds and right in the twins.
-    """
-    pairs = [
-        (a, b)
-        for a, b in zip(table.log_losses(first), table.log_losses(second), strict=True)
-        if len(a) and len(b)
-    ]
-    if len(pairs) < 4:
-        return None
-    noises = [noise_of(table.log_losses(rung))[0] for rung in (first, second)]
-    random = np.random.default_rng(seed)
-    values = np.array(
-        [
-            _statistics([_resampled(pairs[i], random) for i in drawn], noises)
-            for drawn in random.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-        ]
-    )
-    correlation, tau, corrected = _statistics(pairs, noises)
-    intervals = [_interval(column[np.isfinite(column)]) for column in values.T]
-    return Agreement(
-        rungs=(first, second),
-        twins=len(pairs),
-        correlation=correlation,
-        correlation_interval=intervals[0],
-        tau=tau,
-        tau_interval=intervals[1],
-        corrected=corrected,
-        corrected_interval=intervals[2],
-    )
-
-
-def _interval(values: FloatArray) -> tuple[float, float]:
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _resampled(
-    pair: tuple[FloatArray, FloatArray], random: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    first, second = (random.choice(cell, len(cell)) for cell in pair)
-    return first, second
-
-
-def _statistics(
-    pairs: list[tuple[FloatArray, FloatArray]], noises: list[float]
-) -> tuple[float, float, float]:
-    """Correlation, Kendall's tau, and the correlation with the seeds' noise taken out."""
-    means = np.array([[cell.mean() for cell in pair] for pair in pairs]).T
-    covariance = np.cov(means)
-    correlation = float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
-    counts = np.array([[1 / len(cell) for cell in pair] for pair in pairs]).mean(axis=0)
-    true = np.diagonal(covariance) - np.array(noises) ** 2 * counts
-    corrected = (
-        float(np.clip(covariance[0, 1] / np.sqrt(true.prod()), -1, 1))
-        if np.isfinite(true).all() and (true > 0).all()
-        else float("nan")
-    )
-    return correlation, float(kendalltau(*means).statistic), corrected
 
 
 def seed_in_common(table: TruthTable, rung: int) -> tuple[float, float, int] | None:
@@ -227,10 +133,10 @@ def print_drift(table: TruthTable) -> None:
     print("| | twins | correlation | without noise | Kendall's τ |")
     print("|---|---|---|---|---|")
     for first, second in itertools.combinations(range(len(RUNGS)), 2):
-        a = agreement(table, first, second)
+        a = agreement(table.log_losses(first), table.log_losses(second))
         if a is not None:
             print(
-                f"| {RUNGS[first]}, {RUNGS[second]} | {a.twins} | "
+                f"| {RUNGS[first]}, {RUNGS[second]} | {a.networks} | "
                 f"{_cell(a.correlation, a.correlation_interval)} | "
                 f"{_cell(a.corrected, a.corrected_interval)} | {_cell(a.tau, a.tau_interval)} |"
             )

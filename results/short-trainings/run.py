@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from cmtscale.arch.scaling import resize
+from cmtscale.arch.twins import PROXY_BASE
 from cmtscale.arch.variant import Variant
 from cmtscale.data.batches import DeviceSplit, device_split
 from cmtscale.data.dataset import open_dataset
 from cmtscale.data.sources import open_source
 from cmtscale.model.cmt import CMT
-from cmtscale.search.resolve import PROXY_BASE
 from cmtscale.train import loop
 from cmtscale.train.autocast import make_autocast
 from cmtscale.train.batch_norm import DECAY, estimate_statistics

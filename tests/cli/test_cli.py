@@ -21,7 +21,7 @@ from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 
-COMMANDS = ("variants", "flops", "scale", "search", "show", "plot", "train", "cache")
+COMMANDS = ("variants", "flops", "scale", "search", "show", "check", "plot", "train", "cache")
 Capture = pytest.CaptureFixture[str]
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from cmtscale.cli import search_outcome_view
 from cmtscale.cli.search_outcome_view import print_outcome
-from cmtscale.cli.search_words import off_budget_tag
+from cmtscale.cli.search_words import excluding
+from cmtscale.search.candidates import Candidate
 from cmtscale.search.ladder import PRESETS
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.runs import RungRun
@@ -243,14 +244,16 @@ def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     print_outcome(with_choice(finished, standings=standings))
     text = capsys.readouterr().out
     lines = ranked_lines(text)
+    off = 100 * (finished.candidate(side.candidate).macs / 4_000_000_000 - 1)
+    assert abs(off) > 2
     assert lines[base.candidate].endswith("  base, failed")
-    assert lines[side.candidate].endswith("  off budget")
+    assert lines[side.candidate].endswith(f"  MACs {off:+.1f} %")
     assert lines[depth.candidate].endswith("  diverged")
     assert lines[winner.name].endswith("G")
     (explained,) = re.findall(r"excluded, cannot be chosen: .*", one_line(text))
-    for tag in ("base", "off budget", "diverged", "failed"):
-        assert explained.count(f" {tag} (") == 1
-    assert "twin off" not in explained
+    for word in ("base", "MACs", "diverged", "failed"):
+        assert explained.count(f" {word} (") == 1
+    assert "twin (" not in explained
 
 
 @pytest.mark.parametrize("change", ["role", "network"])
@@ -268,13 +271,38 @@ def test_the_paper_s_constants_are_trained_where_a_candidate_stands_for_them(
     assert networks(capsys.readouterr().out)["trained as"][1] == last.name
 
 
-def test_where_only_the_twin_is_off_the_budget_its_tag_says_so(finished: Outcome) -> None:
+def test_what_is_off_the_budget_says_by_how_much_and_whether_only_its_twin_is(
+    finished: Outcome,
+) -> None:
     candidates = {candidate.role: candidate for candidate in finished.candidates}
     settings = finished.settings
-    assert off_budget_tag(candidates["base"], settings) == "base"
-    assert off_budget_tag(candidates["resolution"], settings) == "off budget"
+
+    def cells(candidate: Candidate) -> list[str]:
+        return [reason.cell for reason in excluding(candidate, settings)]
+
+    assert cells(candidates["base"]) == ["base"]
+    assert cells(candidates["width"]) == []
+    side = candidates["resolution"]
+    assert cells(side) == [f"MACs {100 * (side.macs / settings.budget_macs - 1):+.1f} %"]
     twin = replace(candidates["width"], trained_macs=2 * settings.trained_macs, on_budget=False)
-    assert off_budget_tag(twin, settings) == "twin off"
+    assert cells(twin) == ["twin +100.0 %"]
+
+
+def test_what_exceeds_limits_names_them_and_the_ranking_explains_each_with_its_value(
+    finished: Outcome, capsys: Capture
+) -> None:
+    choice = finished.choice
+    assert choice is not None
+    settings = replace(finished.settings, max_params=1_000_000, max_latency_seconds=0.008)
+    loser = next(c for c in finished.candidates if c.on_budget and c != finished.winner)
+    over = replace(loser, over=("params", "latency"))
+    candidates = tuple(over if c == loser else c for c in finished.candidates)
+    print_outcome(replace(finished, settings=settings, candidates=candidates))
+    text = capsys.readouterr().out
+    assert ranked_lines(text)[loser.name].endswith("  params, latency")
+    (explained,) = re.findall(r"excluded, cannot be chosen: .*", one_line(text))
+    assert "params (more than --max-params 1M)" in explained
+    assert "latency (more than --max-latency 8ms)" in explained
 
 
 def test_where_all_can_be_chosen_nothing_is_said_of_exclusion(

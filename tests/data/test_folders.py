@@ -238,7 +238,7 @@ def test_a_folder_is_described_before_it_is_packed_and_headers_are_read_once(
 
     monkeypatch.setattr(Image, "open", counting)
     source = open_source(f"folder:{pets}", cache_dir=cache)
-    described = Description(num_classes=2, channels=3, train_images=28)
+    described = Description(num_classes=2, channels=3, train_images=28, val_images=6)
     assert source.describe() == described
     assert len(opened) == 40
     assert not cache.exists()

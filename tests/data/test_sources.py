@@ -218,4 +218,5 @@ def test_the_description_of_a_named_set_is_that_of_its_images(name: str, tmp_pat
         num_classes=packed.num_classes,
         channels=packed.channels,
         train_images=len(packed.splits.train),
+        val_images=len(packed.splits.val),
     )

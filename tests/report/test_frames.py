@@ -144,6 +144,17 @@ def test_a_winner_that_the_search_calls_no_choice_is_not_chosen(tmp_path, folder
     assert not load_candidates(folder)["chosen"].any()
 
 
+def test_who_may_win_is_what_the_search_concluded_not_the_rows_alone(tmp_path, folders):
+    folder = folders.write_run_folder(tmp_path)
+    choice = json.loads((folder / "choice.json").read_text())
+    before = load_candidates(folder).set_index("candidate")["may_win"]
+    excluded = next(s for s in choice["standings"] if s["may_win"])  # as by a limit
+    excluded["may_win"] = False
+    (folder / "choice.json").write_text(json.dumps(choice))
+    after = load_candidates(folder).set_index("candidate")["may_win"]
+    assert list(before[before != after].index) == [excluded["candidate"]]
+
+
 def test_horizons_of_one_folder_are_rungs_by_images_seen(tmp_path, folders):
     # by epochs and by run ids the longer one would come first
     folder = folders.write_run_folder(tmp_path / "a", epochs=3, train_images=12_000, keep=3)

@@ -130,7 +130,9 @@ class FakeTraining(InProcess):
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_request: SearchRequest) -> Settings:
     """The settings of `tiny_request`, resolved for the digits."""
-    return resolve(tiny_request, Description(num_classes=10, channels=1, train_images=1257))
+    return resolve(
+        tiny_request, Description(num_classes=10, channels=1, train_images=1257, val_images=270)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,9 @@ BUDGETS = st.floats(math.log(0.65 * G), math.log(40 * G)).map(lambda log: round(
 
 def resolved(**changes: Any) -> Settings:
     request = SearchRequest(**{"budget_macs": 4 * G, **changes})
-    return resolve(request, Description(num_classes=10, channels=1, train_images=54_000))
+    return resolve(
+        request, Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
+    )
 
 
 def deviation(macs: int, budget_macs: int) -> float:

@@ -49,7 +49,9 @@ def settings() -> Settings:
         ladder=PRESETS["flat"],
         prefer="params",
     )
-    return resolve(request, Description(num_classes=10, channels=1, train_images=54_000))
+    return resolve(
+        request, Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
+    )
 
 
 @pytest.fixture(scope="module")

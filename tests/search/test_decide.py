@@ -280,7 +280,7 @@ def test_a_search_ends_when_its_allowance_is_spent(whole: Outcome) -> None:
     assert len({run_id(settings, one) for one in decided}) == len(decided)
     seconds = [row.seconds for row in whole.rows]
     longest = [max(seconds)] * sum(candidate.role != "base" for candidate in whole.candidates)
-    allowed = allowance(settings, longest)
+    allowed = allowance(settings, longest, slots=1)
     # runs are timed to a millisecond; less than the longest run is left
     assert 0.999 * allowed - max(seconds) < sum(seconds) < 1.001 * allowed
     assert whole.choice is not None
@@ -454,7 +454,7 @@ def test_what_is_decided_is_never_a_run_that_the_record_has(
     assert not set(decided) & {row.run_id for row in first.rows}
     seconds = [row.seconds for row in second.rows]
     longest = [max(seconds)] * sum(candidate.role != "base" for candidate in second.candidates)
-    assert sum(seconds) < 1.001 * allowance(second.settings, longest)
+    assert sum(seconds) < 1.001 * allowance(second.settings, longest, slots=1)
 
 
 def test_a_longer_ladder_interrupted_anywhere_ends_as_the_uninterrupted_one(

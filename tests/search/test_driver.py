@@ -38,7 +38,7 @@ from cmtscale.train.recipe import Recipe
 
 NAMES = ("request.toml", "environment.json", "study.db", "trials.csv", "val_losses.npz")
 NAMES += ("curves.csv", "choice.json", "test_reads.csv", "timings.json")
-DIGITS = Description(num_classes=10, channels=1, train_images=1257)
+DIGITS = Description(num_classes=10, channels=1, train_images=1257, val_images=270)
 # the four candidates of `tiny_request`
 BASE, DEPTH, WIDTH, RESOLUTION = (
     "d1.1.1.1-w4-r64",
@@ -660,7 +660,10 @@ def test_twins_are_judged_by_the_classes_of_the_data_not_by_a_thousand(
     thousand = replace(tiny_base, num_classes=1000)
     assert tiny_request.proxy_macs < 2 * cost(thousand).macs  # so would be refused
     with pytest.raises(RequestError):
-        resolve(tiny_request, Description(num_classes=1000, channels=3, train_images=1257))
+        resolve(
+            tiny_request,
+            Description(num_classes=1000, channels=3, train_images=1257, val_images=270),
+        )
     assert search(replace(tiny_request, out=tmp_path / "x"), dry_run=True) is None
 
 

@@ -27,7 +27,9 @@ def searched(train_images: int) -> Settings:
     request = SearchRequest(
         budget_macs=4_000_000_000, data="folder:/images", proxy_macs=14_427_200, trials=2
     )
-    return resolve(request, Description(num_classes=10, channels=1, train_images=train_images))
+    return resolve(
+        request, Description(num_classes=10, channels=1, train_images=train_images, val_images=10)
+    )
 
 
 def trained(settings: Settings, losses: Mapping[int, float], seeds: int = 1) -> Evidence:

@@ -1,5 +1,6 @@
 """Requests: defaults, refusals, the request file and the identity of a search."""
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,21 @@ from hypothesis import strategies as st
 from cmtscale.arch.budget import parse_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.twins import PROXY_BASE
 from cmtscale.arch.variant import variant
 from cmtscale.data.dataset import Description
 from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.request import SearchRequest
-from cmtscale.search.resolve import PROXY_BASE, resolve
+from cmtscale.search.resolve import resolve
 from cmtscale.search.settings import Settings, read_settings
 from cmtscale.train.recipe import Recipe
 
 G = 1_000_000_000
-FASHION = Description(num_classes=10, channels=1, train_images=54_000)
+FASHION = Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
 
 
 def pets(train_images: int) -> Description:
-    return Description(num_classes=3, channels=3, train_images=train_images)
+    return Description(num_classes=3, channels=3, train_images=train_images, val_images=10)
 
 
 def resolved(**changes: Any) -> Settings:
@@ -190,6 +192,15 @@ def test_twin_macs_without_room_to_scale_are_refused_with_what_works() -> None:
         ({"tolerance": True}, "tolerance True is out of range"),
         ({"tolerance": "1 %"}, "tolerance '1 %' is out of range"),
         ({"prefer": "speed"}, "prefer 'speed' is not one of latency, params, activations, macs"),
+        ({"max_params": 0}, "max_params 0 is not a whole number from 1 on"),
+        ({"max_activations": 2.5}, r"max_activations 2\.5 is not a whole number"),
+        ({"max_latency_seconds": 0}, r"max_latency_seconds 0 is not a time; use seconds such as"),
+        ({"max_latency_seconds": "8ms"}, "max_latency_seconds '8ms' is not a time"),
+        ({"max_latency_seconds": math.nan}, "max_latency_seconds nan is not a time"),
+        ({"family": (G, G)}, "budget 1G is given twice; give it once"),
+        ({"family": (3_999_000_000, 2 * G)}, "budget 4G is given twice"),  # they share a file
+        ({"family": (8 * G,)}, "budget 8G of the family is above the searched one, 4G"),
+        ({"family": (0,)}, "a budget of the family 0 is not a whole number from 1 on"),
     ],
 )
 def test_a_senseless_request_cannot_exist(changes: dict[str, Any], words: str) -> None:
@@ -395,13 +406,45 @@ def test_a_target_that_was_left_open_moves_on_with_the_ladder_and_another_stays(
         ),
         resolved(data="fashion-mnist", train_images=1_000, epochs=1),
         resolved(data="fashion-mnist", train_images=1_000),
+        resolved(max_params=25e6, max_activations=3 * 10**7, max_latency_seconds=0.0083),
+        resolved(family=(2e9, 6e8)),
     ],
-    ids=["defaults", "no proxy", "folder", "ladder", "part of an epoch", "part, repeated"],
+    ids=[
+        "defaults",
+        "no proxy",
+        "folder",
+        "ladder",
+        "part of an epoch",
+        "part, repeated",
+        "limits",
+        "family",
+    ],
 )
 def test_the_request_file_gives_back_the_same_settings(tmp_path: Path, settings: Settings) -> None:
     settings.save(tmp_path / "request.toml")
     assert read_settings(tmp_path / "request.toml") == settings
     assert resolve(settings.as_request(), FASHION) == settings
+
+
+def test_a_request_without_limits_and_family_is_written_as_it_was_before_there_were_any() -> None:
+    text = resolved().to_toml()
+    assert "max_" not in text
+    assert "family" not in text
+    committed = Path(__file__).parents[2] / "results/fashion-mnist-4G/search/request.toml"
+    assert read_settings(committed).to_toml() == committed.read_text()
+    assert read_settings(committed).limits == {}
+
+
+def test_a_family_may_come_near_to_the_base_which_the_searched_budget_may_not() -> None:
+    macs = cost(resolved().base).macs
+    assert resolved(family=(macs, round(1.5 * macs))).family == (macs, round(1.5 * macs))
+
+
+def test_a_family_budget_out_of_the_base_s_reach_is_refused_with_what_works() -> None:
+    with pytest.raises(RequestError, match=r"budget 20M is 1/\d+ of the base cmt-xs") as caught:
+        resolved(family=(20_000_000,))
+    least = parse_macs(str(caught.value).split("; use ")[1].split()[0])
+    assert resolved(family=(round(1.01 * least),))
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
@@ -438,6 +481,9 @@ def test_any_number_and_path_survives_the_request_file(
         ("rungs = 2", "steps = 2"),
         ("tolerance = 0.02", "tolerance = 2.0"),
         ('prefer = "macs"', 'prefer = "speed"'),
+        ("trials = 9", "trials = 9\nmax_params = 0"),
+        ("trials = 9", "trials = 9\nmax_latency_seconds = 'short'"),
+        ("trials = 9", "trials = 9\nfamily = 3"),
     ],
     ids=[
         "empty",
@@ -454,6 +500,9 @@ def test_any_number_and_path_survives_the_request_file(
         "ladder's key unknown",
         "no tolerance",
         "no preference",
+        "no limit",
+        "no latency",
+        "no family",
     ],
 )
 def test_a_spoilt_request_file_is_one_clear_line(tmp_path: Path, part: str, instead: str) -> None:
@@ -513,6 +562,11 @@ HOW_MUCH: dict[str, Any] = {
     "target_images": 800,
     "tolerance": 0.03,
     "prefer": "latency",
+    "max_params": 10**7,
+    "max_seconds": 3600,
+    "max_activations": 10**7,
+    "max_latency_seconds": 0.01,
+    "family": (300_000_000,),
 }
 NEITHER: dict[str, Any] = {  # names, and what is fixed when a folder is first opened
     "data": "folder:/moved",

@@ -36,7 +36,9 @@ def settings_of(trials: int = 6, ladder: Ladder = PRESETS["standard"], seeds: in
         ladder=ladder,
         seeds=seeds,
     )
-    return resolve(request, Description(num_classes=10, channels=1, train_images=54_000))
+    return resolve(
+        request, Description(num_classes=10, channels=1, train_images=54_000, val_images=6_000)
+    )
 
 
 def at_rung(runs: list[RungRun], rung: int) -> list[RungRun]:

@@ -1,4 +1,4 @@
-"""How far a run is, by its log: the evaluation at an epoch's end is part of the work."""
+"""How far runs are, from their logs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 
 from cmtscale.data.dataset import DataRef
 from cmtscale.record.metrics import append_metrics
-from cmtscale.search.drive import _part_done
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.recording import job_of
 from cmtscale.search.runs import RungRun
+from cmtscale.search.under_way import under_way
 
 
 @pytest.fixture
@@ -27,11 +27,12 @@ def job(finished: Outcome, tmp_path: Path) -> TrainRun:
 
 
 def test_a_run_without_a_log_has_not_begun(job: TrainRun) -> None:
-    assert _part_done(job, 270) == (0.0, 0.0)
+    (begun,) = under_way([job], 270)
+    assert (begun.part, begun.images_per_second) == (0.0, 0.0)
 
 
 def test_a_run_is_done_when_its_last_evaluation_is(job: TrainRun) -> None:
-    parts = []
+    seen = []
     for line in (
         {"step": 1, "images": 64, "train_loss": 2.0, "seconds": 1.0},
         {"step": 1, "images": 64, "val_accuracy": 0.5, "seconds": 2.0},
@@ -39,9 +40,9 @@ def test_a_run_is_done_when_its_last_evaluation_is(job: TrainRun) -> None:
         {"step": 2, "images": 128, "val_accuracy": 0.6, "seconds": 4.0},
     ):
         append_metrics(job.folder, line)
-        parts.append(_part_done(job, 270))
+        seen += under_way([job], 270)
     # 64 images are trained on, then 270 and 64 are evaluated, each for a third of a step
     epoch = 64 + (270 + 64) / 3
     done = [64, epoch, epoch + 64, 2 * epoch]
-    assert [part for part, _ in parts] == pytest.approx([images / (2 * epoch) for images in done])
-    assert parts[2][1] == pytest.approx(128 / 3)
+    assert [run.part for run in seen] == pytest.approx([images / (2 * epoch) for images in done])
+    assert seen[2].images_per_second == pytest.approx(128 / 3)
