@@ -62,6 +62,8 @@ def drive(
             ):
                 training.add(generation)
                 training.train(first_rung(plan.settings, [one.candidate for one in generation]))
+                if training.too_late:
+                    break
         if plan.settings.max_seconds is not None:
             training.train(first_rung(plan.settings, training.candidates))
             shorter = training.shortened()
