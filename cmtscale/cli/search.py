@@ -193,11 +193,14 @@ def search(
     ):
         if text is not None:
             asked[name] = None if text == NO_LIMIT else parse(text, flag)
-    if spend is not None and asked.get("max_seconds"):
-        raise RequestError("--spend and --max-time both say how much to train; drop one of them")
     if from_ is None and budget is None:
         raise RequestError("a search needs a budget; use --budget 4.0G, or --from a run folder")
     request = _request(from_, asked)
+    if spend is not None and request.max_seconds is not None:
+        raise RequestError(
+            "--spend and --max-time both say how much to train; drop one of them, or add "
+            "--max-time none where it is the search's"
+        )
     request = _with_ladder(request, ladder, spend)
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.search_outcome_view import print_json, print_outcome

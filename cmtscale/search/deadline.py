@@ -3,8 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
+from cmtscale.arch.errors import ResultsError
+from cmtscale.record.files import read_json, write_json
+from cmtscale.record.folder import CLOCK
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.runs import ended_rows, fixed_runs, run_id
@@ -14,27 +18,29 @@ from cmtscale.search.timings import FOR_RUNS
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """When runs have to end, on `slots` slots. None for `max_seconds` is never.
+    """When a search has to end whose runs go on `slots` slots. None for `max_seconds` is never.
 
-    `seconds_before` is what runs took before this process: a search that was stopped has as much
-    time left as it had then.
+    `seconds_before` is what it took before this process, so that one that was stopped has the time
+    left that it had; `began` is when this process began, by the same `clock`.
     """
 
     max_seconds: int | None
     slots: int
     seconds_before: float
-    clock: Callable[[], float]
-    began: float = field(init=False)
+    began: float
+    clock: Callable[[], float] = time.monotonic
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "began", self.clock())
+    @property
+    def seconds_taken(self) -> float:
+        """In all, by the clock on the wall."""
+        return self.seconds_before + self.clock() - self.began
 
     @property
     def seconds_left(self) -> float:
         """For runs: those that would take longer are not begun."""
         if self.max_seconds is None:
             return math.inf
-        return FOR_RUNS * self.max_seconds - self.seconds_before - (self.clock() - self.began)
+        return FOR_RUNS * self.max_seconds - self.seconds_taken
 
     @property
     def is_over(self) -> bool:
@@ -42,17 +48,26 @@ class Deadline:
         grace = (1 - FOR_RUNS) / 2 * (self.max_seconds or 0)
         return self.seconds_left < -grace
 
+    def save(self, folder: Path) -> None:
+        """Write `clock.json`, atomically, where there is an end."""
+        if self.max_seconds is not None:
+            write_json(folder / CLOCK, {"seconds": self.seconds_taken})
 
-def deadline(
-    settings: Settings,
-    rows: Sequence[Row],
-    slots: int,
-    clock: Callable[[], float] = time.monotonic,
+
+def open_deadline(
+    folder: Path, settings: Settings, rows: Sequence[Row], *, slots: int, began: float
 ) -> Deadline:
-    """That of a search with these rows behind it."""
-    taken = sum(row.seconds for row in ended_rows(settings, rows).values())
+    """That of the search in a folder, which took what `clock.json` says, or else what runs did."""
+    try:
+        before = float(read_json(folder / CLOCK)["seconds"])
+    except FileNotFoundError:
+        before = sum(row.seconds for row in ended_rows(settings, rows).values()) / slots
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{folder / CLOCK} is damaged; remove it (runs then say what they took)"
+        ) from error
     return Deadline(
-        max_seconds=settings.max_seconds, slots=slots, seconds_before=taken / slots, clock=clock
+        max_seconds=settings.max_seconds, slots=slots, seconds_before=before, began=began
     )
 
 
@@ -62,11 +77,13 @@ def shortened(
     ended: Mapping[str, Row],
     seconds: Callable[[str, int], float],
     deadline: Deadline,
+    *,
+    target_is_asked: bool,
 ) -> Settings:
     """The settings with as many rungs as the certain runs of all of them fit into the time.
 
     `ended` are the rows of runs that need no more time, by run id, `seconds` what a run of a
-    candidate takes at a rung.
+    candidate takes at a rung. A target that was asked for keeps the rungs that it takes.
     """
 
     def needed(fitting: Settings) -> float:
@@ -75,10 +92,11 @@ def shortened(
             for run in fixed_runs(fitting, candidates)
             if run_id(fitting, run) not in ended
         ]
-        return max(sum(left) / deadline.slots, max(left, default=0.0))
+        longest = max(left, default=0.0)
+        return (sum(left) - longest) / deadline.slots + longest  # in whatever order they run
 
     while settings.ladder.rungs > 1 and needed(settings) > deadline.seconds_left:
-        fewer = settings.with_rungs(settings.ladder.rungs - 1)
+        fewer = settings.with_rungs(settings.ladder.rungs - 1, keep_target=target_is_asked)
         if fewer is None:
             break
         settings = fewer

@@ -1,40 +1,21 @@
-"""Training what a search asks for, and recording how each run ended."""
+"""Training what a search asks for, in its order."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 
-import numpy as np
-
-from cmtscale.record.folder import ENVIRONMENT
-from cmtscale.record.losses import gather_losses
-from cmtscale.record.result import RunResult
-from cmtscale.record.scores import Score, current, leader, rank
 from cmtscale.record.table import Table
-from cmtscale.search.candidates import Candidate
-from cmtscale.search.deadline import deadline, shortened
-from cmtscale.search.decide import Batch, next_batch, write_decisions
-from cmtscale.search.environment import save_environment
-from cmtscale.search.evidence import bend, gather
-from cmtscale.search.executors.base import Executor, Failure, Job
-from cmtscale.search.jobs import TrainRun
+from cmtscale.search.deadline import Deadline
+from cmtscale.search.executors.base import Executor
 from cmtscale.search.plan import Plan
-from cmtscale.search.recording import job_of, make_row
 from cmtscale.search.runs import (
-    RungRun,
-    ended_rows,
     first_rung,
     fixed_runs,
-    recorded_runs,
-    run_id,
 )
-from cmtscale.search.samplers import Asked, generations
+from cmtscale.search.samplers import generations
 from cmtscale.search.settings import Settings
-from cmtscale.search.store import Index, open_index
-from cmtscale.search.timings import allowance, seconds_of, with_runs, with_steps
-from cmtscale.search.under_way import under_way
-from cmtscale.search.watch import Progress, Watcher
-
-LOOK_SECONDS = 1.0  # how often the watcher hears of progress
-TRIES = 2  # of a run that fails, before what comes next
+from cmtscale.search.store import open_index
+from cmtscale.search.training import Training
+from cmtscale.search.watch import Watcher
 
 
 def drive(
@@ -43,6 +24,9 @@ def drive(
     executor: Executor,
     watcher: Watcher,
     check_interrupt: Callable[[], None],
+    deadline: Deadline,
+    *,
+    target_is_asked: bool = False,
 ) -> Settings | None:
     """Train all that the settings ask for and the table lacks.
 
@@ -52,7 +36,7 @@ def drive(
     first rung has shown what runs take, it stops there and returns settings with fewer rungs.
     """
     index = open_index(plan.folder, table.rows, watcher.noted)
-    training = _Training(plan, table, executor, watcher, check_interrupt, index)
+    training = Training(plan, table, executor, watcher, check_interrupt, deadline, index)
     with training:
         if plan.asked:
             training.add(plan.asked)
@@ -66,7 +50,7 @@ def drive(
                     break
         if plan.settings.max_seconds is not None:
             training.train(first_rung(plan.settings, training.candidates))
-            shorter = training.shortened()
+            shorter = training.shortened(target_is_asked)
             if shorter != plan.settings:
                 return shorter
         training.train(fixed_runs(plan.settings, training.candidates))
@@ -74,6 +58,11 @@ def drive(
             training.train([run for run in batch if run.candidate in training.asked])
         while batch := training.decide():
             training.train(batch)
+        if training.too_late:
+            watcher.noted(
+                f"the time is over, and {len(training.too_late)} runs that would not end in it "
+                f"are left out; go on with them: --from {plan.folder} --max-time …"
+            )
     index.update(table.rows)  # of a run that was repeated only the last trial stays
     return None
 
@@ -86,220 +75,10 @@ def drive_named(
     check_interrupt: Callable[[], None],
 ) -> None:
     """Train what the plan's batches name and the table lacks, and nothing else."""
-    with _Training(plan, table, executor, watcher, check_interrupt, None) as training:
+    forever = Deadline(
+        max_seconds=None, slots=len(plan.devices), seconds_before=0.0, began=time.monotonic()
+    )
+    with Training(plan, table, executor, watcher, check_interrupt, forever, None) as training:
         training.add(plan.asked)
         for batch in plan.batches:
             training.train(batch)
-
-
-class _Training:
-    """One search while it trains: who is in it, its record, its decisions, and its clock.
-
-    `wanted` are all runs so far, in the order in which they were asked for; `too_late` those of
-    them that would not end in the time of the search; `index` is None where only the table is
-    kept. A context manager ends what still runs and gathers the runs' losses.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        table: Table,
-        executor: Executor,
-        watcher: Watcher,
-        check_interrupt: Callable[[], None],
-        index: Index | None,
-    ) -> None:
-        self.plan = plan
-        self.settings = plan.settings
-        self.table = table
-        self.index = index
-        self.executor = executor
-        self.watcher = watcher
-        self.check_interrupt = check_interrupt
-        self.asked: dict[str, Asked] = {}
-        self.wanted: list[RungRun] = []
-        self.batches: list[Batch] = list(plan.batches)
-        self.timings = plan.timings
-        self.failed_for_good: set[str] = set()
-        self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
-        self.seconds_taken = 0.0
-        self.too_late: list[Job] = []
-        self.deadline = deadline(plan.settings, table.rows, len(plan.devices))
-        self.bend = ""  # as the watcher heard it
-        self.described = False
-
-    def __enter__(self) -> "_Training":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.executor.cancel()
-        gather_losses(self.plan.folder, [row.run_id for row in self.table.rows])  # runs/ may go
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        return [entry.candidate for entry in self.asked.values()]
-
-    @property
-    def slowness(self) -> float:
-        """How much longer runs have taken here than was estimated."""
-        return self.seconds_taken / self.seconds_estimated if self.seconds_taken else 1.0
-
-    def add(self, generation: Sequence[Asked]) -> None:
-        """Take in candidates; the times of their training steps are measured where they lack."""
-        self.asked |= {entry.candidate.name: entry for entry in generation}
-        networks = [entry.candidate.trained for entry in generation]
-        self.timings = with_steps(self.timings, networks, self.settings, self.executor)
-        self.timings.save(self.plan.folder)
-
-    def train(self, runs: Sequence[RungRun]) -> None:
-        """Run what is not recorded yet. A run that fails is tried once more, after the others."""
-        self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
-        ended = ended_rows(self.settings, self.table.rows)
-        waiting = [
-            self.job(run)
-            for run in runs
-            if run_id(self.settings, run) not in {*ended, *self.failed_for_good}
-        ]
-        if waiting and not self.described:
-            self.describe()
-        tries: dict[str, int] = {}
-        while waiting or self.executor.running():
-            while waiting and self.executor.free_slots:
-                job = waiting.pop(0)
-                if self.slowness * self.job_seconds(job) > self.deadline.seconds_left:
-                    self.too_late.append(job)
-                else:
-                    self.executor.submit(job)
-            if self.deadline.is_over:
-                self.too_late += self.executor.running()
-                self.executor.cancel()
-            for done, result in self.executor.results(LOOK_SECONDS):
-                assert isinstance(done, TrainRun)
-                if isinstance(result, Failure):
-                    result = RunResult(status="failed", cause=result.cause)
-                self.record(done, result)
-                name = done.run.run_id
-                tries[name] = tries.get(name, 0) + 1
-                if result.status == "failed" and tries[name] < TRIES:
-                    self.watcher.noted(f"{name} is tried once more at the end")
-                    waiting.append(done)
-                elif result.status == "failed":
-                    self.failed_for_good.add(name)
-            self.watcher.progressed(self.progress(waiting))
-            self.check_interrupt()
-
-    def describe(self) -> None:
-        """Write what the search is trained on, once something is."""
-        self.described = True
-        save_environment(
-            self.plan.folder / ENVIRONMENT,
-            self.plan.dataset,
-            source=self.settings.data,
-            split_seed=self.settings.split_seed,
-            devices=self.plan.devices,
-        )
-
-    def job(self, run: RungRun) -> TrainRun:
-        candidate = self.asked[run.candidate].candidate
-        return job_of(self.settings, self.plan.folder, self.plan.dataset.ref, candidate, run)
-
-    def decide(self) -> Batch:
-        """Decide what comes next, and record it before it starts; nothing where all is done."""
-        if self.too_late:
-            self.watcher.noted(
-                f"the time is over: {len(self.too_late)} runs that would not end in it were left "
-                f"out; more time goes on with them"
-            )
-            return ()
-        self.time_runs()
-        rows = self.table.rows
-        losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
-        evidence = gather(self.settings, rows, losses, self.timings.latency_seconds)
-        if not self.bend:
-            self.bend = bend(evidence)
-            if self.bend:
-                self.watcher.noted(self.bend)
-        rungs = range(self.settings.ladder.rungs)
-        # An earlier request may have asked for runs that this one did not.
-        ended = recorded_runs(self.settings, ended_rows(self.settings, rows).values())
-        asked = list(dict.fromkeys([*self.wanted, *ended]))
-        spent = sum(self.seconds(r.candidate, r.rung) for r in asked if r.candidate in self.asked)
-        seconds = np.array(
-            [[self.seconds(arm.name, rung) for rung in rungs] for arm in evidence.arms]
-        )
-        left = self.deadline.seconds_left
-        seconds[seconds > left] = np.inf
-        allowed = min(self.allowance() - spent, left * len(self.plan.devices))
-        batch = next_batch(self.settings, evidence, asked, seconds, allowed)
-        if batch:
-            self.batches.append(batch)
-            write_decisions(self.plan.folder, self.settings, self.batches)
-        return batch
-
-    def shortened(self) -> Settings:
-        """The settings, with fewer rungs where the longest runs no longer fit into the time."""
-        self.time_runs()
-        ended = ended_rows(self.settings, self.table.rows)
-        shorter = shortened(self.settings, self.candidates, ended, self.seconds, self.deadline)
-        if shorter != self.settings:
-            self.watcher.noted(
-                f"runs of {self.settings.images_seen[-1]:,} images no longer fit into the time: "
-                f"the longest are now of {shorter.images_seen[-1]:,}, and the answer is for a "
-                f"training of {shorter.target_images:,}"
-            )
-        return shorter
-
-    def time_runs(self) -> None:
-        """Take what runs took for what they will take."""
-        val_images = len(self.plan.dataset.splits.val)
-        self.timings = with_runs(self.timings, self.table.rows, self.settings, val_images)
-        self.timings.save(self.plan.folder)
-
-    def allowance(self) -> float:
-        chosen_from = [c.name for c in self.candidates if c.role != "base"]
-        last = [self.seconds(name, -1) for name in chosen_from]
-        return allowance(self.settings, last, len(self.plan.devices))
-
-    def seconds(self, candidate: str, rung: int) -> float:
-        val_images = len(self.plan.dataset.splits.val)
-        return seconds_of(self.settings, self.timings, candidate, rung, val_images)
-
-    def record(self, job: TrainRun, result: RunResult) -> None:
-        row = make_row(self.asked[job.candidate], job.run, result)
-        self.table.add(row)
-        if self.index is not None:
-            self.index.add(row)
-        if result.status == "complete":
-            self.seconds_estimated += self.job_seconds(job)
-            self.seconds_taken += result.seconds
-        self.watcher.ended(row)
-
-    def job_seconds(self, job: TrainRun) -> float:
-        recipe = job.run.recipe
-        assert recipe.train_images is not None
-        rung = self.settings.horizons.index((recipe.epochs, recipe.train_images))
-        return self.seconds(job.candidate, rung)
-
-    def progress(self, waiting: list[TrainRun]) -> Progress:
-        running = under_way(self.executor.running(), len(self.plan.dataset.splits.val))
-        seconds_running = sum((1 - one.part) * self.job_seconds(one.job) for one in running)
-        asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
-        whole = max(asked, self.allowance() if self.plan.decides else 0.0)
-        left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
-        ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
-        return Progress(
-            done=sum(run_id(self.settings, run) in ended for run in self.wanted),
-            runs=len(self.wanted),
-            part=1 - left / whole,
-            running=tuple((one.job.run.run_id, one.part) for one in running),
-            images_per_second=sum(one.images_per_second for one in running),
-            seconds_left=self.slowness * left / len(self.plan.devices),
-            best=self.best(),
-        )
-
-    def best(self) -> Score | None:
-        """The lowest mean at the last rung that a candidate that may be chosen has a run at."""
-        names = {candidate.name for candidate in self.candidates if candidate.may_be_chosen}
-        rows = [row for row in self.table.rows if row.candidate in names]
-        ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
-        return next((best for best in map(leader, reversed(ranked)) if best is not None), None)

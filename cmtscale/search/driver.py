@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,6 +12,7 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.record.folder import CHECKPOINT, REQUEST, RUNS, require_free
 from cmtscale.record.row import Row
 from cmtscale.search.conclude import conclude
+from cmtscale.search.deadline import open_deadline
 from cmtscale.search.decide import read_decisions
 from cmtscale.search.drive import drive
 from cmtscale.search.executors.base import Executor
@@ -42,6 +44,7 @@ def search(
     open. Raises a `CmtscaleError` for requests, data and folders that cannot be used, before
     anything is written.
     """
+    began = time.monotonic()
     watcher = watcher or NullWatcher()
     with executor_for(request, executor) as executor:
         if request.out is None and request.max_seconds is not None:
@@ -57,6 +60,13 @@ def search(
         else:
             folder_context = opened(folder, settings, watcher.noted)
         with folder_context as run_folder, lasting_interrupt() as check_interrupt:
+            deadline = open_deadline(
+                folder,
+                run_folder.settings,
+                run_folder.table.rows,
+                slots=len(executor.devices),
+                began=began,
+            )
             left: Settings | None = run_folder.settings
             while left is not None:  # again with fewer rungs, where the time has become short
                 rows = run_folder.table.rows
@@ -74,8 +84,18 @@ def search(
                 if dry_run:
                     return None
                 _describe(plan, rows, watcher)
-                left = drive(plan, run_folder.table, executor, watcher, check_interrupt)
-            return conclude(plan, run_folder.table.rows, executor, watcher)
+                left = drive(
+                    plan,
+                    run_folder.table,
+                    executor,
+                    watcher,
+                    check_interrupt,
+                    deadline,
+                    target_is_asked=(request.target_images or request.target_epochs) is not None,
+                )
+            outcome = conclude(plan, run_folder.table.rows, executor, watcher)
+            deadline.save(folder)
+            return outcome
 
 
 def executor_for(

@@ -49,8 +49,7 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
             before["split_seed"], now["split_seed"] = stored.split_seed, settings.split_seed
             del before["images"], now["images"]
         raise ResultsError(
-            f"{folder} holds another search{difference(before, now)}; "
-            f"use another --out, or leave --out and --from away"
+            f"{folder} holds another search{difference(before, now)}; use another --out"
         )
     return replace(settings, precision=stored.precision, pack_px=stored.pack_px)
 

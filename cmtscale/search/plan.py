@@ -106,7 +106,7 @@ def make_plan(
     is_done = [run_id(settings, run) in ended for run in certain]
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
-    allowed = allowance(settings, last, len(executor.devices))
+    allowed = allowance(settings, last, len(executor.devices)) if _measures_noise(certain) else 0.0
     return Plan(
         settings=settings,
         folder=folder,
@@ -122,6 +122,11 @@ def make_plan(
         paper=paper_solution(settings),
         screened=screened,
     )
+
+
+def _measures_noise(runs: Sequence[RungRun]) -> bool:
+    """Whether some network has two seeds at a rung, without which nothing can be forecast."""
+    return len({(run.candidate, run.rung) for run in runs}) < len(set(runs))
 
 
 def plan_named(

@@ -176,7 +176,11 @@ def _image_shares(trained: Trained, arms: IntArray, rungs: IntArray) -> FloatArr
 def _plan(
     beliefs: Beliefs, pairs: Iterator[tuple[int, int]], seconds: FloatArray, size: int
 ) -> Iterator[tuple[tuple[int, int], Beliefs]]:
-    """Runs (arm, rung) in turn, each with what will be believed once it and those before ended."""
+    """Runs (arm, rung) in turn, each with what will be believed once it and those before ended.
+
+    Runs that are named again are believed to have the same part of the noise in common as the
+    first, though their seeds differ: a few percent too little is expected of them.
+    """
     cells = beliefs.noise.shape[1]
     covariance = beliefs.covariance.copy()
     every_cell = np.arange(cells)

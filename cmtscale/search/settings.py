@@ -163,16 +163,19 @@ class Settings:
         epochs, images = self.horizons[rung]
         return replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
 
-    def with_rungs(self, rungs: int) -> "Settings | None":
-        """The same with fewer rungs; None if they say nothing of a target that was asked for.
+    def with_rungs(self, rungs: int, *, keep_target: bool) -> "Settings | None":
+        """The same with fewer rungs, for the training that the last of them sees.
 
-        A target that is the last rung's is then that of the new last one.
+        With `keep_target` the target stays; None where fewer rungs say nothing of it.
         """
         shorter = replace(self, ladder=replace(self.ladder, rungs=rungs))
         longest = shorter.images_seen[-1]
-        if self.target_images == self.images_seen[-1]:
+        if not keep_target:
             return replace(shorter, target_images=longest)
-        return shorter if longest * LONGEST_TARGET >= self.target_images and rungs > 1 else None
+        is_in_reach = self.target_images == longest or (
+            rungs > 1 and self.target_images <= LONGEST_TARGET * longest
+        )
+        return shorter if is_in_reach else None
 
     def to_toml(self) -> str:
         """The request as TOML; `read_settings` gives back an equal one.

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cmtscale.arch.budget import format_duration
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.twins import twin_bases
@@ -36,8 +37,10 @@ class Length:
     images: int = IMAGES_SEEN
 
 
-SHORTER = (  # what is tried first comes first
+# In the order that they are tried in; the second is for targets out of the first one's reach.
+LENGTHS = (
     Length(ladder=PRESETS["standard"]),
+    Length(ladder=PRESETS["thorough"]),
     Length(ladder=PRESETS["quick"]),
     Length(ladder=Ladder(rungs=1)),
     Length(ladder=PRESETS["flat"]),
@@ -55,63 +58,70 @@ def fitted(
     assert request.max_seconds is not None
     if request.data == TOUR_DATA:
         return request
+    usable = [length for length in LENGTHS if _says_something(request, length, data)]
+    if not usable:
+        _settings(request, LENGTHS[0], data)  # raises, and says why
     note("planning: training steps of twins are timed, from small to large")
     slots = len(executor.devices)
     room = FOR_RUNS * request.max_seconds * slots
-    smallest, *larger = _twins(request, data)
-    candidates = grid(resolve(smallest, data))
-    seconds = _seconds_per_image(resolve(smallest, data), executor)
-    tried = [_with_length(smallest, length) for length in SHORTER]
-    needs = [seconds * _images(resolve(one, data), candidates, data) for one in tried]
-    taken = next((one for one, need in zip(tried, needs, strict=True) if need <= room), None)
-    if taken is None:
+    (size, settings), *larger = _sizes(request, usable[0], data)
+    candidates = grid(settings)
+    seconds = _seconds_per_image(settings, executor)
+    needs = [
+        seconds * _images(_settings(size, length, data), candidates, data) for length in usable
+    ]
+    fitting = [length for length, need in zip(usable, needs, strict=True) if need <= room]
+    if not fitting:
+        least = math.ceil(min(needs) / FOR_RUNS / slots)
         raise RequestError(
-            f"{request.max_seconds} seconds are too short: the smallest twins with the shortest "
-            f"runs take about {math.ceil(min(needs) / FOR_RUNS / slots)}; give more time "
-            f"(--max-time), or try fewer candidates (--trials)"
+            f"{format_duration(request.max_seconds)} is too short: the smallest twins with the "
+            f"shortest runs take about {format_duration(least)}; give more time (--max-time), or "
+            f"try fewer candidates (--trials)"
         )
-    if taken != tried[0]:
-        return taken
-    macs = resolve(taken, data).trained_macs
-    for option in larger:
-        grown = _with_length(option, SHORTER[0])
-        settings = resolve(grown, data)
-        candidates = grid(settings)
-        images = _images(settings, candidates, data)
-        if seconds / macs * settings.trained_macs * images > _HOPELESS * room:
-            return taken
+    length = fitting[0]
+    if length != usable[0]:
+        return _with_length(size, length, data)
+    for grown_size, grown in larger:
+        grown_candidates = grid(grown)
+        images = _images(grown, grown_candidates, data)
+        if seconds / settings.trained_macs * grown.trained_macs * images > _HOPELESS * room:
+            break
         try:
-            require_trainable(settings)
-            grown_seconds = _seconds_per_image(settings, executor)
+            require_trainable(grown)
+            grown_seconds = _seconds_per_image(grown, executor)
         except RequestError:  # more than the memory holds
-            return taken
+            break
         if grown_seconds * images > room:
-            return taken
-        taken, seconds, macs = grown, grown_seconds, settings.trained_macs
-    for length in _longer(data):
-        longer = _with_length([smallest, *larger][-1], length)
-        if seconds * _images(resolve(longer, data), candidates, data) > room:
-            return taken
-        taken = longer
-    return taken
+            break
+        size, settings, candidates, seconds = grown_size, grown, grown_candidates, grown_seconds
+    else:  # the largest fit
+        for longer in _longer(data):
+            if _says_something(size, longer, data):
+                if seconds * _images(_settings(size, longer, data), candidates, data) > room:
+                    break
+                length = longer
+    return _with_length(size, length, data)
 
 
-def _twins(request: SearchRequest, data: Description) -> Iterator[SearchRequest]:
+def _sizes(
+    request: SearchRequest, length: Length, data: Description
+) -> Iterator[tuple[SearchRequest, Settings]]:
     """The request with ever larger twins, and at last with the real networks."""
+    settings = _settings(request, length, data)
     if not request.proxy or request.proxy_base is not None or request.proxy_macs is not None:
-        yield request
+        yield request, settings
         return
-    base = resolve(request, data).base
-    request = replace(request, base=base)  # it is not solved for again
+    request = replace(request, base=settings.base)  # it is not solved for again
     macs = 0.0
-    for network in reversed(twin_bases(base)):
-        option = replace(request, proxy_base=network)
-        if cost(network).macs >= _LEAST_STEP * macs and (
-            resolve(option, data).trained_macs < request.budget_macs
-        ):
-            macs = cost(network).macs
-            yield option
-    yield replace(request, proxy=False)
+    for network in reversed(twin_bases(settings.base)):
+        if cost(network).macs >= _LEAST_STEP * macs:
+            size = replace(request, proxy_base=network)
+            settings = _settings(size, length, data)
+            if settings.trained_macs < request.budget_macs:
+                macs = cost(network).macs
+                yield size, settings
+    real = replace(request, proxy=False)
+    yield real, _settings(real, length, data)
 
 
 def _longer(data: Description) -> Iterator[Length]:
@@ -122,13 +132,32 @@ def _longer(data: Description) -> Iterator[Length]:
         images *= GROWTH
 
 
-def _with_length(request: SearchRequest, length: Length) -> SearchRequest:
+def _with_length(request: SearchRequest, length: Length, data: Description) -> SearchRequest:
     """The request with runs of this length, where it leaves it open."""
     request = replace(request, ladder=request.ladder or length.ladder)
     is_open = request.train_images is None and request.epochs is None and request.recipe is None
     if not is_open or length.images == IMAGES_SEEN:
         return request
-    return replace(request, epochs=1, train_images=length.images)
+    return replace(request, epochs=1, train_images=min(length.images, data.train_images))
+
+
+def _settings(request: SearchRequest, length: Length, data: Description) -> Settings:
+    """What it resolves to with runs of this length, without a limit on latencies.
+
+    Nothing was timed yet, so all candidates could be within it.
+    """
+    return resolve(replace(_with_length(request, length, data), max_latency_seconds=None), data)
+
+
+def _says_something(request: SearchRequest, length: Length, data: Description) -> bool:
+    """Whether runs of this length say something of the target that was asked for."""
+    try:
+        _settings(request, length, data)
+    except RequestError:
+        if request.target_images is None and request.target_epochs is None:
+            raise
+        return False
+    return True
 
 
 def _images(settings: Settings, candidates: Sequence[Candidate], data: Description) -> float:

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.data.dataset import Description
+from cmtscale.record.files import read_json
+from cmtscale.record.folder import CLOCK
 from cmtscale.search.candidates import grid
-from cmtscale.search.deadline import Deadline, deadline, shortened
+from cmtscale.search.deadline import Deadline, open_deadline, shortened
 from cmtscale.search.driver import search
 from cmtscale.search.executors.base import Job
 from cmtscale.search.jobs import TrainRun
@@ -20,7 +22,7 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.runs import fixed_runs
-from cmtscale.search.settings import stored_settings
+from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.timings import FOR_RUNS
 from cmtscale.search.watch import NullWatcher
 
@@ -37,7 +39,9 @@ class Clock:
 
 
 def a_deadline(max_seconds: int | None, clock: Clock, before: float = 0.0) -> Deadline:
-    return Deadline(max_seconds=max_seconds, slots=2, seconds_before=before, clock=clock)
+    return Deadline(
+        max_seconds=max_seconds, slots=2, seconds_before=before, began=clock(), clock=clock
+    )
 
 
 def test_time_that_runs_took_before_counts_and_runs_have_nine_tenths_of_it() -> None:
@@ -66,19 +70,24 @@ def test_rungs_that_no_longer_fit_are_dropped_and_the_target_moves_along(
     settings = resolve(replace(climbing, max_seconds=HOUR), DIGITS)
     candidates = grid(settings)
 
-    def kept(left: float, **changes: Any) -> tuple[int, int]:
-        now = replace(settings, **changes)
+    def kept(left: float, asked: int | None = None) -> tuple[int, int]:
+        now = replace(settings, target_images=asked or settings.target_images)
         end = a_deadline(HOUR, Clock(), before=FOR_RUNS * HOUR - left)
-        fitting = shortened(now, candidates, {}, lambda _, rung: 10.0 * 3**rung, end)
+        is_asked = asked is not None
+        fitting = shortened(
+            now, candidates, {}, lambda _, rung: 10.0 * 3**rung, end, target_is_asked=is_asked
+        )
         return fitting.ladder.rungs, fitting.target_images
 
-    whole = sum(10.0 * 3**run.rung for run in fixed_runs(settings, candidates)) / 2
+    runs = [10.0 * 3**run.rung for run in fixed_runs(settings, candidates)]
+    whole = (sum(runs) - 90) / 2 + 90  # should one of the longest be the last to start
     assert kept(whole + 1) == (3, 1_152)
     assert kept(whole - 1) == (2, 384)
     assert kept(1) == (1, 128)
     # a target that was asked for keeps as many rungs as it takes to reach it
-    assert kept(1, target_images=1_100) == (2, 1_100)
-    assert kept(1, target_images=2_000) == (3, 2_000)
+    assert kept(1, asked=1_152) == (2, 1_152)
+    assert kept(1, asked=2_000) == (3, 2_000)
+    assert kept(1, asked=128) == (1, 128)
 
 
 @dataclass
@@ -113,8 +122,12 @@ def timed(
                     clock.now += result.seconds
                 return result
 
-        module = import_module("cmtscale.search.drive")
-        monkeypatch.setattr(module, "deadline", partial(deadline, clock=clock))
+        def opened(folder: Path, settings: Settings, rows: Any, **rest: Any) -> Deadline:
+            return replace(
+                open_deadline(folder, settings, rows, **rest), clock=clock, began=clock()
+            )
+
+        monkeypatch.setattr(import_module("cmtscale.search.driver"), "open_deadline", opened)
         asked = replace(climbing, out=tmp_path / "timed", max_seconds=max_seconds)
         outcome = search(asked, executor=Slow(**arguments), watcher=watch)
         assert outcome is not None
@@ -155,10 +168,33 @@ def test_runs_that_would_not_end_in_time_are_left_out_and_more_time_makes_them(
     assert len(longer.rows) > len(short.rows)
 
 
-def test_stopped_a_search_has_the_time_left_that_it_had(timed: Make) -> None:
+def test_stopped_a_search_has_the_time_left_that_it_had(timed: Make, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         timed(60, stop_after=9)
-    outcome, taken, _ = timed(60)
-    before = sum(row.seconds for row in outcome.rows) - taken
+    before = read_json(tmp_path / "timed" / CLOCK)["seconds"]
     assert before > 1
+    outcome, taken, _ = timed(60)
     assert before + taken <= FOR_RUNS * 60
+    assert sum(row.seconds for row in outcome.rows) == pytest.approx(before + taken, rel=1e-3)
+    assert read_json(tmp_path / "timed" / CLOCK)["seconds"] == pytest.approx(
+        before + taken, rel=1e-3
+    )
+
+
+def test_where_the_clock_is_missing_runs_say_what_was_taken(timed: Make, tmp_path: Path) -> None:
+    outcome, taken, _ = timed(40)
+    path = tmp_path / "timed" / CLOCK
+    path.unlink()
+    arguments = {"slots": 1, "began": 0.0}
+    end = open_deadline(path.parent, outcome.settings, outcome.rows, **arguments)
+    assert end.seconds_before == pytest.approx(taken, rel=1e-3)
+    path.write_text("{}")
+    with pytest.raises(ResultsError, match=r"clock\.json is damaged; remove it"):
+        open_deadline(path.parent, outcome.settings, outcome.rows, **arguments)
+
+
+def test_a_run_that_is_too_late_leaves_time_for_shorter_ones(timed: Make) -> None:
+    # slow machines: what fits at the lower rungs is still asked for
+    outcome, taken, _ = timed(26, slowness=2.0)
+    assert taken > 0.6 * FOR_RUNS * 26
+    assert outcome.choice is not None

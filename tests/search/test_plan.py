@@ -66,16 +66,20 @@ def test_a_flat_plan_has_every_candidate_once_per_seed(
 def test_a_ladder_adds_the_anchors_and_what_decisions_may_spend(
     plan_of: Any, tiny_settings: Settings
 ) -> None:
-    ladder = Ladder(rungs=2, noise_degrees=0, spend=0.9)
+    ladder = Ladder(rungs=2, noise_degrees=1, spend=0.9)
     plan = plan_of(replace(tiny_settings, seeds=1, ladder=ladder))
-    assert plan.runs == 4 + 3  # every candidate at the first rung, three anchors at the second
+    # every candidate at the first rung, one of them again, three anchors at the second
+    assert plan.runs == 4 + 1 + 3
     # 0.9 of three runs of the three that can be chosen at the last rung, which takes three times
     allowance = 0.9 * 3 * 3 * (3 * RUN)
     assert plan.decides
     assert plan.total_seconds == pytest.approx(allowance)
     little = plan_of(replace(tiny_settings, seeds=1, ladder=replace(ladder, spend=0.1)))
     assert not little.decides
-    assert little.total_seconds == pytest.approx(4 * RUN + 3 * 3 * RUN)  # what is certain
+    certain = (4 + 1) * RUN + 3 * 3 * RUN
+    assert little.total_seconds == pytest.approx(certain)
+    blind = plan_of(replace(tiny_settings, seeds=1, ladder=replace(ladder, noise_degrees=0)))
+    assert not blind.decides  # without noise nothing is forecast
 
 
 def test_workers_share_the_time_but_not_a_run(plan_of: Any, tiny_settings: Settings) -> None:

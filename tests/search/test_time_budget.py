@@ -1,11 +1,12 @@
 """Which twins and lengths of runs are chosen for a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from cmtscale.arch.budget import parse_duration
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.data.dataset import Description
@@ -109,11 +110,11 @@ def test_with_less_time_runs_have_fewer_lengths(seconds: int, ladder: Ladder, im
 
 
 def test_what_no_time_is_enough_for_is_refused_with_the_least_that_is() -> None:
-    with pytest.raises(RequestError, match=r"^60 seconds are too short: .* take about \d+;") as no:
+    with pytest.raises(RequestError, match=r"^1m is too short: .* take about [0-9hms]+;") as no:
         fit(Machine(LAPTOP), max_seconds=60)
-    least = int(str(no.value).split("take about ")[1].split(";")[0])
+    least = parse_duration(str(no.value).split("take about ")[1].split(";")[0], "x")
     assert fit(Machine(LAPTOP), max_seconds=least).ladder == PRESETS["flat"]
-    with pytest.raises(RequestError, match="too short"):
+    with pytest.raises(RequestError, match="is too short"):
         fit(Machine(LAPTOP), max_seconds=least - 5)
 
 
@@ -123,6 +124,36 @@ def test_what_the_request_says_itself_stays() -> None:
     assert fit(fast, ladder=PRESETS["quick"]).ladder == PRESETS["quick"]
     assert fit(fast, train_images=9_000).images_seen[0] == 9_000
     assert not fit(fast, proxy=False).proxy
+
+
+@pytest.mark.parametrize("images", [500, 2_000, 5_000, 1_000_000])
+def test_data_sets_of_any_size_are_fitted(images: int) -> None:
+    data = replace(FASHION, train_images=images, val_images=min(6_000, images // 9))
+    for seconds in (HOUR // 2, HOUR, 10 * HOUR):
+        asked = fitted(request(max_seconds=seconds), data, Machine(LAPTOP), lambda _: None)
+        assert resolve(asked, data).images_seen[0] <= 54_000  # or all of 5,000 twice
+
+
+@pytest.mark.parametrize(("target", "rungs"), [(20_000, 3), (54_000, 3), (300_000, 4)])
+@pytest.mark.parametrize("speed", [8, 3_000])
+def test_lengths_that_say_nothing_of_the_target_are_not_taken(
+    target: int, rungs: int, speed: int
+) -> None:
+    settings = fit(Machine(speed * LAPTOP), target_images=target)
+    assert settings.target_images == target
+    assert settings.ladder.rungs >= rungs
+    assert settings.images_seen[0] <= target <= 3 * settings.images_seen[-1]
+
+
+def test_a_target_out_of_reach_of_all_lengths_is_refused() -> None:
+    with pytest.raises(RequestError, match="times the 54,000"):
+        fit(Machine(LAPTOP), target_images=1_000_000)
+
+
+def test_a_limit_on_latencies_that_nothing_was_timed_for_makes_no_search_smaller() -> None:
+    free, limited = fit(Machine(LAPTOP)), fit(Machine(LAPTOP), max_latency_seconds=0.1)
+    assert limited.trained_macs == free.trained_macs
+    assert limited.max_latency_seconds == 0.1
 
 
 def test_twins_far_too_large_are_not_even_timed() -> None:
