@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # Means and standard deviations of what all architectures share. The level is centred on the data;
-# measured slopes lie between -0.4 and -0.2, second differences between -0.15 and 0.11
+# measured slopes lie between -0.4 and -0.2, second differences between -0.1 and 0.15
 # (results/horizons).
 LEVEL_SD = 1.0
 SLOPE_MEAN, SLOPE_SD = -0.3, 0.3
