@@ -60,7 +60,7 @@ def parse_duration(text: str, name: str) -> int:
     is_whole = re.fullmatch(r"\s*(?:[0-9]*\.?[0-9]+\s*[hms]\s*)+", text, flags=re.IGNORECASE)
     seconds = sum(float(number) * _LONG_SECONDS[unit.lower()] for number, unit in parts)
     if not is_whole or not 1 <= seconds < 1e9:
-        raise BudgetError(f"{name} {text!r} is not a time; write 2h, 90m or 1h30m")
+        raise BudgetError(f"{name} {text!r} is not a time; write 2h, 1h30m or 90s")
     return round(seconds)
 
 

@@ -83,7 +83,7 @@ def search(
         float | None,
         typer.Option(
             help="How much all runs may cost, of what every candidate would at the longest length "
-            "with three seeds; 0.3."
+            "with three seeds; 0.3, quick 0.5."
         ),
     ] = None,
     tolerance: Annotated[

@@ -108,8 +108,9 @@ def _print_ranking(outcome: Outcome, out: Console) -> None:
         target = f"loss at {settings.target_images:,}"
         columns[Column(target)] = [_median(standing.loss) for standing in standings]
         columns[Column("90 %", 1)] = [_range(standing.loss) for standing in standings]
-        columns[Column("near")] = [_number(standing.near, 2) for standing in standings]
-        columns[Column("best", 6)] = [_number(standing.best, 2) for standing in standings]
+        winnable = [s if s.may_win else None for s in standings]
+        columns[Column("near")] = [_number(s.near if s else None, 2) for s in winnable]
+        columns[Column("best", 6)] = [_number(s.best if s else None, 2) for s in winnable]
     columns |= {
         Column("runs", 5): ["/".join(map(str, standing.runs)) for standing in standings],
         Column("val loss", 7 if is_forecast else 0): [
@@ -128,7 +129,7 @@ def _print_ranking(outcome: Outcome, out: Console) -> None:
     if is_forecast:
         notes.append(
             f"near: the probability of being within {100 * settings.tolerance:g} % of the lowest "
-            f"loss"
+            f"loss of those that can be chosen"
         )
     if "runs" not in left_out and len(settings.images_seen) > 1:
         notes.append("runs: at each rung; loss and accuracy are of the longest")
@@ -225,11 +226,18 @@ def _print_noise(outcome: Outcome, choice: Choice, out: Console) -> None:
 
 
 def _print_test(outcome: Outcome, choice: Choice, out: Console) -> None:
-    winner_runs = {row.run_id for row in outcome.rows if row.candidate == choice.taken}
+    """Of the network taken, by its runs of the length that the answer shows."""
+    images = choice.standing.longest_images
+    winner_runs = {
+        row.run_id
+        for row in outcome.rows
+        if row.candidate == choice.taken and row.images_seen == images
+    }
     accuracies = [r.accuracy for r in outcome.readings if r.run_id in winner_runs]
     if accuracies:
         out.print(
-            f"test accuracy of what was trained: {100 * sum(accuracies) / len(accuracies):.2f} % "
+            f"test accuracy of what was trained, after {images:,} images: "
+            f"{100 * sum(accuracies) / len(accuracies):.2f} % "
             f"(this search has read the test split {counted(len(outcome.readings), 'time')}, last "
             f"on {outcome.readings[-1].when}; see {TEST_READS})"
         )

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from cmtscale.cli.console import counted, duration
-from cmtscale.search.choose import Choice
+from cmtscale.search.choose import EQUAL_COST, Choice
 from cmtscale.search.ladder import SURE
 from cmtscale.search.outcome import Outcome
 
@@ -23,6 +23,9 @@ def verdict(outcome: Outcome, choice: Choice) -> str:
         f"within {100 * choice.tolerance:g} % of the lowest loss after "
         f"{choice.target_images:,} images"
     )
+    longest = outcome.settings.images_seen[-1]
+    if choice.target_images > longest:
+        within += f" (forecast: nothing has seen more than {longest:,})"
     taken = f"{choice.taken} is {within} with probability {choice.probability:.2f}"
     if choice.verdict == "undecided":
         return f"[bold]Undecided[/bold]: {taken}; {_more(outcome, choice)}"
@@ -37,6 +40,12 @@ def verdict(outcome: Outcome, choice: Choice) -> str:
         return f"{tie} as the most probable, for the {choice.prefer} of all is not measured"
     unit, scale = _UNITS[choice.prefer]
     costs = ", ".join(f"{name} {scale * choice.costs[name]:.3g} {unit}" for name in choice.near)
+    is_equal = choice.costs[choice.taken] > min(choice.costs.values())
+    if is_equal and choice.prefer in ("latency", "activations"):
+        return (
+            f"{tie} for its params, the smallest of those whose {choice.prefer} is equal within "
+            f"{100 * (EQUAL_COST - 1):.0f} % ({costs})"
+        )
     return f"{tie} for its {choice.prefer} ({costs})"
 
 

@@ -68,7 +68,8 @@ def parse_spec(text: str) -> DataSpec:
         raise DataError(f"{message}; use {FOLDER}{text.partition(':')[2]}")
     if "/" in text or Path(text).is_dir():
         raise DataError(f"{message}; use {FOLDER}{text}")
-    raise DataError(f"{message}; use {difflib.get_close_matches(name, NAMED, n=1, cutoff=0)[0]}")
+    near = difflib.get_close_matches(name, NAMED, n=1, cutoff=0.5)
+    raise DataError(f"{message}; use {near[0] if near else 'one of them'}")
 
 
 def open_source(

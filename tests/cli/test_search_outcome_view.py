@@ -173,6 +173,48 @@ def test_a_tie_names_all_of_it_and_what_decided(
     assert f"as the most probable, for the {prefer} of all is not measured" in unmeasured
 
 
+def test_a_tie_of_equal_latencies_says_that_parameters_decided(
+    finished: Outcome, capsys: Capture
+) -> None:
+    assert finished.choice is not None
+    one, other = (standing.candidate for standing in finished.choice.standings[:2])
+    tie: dict[str, Any] = {"verdict": "tie", "near": (one, other), "prefer": "latency"}
+    costs = {one: 0.109, other: 0.107}
+    text = printed(with_choice(finished, **tie, costs=costs, taken=one), capsys)
+    assert (
+        "is taken for its params, the smallest of those whose latency is equal within 5 %" in text
+    )
+
+
+def test_what_cannot_be_chosen_has_no_probability_beside_it(
+    finished: Outcome, capsys: Capture
+) -> None:
+    print_outcome(finished)
+    lines = ranked_lines(capsys.readouterr().out)
+    assert finished.choice is not None
+    excluded = [s for s in finished.choice.standings if not s.may_win and s.loss is not None]
+    assert excluded
+    for standing in excluded:
+        assert lines[standing.candidate].split().count("–") >= 2
+
+
+def test_a_test_accuracy_is_of_runs_as_long_as_the_answer_s(
+    finished: Outcome, capsys: Capture
+) -> None:
+    assert finished.choice is not None
+    assert "test accuracy of what was trained, after 128 images: " in printed(finished, capsys)
+    longer = tuple(replace(row, epochs=9) for row in finished.rows)
+    assert "test accuracy" not in printed(replace(finished, rows=longer), capsys)
+
+
+def test_a_target_that_nothing_was_trained_for_is_called_a_forecast(
+    finished: Outcome, capsys: Capture
+) -> None:
+    clear = {"verdict": "clear", "probability": 0.9, "target_images": 300}
+    text = printed(with_choice(finished, **clear), capsys)
+    assert "after 300 images (forecast: nothing has seen more than 128) with probability" in text
+
+
 def test_a_candidate_without_a_complete_run_stays_in_the_ranking(
     finished: Outcome, capsys: Capture
 ) -> None:
