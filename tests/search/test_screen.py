@@ -127,6 +127,19 @@ def test_where_no_network_can_be_timed_the_limit_is_refused(
         screened(replace(settings, max_latency_seconds=1.0), Broken())
 
 
+@pytest.mark.parametrize("others", [{}, {"max_params": 100_000_000}])
+def test_a_network_that_could_not_be_timed_admits_none(
+    settings: Settings, lattice: list[Candidate], executor: Any, others: dict[str, int]
+) -> None:
+    untimed = lattice[0].real.name
+    outcome = executor.outcome
+    executor.outcome = lambda job: {n: t for n, t in outcome(job).items() if n != untimed}
+    limited = replace(settings, max_latency_seconds=1e-4, **others)
+    timed = len(lattice) - 1
+    with pytest.raises(RequestError, match=f"max-latency 0.1ms, which excludes {timed} of {timed}"):
+        screened(limited, executor)
+
+
 @pytest.mark.parametrize("name", ["max_params", "max_activations", "max_latency_seconds"])
 def test_where_nothing_is_left_the_least_value_that_admits_one_is_named(
     settings: Settings, executor: Any, name: str
