@@ -71,6 +71,11 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
         twin_check=read_twin_check(folder),
         rate_check=read_rate_check(folder),
+        untimed=tuple(
+            candidate.name
+            for candidate in candidates.values()
+            if "latency" in candidate.over and candidate.real.name not in latencies
+        ),
     )
 
 

@@ -52,13 +52,15 @@ class Size:
         return self.settings.trained_macs
 
 
-def networks_to_check(settings: Settings, rows: Sequence[Row]) -> list[Candidate]:
+def networks_to_check(
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float]
+) -> list[Candidate]:
     """The search's candidates on the budget, in the order in which a check takes them.
 
     First the corners of the triangle and the mixture nearest to its centre, then what is farthest
     from all before. Others cost more or less than they should, and so their ranks differ.
     """
-    on_budget = [c for c in known_candidates(settings, rows) if c.on_budget]
+    on_budget = [c for c in known_candidates(settings, rows, latencies) if c.on_budget]
     corners = [candidate for candidate in on_budget if candidate.role in CORNERS]
     mixed = [candidate for candidate in on_budget if candidate.role not in CORNERS]
     taken = [corner.shares for corner in corners]

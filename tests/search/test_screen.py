@@ -16,6 +16,7 @@ from cmtscale.search.jobs import TimePrediction
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.screen import TIMED_AT_ONCE, Screened, screen
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import Timings
 
@@ -33,7 +34,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def lattice(settings: Settings) -> list[Candidate]:
-    return lattice_candidates(settings)
+    return lattice_candidates(settings, NOT_TIMED)
 
 
 @pytest.fixture
