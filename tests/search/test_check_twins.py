@@ -12,9 +12,10 @@ import pytest
 from scipy.stats import kendalltau
 
 from cmtscale.arch.errors import CmtscaleError
-from cmtscale.record.losses import read_losses
+from cmtscale.record.losses import read_losses, write_image_losses
 from cmtscale.record.row import read_rows, to_csv
 from cmtscale.record.twin_check import TwinCheck, read_twin_check
+from cmtscale.search import check_side
 from cmtscale.search.check_twins import NullTwinWatcher, TwinPlan, TwinRequest, check_twins
 from cmtscale.search.driver import search
 from cmtscale.search.request import SearchRequest
@@ -93,6 +94,26 @@ def test_a_check_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
         for path in sorted((folder / "twins" / name / "runs").glob("*/*")):
             path.unlink()
     assert check() == stopped
+
+
+def test_runs_taken_over_by_a_check_that_was_killed_keep_their_losses(
+    folder: Path, check: Callable[..., TwinCheck], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_before(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def killed_after(path: Path, losses: Any) -> None:
+        write_image_losses(path, losses)
+        raise KeyboardInterrupt
+
+    for kill in (killed_before, killed_after):
+        with monkeypatch.context() as patched:
+            patched.setattr(check_side, "write_image_losses", kill)
+            with pytest.raises(KeyboardInterrupt):
+                check()
+    check()
+    own = {row.run_id for row in read_rows(folder / "twins" / OWN / "trials.csv")}
+    assert read_losses(folder / "twins" / OWN).keys() == own
 
 
 def test_twins_have_the_shares_of_their_network_and_cost_what_their_size_says(
