@@ -90,6 +90,8 @@ def print_answer(outcome: Outcome, out: Console) -> None:
     _print_comparisons(choice, out)
     out.print()
     out.print(verdict(outcome, choice))
+    for reason in outcome.damaged:
+        out.print(f"a check is left out: {reason}", markup=False, soft_wrap=True)
     _print_noise(outcome, choice, out)
     if outcome.rate_check is not None:
         out.print(f"learning rate: checked: {rates_verdict(outcome.rate_check)}")

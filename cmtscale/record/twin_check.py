@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from cmtscale.record.check_files import read_check, write_check, write_lines
 from cmtscale.record.folder import TWIN_TABLE, TWINS
@@ -62,6 +62,10 @@ class TwinCheck:
     is_above: bool
     tour: bool
 
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2:
+            raise ValueError(f"{len(self.sizes)} sizes are nothing to compare")
+
     @property
     def own(self) -> SizeFound | None:
         """What was found of the size that the search trains."""
@@ -98,18 +102,4 @@ def write_twin_check(folder: Path, check: TwinCheck, lines: Iterable[TwinLine]) 
 
 def read_twin_check(folder: Path) -> TwinCheck | None:
     """What was found of a search's twins; None before, `ResultsError` if the file is damaged."""
-    return read_check(folder / TWINS, _check)
-
-
-def _check(table: dict[str, Any]) -> TwinCheck:
-    return TwinCheck(**{**table, "sizes": tuple(map(_size, table["sizes"]))})
-
-
-def _size(table: dict[str, object]) -> SizeFound:
-    tau = table["tau"]
-    if isinstance(tau, dict):
-        alone = tau["alone"]
-        table["tau"] = Tau(**{**tau, "alone": alone and tuple(alone)})
-    if table["verdict"] not in get_args(TwinVerdict):
-        raise ValueError(f"{table['verdict']!r} is no verdict")
-    return SizeFound(**table)  # type: ignore[arg-type]
+    return read_check(folder / TWINS, TwinCheck)
