@@ -8,7 +8,7 @@ from typing import Literal
 from cmtscale.record.check_files import read_check, write_check, write_lines
 from cmtscale.record.folder import TWIN_TABLE, TWINS
 
-TwinVerdict = Literal["refuted", "not refuted", "not measured", "the largest"]
+TwinVerdict = Literal["refuted", "not refuted", "cannot be told", "not measured", "the largest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Tau:
 class SizeFound:
     """Twins of one size: what they cost and grow from, their noise and spread in ln loss.
 
-    `tau` is None for the largest size, and where fewer than four networks have runs at both.
+    `tau` is None for the largest size, and where fewer than four networks have runs at both. The
+    verdict cannot be told where τ is below the threshold, and noise alone would leave it there.
     """
 
     macs: int

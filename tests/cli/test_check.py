@@ -121,6 +121,16 @@ def test_noise_that_alone_hides_the_ranking_asks_for_seeds(
     assert "No smaller twins reach a τ of 0.7." in text
 
 
+def test_a_low_tau_that_noise_alone_explains_cannot_be_told(
+    found: TwinCheck, capsys: Capture, tmp_path: Path
+) -> None:
+    noisy = replace(TAU, tau=0.1, low=-0.4, high=0.6, alone=(0.0, -0.6, 0.6))
+    small = replace(size(14_427_200, noisy), verdict="cannot be told")
+    print_twins(tmp_path, replace(found, sizes=(small, found.sizes[1]), smallest_macs=None))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "cannot be told at 0.7, the search's own; noise alone leaves τ at 0.00: more" in text
+
+
 def test_show_says_what_was_checked_of_the_twins_that_it_answers_with(
     found: TwinCheck, folder: Path, capsys: Capture
 ) -> None:
