@@ -77,7 +77,7 @@ def folder(finished: Outcome, tmp_path: Path) -> Path:
         (["--lr", "--dry-run", "--json"], "drop one"),
         (["--lr", "--seeds", "0"], "seeds 0"),
         (["--lr"], "holds no search"),
-        (["--twin", "--sizes", "lots"], "'lots' is not a number of MACs"),
+        (["--twin", "--sizes", "lots"], "--sizes 'lots' is not a number of MACs"),
         (["--twin", "--threshold", "1.5"], "threshold 1.5 is out of range"),
         (["--twin", "--dry-run", "--json"], "drop one"),
         (["--twin"], "holds no search"),
