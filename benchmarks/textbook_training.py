@@ -30,6 +30,7 @@ from cmtscale.data.splits import IntArray
 from cmtscale.record.folder import REQUEST, TRIALS
 from cmtscale.record.row import Row, read_rows
 from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings, read_settings
 
 LOADER_WORKERS = 2
@@ -80,7 +81,7 @@ def trained_networks(settings: Settings, rows: list[Row]) -> list[Variant]:
     """What a search trained, each network once, from the integers of its rows."""
     networks: dict[str, Variant] = {}
     for row in rows:
-        network = recorded_candidate(settings, row).trained
+        network = recorded_candidate(settings, row, NOT_TIMED).trained
         assert cost(network).macs == row.proxy_macs, row.candidate
         networks[network.name] = network
     return list(networks.values())

@@ -1,10 +1,11 @@
 """Which variant a budget is reached from: neither too near to it nor too far from it."""
 
-from cmtscale.arch.budget import format_macs
+from cmtscale.arch.budget import format_macs, rounded_up
 from cmtscale.arch.cost import cost
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import BudgetError, RequestError
 from cmtscale.arch.scaling import Scaling
 from cmtscale.arch.solve import find
+from cmtscale.arch.twins import LEAST_PROXY_PX
 from cmtscale.arch.variant import Variant, fit_to_data, published_variants
 
 BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
@@ -29,12 +30,33 @@ def default_base(budget_macs: float, num_classes: int = 1000, channels: int = 3)
 def scaled_down(base: Variant, budget_macs: float) -> Variant:
     """`base` by the paper's constants to a quarter of a budget below it, to grow from there.
 
-    Raises `RequestError` for a budget that is out of reach.
+    Raises `RequestError` for a budget that is out of reach, and `BudgetError` where integers
+    express no such network of 64 px or more.
     """
     require_reach(base, budget_macs)
+    scaled = _quarter(base, budget_macs)
+    if scaled is None:
+        raise BudgetError(
+            f"budget {format_macs(budget_macs)} is grown from {base.name} "
+            f"({format_macs(cost(base).macs)}) scaled down to a quarter of it, and no such network "
+            f"has {LEAST_PROXY_PX} px or more (below, the last stage's attention has one key and "
+            f"no gradient); use {format_macs(_least_scaled_down(base, budget_macs))} or more"
+        )
+    return scaled
+
+
+def _quarter(base: Variant, budget_macs: float) -> Variant | None:
     scaled = find(base, Scaling(0.0), budget_macs / BASE_GROWTH, stray_cap=1.0)
-    assert scaled is not None, f"nothing at a quarter of {budget_macs}"
+    if scaled is None or scaled.variant.resolution_px < LEAST_PROXY_PX:
+        return None
     return scaled.variant
+
+
+def _least_scaled_down(base: Variant, budget_macs: float) -> float:
+    """A budget a little above the least, of those from here on, that `base` is scaled down for."""
+    while _quarter(base, budget_macs) is None:
+        budget_macs = rounded_up(1.1 * budget_macs)
+    return budget_macs
 
 
 def require_distance(base: Variant, budget_macs: float) -> None:

@@ -14,16 +14,16 @@ _SECONDS = {"US": 1e-6, "MS": 1e-3, "S": 1.0}
 _LONG_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
-def parse_macs(text: str) -> int:
-    """MACs of `4G`, `4.0G`, `4e9` or `600M`; raises `BudgetError` for anything else."""
+def parse_macs(text: str, name: str = "budget") -> int:
+    """MACs of `4G`, `4.0G`, `4e9` or `600M`; raises `BudgetError`, which calls it `name`."""
     value, unit = _number_and_unit(text)
     if unit == "" and 0 < value < UNIT_FORGOTTEN:
         raise BudgetError(
-            f"budget {text!r} is a number of single multiply-adds; did you mean {text.strip()}G?"
+            f"{name} {text!r} is a number of single multiply-adds; did you mean {text.strip()}G?"
         )
     value *= _UNITS.get(unit, math.nan)
     if not 1 <= value < 1e15:
-        raise BudgetError(f"budget {text!r} is not a number of MACs; write 4.0G, 600M or 4e9")
+        raise BudgetError(f"{name} {text!r} is not a number of MACs; write 4.0G, 600M or 4e9")
     return round(value)
 
 

@@ -76,7 +76,7 @@ def check(
         _refuse(context, "--lr ranks no twins", ("sizes", "threshold"))
     if dry_run and as_json:
         raise RequestError("--json prints what was found, and a dry run finds nothing; drop one")
-    macs = () if sizes is None else tuple(parse_macs(size) for size in sizes.split(","))
+    macs = () if sizes is None else tuple(parse_macs(size, "--sizes") for size in sizes.split(","))
 
     from cmtscale.search.check_side import CheckRequest
     from cmtscale.search.check_twins import TwinRequest

@@ -43,7 +43,7 @@ def _print_plan(plan: TwinPlan, console: Console) -> None:
     columns = {
         Column("network"): list(own.twins),
         Column("role", 2): [twin.candidate.role for twin in own.twins.values()],
-        Column("d/w/r", 1): [share_cell(twin.candidate) for twin in own.twins.values()],
+        Column("d/w/r", 1): [share_cell(twin.network) for twin in own.twins.values()],
     }
     for number, (size, part) in enumerate(zip(plan.sizes, plan.plans, strict=True)):
         macs, twins = format_macs(size.macs), size.twins.values()

@@ -37,7 +37,14 @@ def print_drift(folder: Path, drift: Drift) -> None:
         out.print(f"{images[first]:,} and {images[second]:,} images: {_agreement(found)}")
     if not drift.pairs:
         out.print("all runs have one length: --ladder quick or standard trains longer ones")
-    if drift.forecast_missing:
+    if drift.may_be_chosen < 2:
+        out.print(
+            f"no forecast: it takes two networks that may be chosen, and there "
+            f"{'is one' if drift.may_be_chosen else 'are none'}: see cmtscale show {folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+    elif drift.forecast_missing:
         out.print("no forecast: it takes two seeds of some network, and the losses of its images")
     if drift.tour:
         out.print("[bold]This is a tour: it says nothing of your images.[/bold]")

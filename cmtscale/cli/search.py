@@ -166,7 +166,7 @@ def search(
         "sampler": sampler,
         "trials": trials,
         "proxy": proxy,
-        "proxy_macs": None if proxy_macs is None else parse_macs(proxy_macs),
+        "proxy_macs": None if proxy_macs is None else parse_macs(proxy_macs, "--proxy-macs"),
         "target_images": target_images,
         "target_epochs": target_epochs,
         "tolerance": tolerance,

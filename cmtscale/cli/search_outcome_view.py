@@ -15,6 +15,7 @@ from cmtscale.cli.search_family_view import print_family
 from cmtscale.cli.search_words import (
     DIVERGED,
     FAILED,
+    UNTIMED,
     Reason,
     excluding,
     explain,
@@ -29,7 +30,6 @@ from cmtscale.search.choose import Choice
 from cmtscale.search.outcome import Outcome, described
 from cmtscale.search.runs import ended_rows
 from cmtscale.search.screen import limit_text
-from cmtscale.search.settings import Settings
 from cmtscale.search.standings import Interval, Standing
 
 
@@ -77,12 +77,21 @@ def print_answer(outcome: Outcome, out: Console) -> None:
     if choice is None:
         within = " and within the limits" if outcome.settings.limits else ""
         out.print(f"no run on the budget{within} is complete: there is nothing to choose from")
+        if outcome.untimed:
+            out.print(
+                f"the latency of {counted(len(outcome.untimed), 'network')} is not measured here; "
+                f"measure it: cmtscale search --from {outcome.folder}",
+                markup=False,
+                soft_wrap=True,
+            )
         return
     _print_networks(outcome, choice, out)
     print_family(outcome, out)
     _print_comparisons(choice, out)
     out.print()
     out.print(verdict(outcome, choice))
+    for reason in outcome.damaged:
+        out.print(f"a check is left out: {reason}", markup=False, soft_wrap=True)
     _print_noise(outcome, choice, out)
     if outcome.rate_check is not None:
         out.print(f"learning rate: checked: {rates_verdict(outcome.rate_check)}")
@@ -97,7 +106,7 @@ def print_json(outcome: Outcome) -> None:
 def _print_ranking(outcome: Outcome, out: Console) -> None:
     settings, standings, choice = outcome.settings, outcome.standings, outcome.choice
     candidates = [outcome.candidate(standing.candidate) for standing in standings]
-    reasons = [_reasons(s, c, settings) for s, c in zip(standings, candidates, strict=True)]
+    reasons = [_reasons(s, c, outcome) for s, c in zip(standings, candidates, strict=True)]
     columns = {
         Column("candidate"): [standing.candidate for standing in standings],
         Column("role", 9): [standing.score.role for standing in standings],
@@ -139,9 +148,10 @@ def _print_ranking(outcome: Outcome, out: Console) -> None:
     explain((reason for own in reasons for reason in own), out)
 
 
-def _reasons(standing: Standing, candidate: Candidate, settings: Settings) -> list[Reason]:
+def _reasons(standing: Standing, candidate: Candidate, outcome: Outcome) -> list[Reason]:
     """Every reason why a candidate cannot be chosen; none for one that can."""
-    reasons = excluding(candidate, settings)
+    is_untimed = candidate.name in outcome.untimed
+    reasons = [UNTIMED] if is_untimed else excluding(candidate, outcome.settings)
     if standing.diverged:
         reasons.append(DIVERGED)
     elif not any(standing.runs):

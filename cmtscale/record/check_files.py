@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import CHECK
+from cmtscale.record.typed import record_of
 
 Check = TypeVar("Check")
 
@@ -31,14 +32,14 @@ def write_lines(path: Path, kind: type[Any], lines: Iterable[Any]) -> None:
     write_text_atomically(path, text.getvalue())
 
 
-def read_check(folder: Path, parse: Callable[[dict[str, Any]], Check]) -> Check | None:
-    """What `parse` makes of `check.json`; None before, `ResultsError` if the file is damaged."""
+def read_check(folder: Path, kind: type[Check]) -> Check | None:
+    """The `check.json` of a folder; None before, `ResultsError` if the file is damaged."""
     path = folder / CHECK
     try:
-        return parse(read_json(path))
+        return record_of(kind, read_json(path))
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ResultsError):
-            raise
+    except ResultsError:
+        raise
+    except ValueError as error:
         raise ResultsError(f"{path} is damaged: {error}; remove it, and check again") from error

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from cmtscale.record.check_files import read_check, write_check, write_lines
 from cmtscale.record.folder import RATE_TABLE, RATES
@@ -99,6 +99,13 @@ class RateCheck:
     verdict: RateVerdict
     tour: bool
 
+    def __post_init__(self) -> None:
+        rates = {(line.network, line.factor) for line in self.lines}
+        factors = {factor for _, factor in rates}
+        lacking = {(x.network, factor) for x in self.anchors for factor in factors} - rates
+        if not (self.anchors and 1 in factors) or lacking:
+            raise ValueError(f"{len(self.lines)} lines are not each network at each rate")
+
     @property
     def wanting(self) -> tuple[AnchorFound, ...]:
         """The networks that want another rate."""
@@ -117,16 +124,4 @@ def write_rate_check(folder: Path, check: RateCheck) -> None:
 
 def read_rate_check(folder: Path) -> RateCheck | None:
     """What was found of a search's rate; None before, `ResultsError` if the file is damaged."""
-    return read_check(folder / RATES, _check)
-
-
-def _check(table: dict[str, Any]) -> RateCheck:
-    if table["verdict"] not in get_args(RateVerdict):
-        raise ValueError(f"{table['verdict']!r} is no verdict")
-    parts = {
-        "lines": tuple(RateLine(**line) for line in table["lines"]),
-        "anchors": tuple(AnchorFound(**anchor) for anchor in table["anchors"]),
-        "swaps": tuple(Swap(**swap) for swap in table["swaps"]),
-        "alone": table["alone"] and NoiseAlone(**table["alone"]),
-    }
-    return RateCheck(**{**table, **parts})
+    return read_check(folder / RATES, RateCheck)

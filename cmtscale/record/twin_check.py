@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from cmtscale.record.check_files import read_check, write_check, write_lines
 from cmtscale.record.folder import TWIN_TABLE, TWINS
 
-TwinVerdict = Literal["refuted", "not refuted", "not measured", "the largest"]
+TwinVerdict = Literal["refuted", "not refuted", "cannot be told", "not measured", "the largest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Tau:
 class SizeFound:
     """Twins of one size: what they cost and grow from, their noise and spread in ln loss.
 
-    `tau` is None for the largest size, and where fewer than four networks have runs at both.
+    `tau` is None for the largest size, and where fewer than four networks have runs at both. The
+    verdict cannot be told where τ is below the threshold, and noise alone would leave it there.
     """
 
     macs: int
@@ -61,6 +62,10 @@ class TwinCheck:
     smallest_macs: int | None
     is_above: bool
     tour: bool
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2:
+            raise ValueError(f"{len(self.sizes)} sizes are nothing to compare")
 
     @property
     def own(self) -> SizeFound | None:
@@ -98,18 +103,4 @@ def write_twin_check(folder: Path, check: TwinCheck, lines: Iterable[TwinLine]) 
 
 def read_twin_check(folder: Path) -> TwinCheck | None:
     """What was found of a search's twins; None before, `ResultsError` if the file is damaged."""
-    return read_check(folder / TWINS, _check)
-
-
-def _check(table: dict[str, Any]) -> TwinCheck:
-    return TwinCheck(**{**table, "sizes": tuple(map(_size, table["sizes"]))})
-
-
-def _size(table: dict[str, object]) -> SizeFound:
-    tau = table["tau"]
-    if isinstance(tau, dict):
-        alone = tau["alone"]
-        table["tau"] = Tau(**{**tau, "alone": alone and tuple(alone)})
-    if table["verdict"] not in get_args(TwinVerdict):
-        raise ValueError(f"{table['verdict']!r} is no verdict")
-    return SizeFound(**table)  # type: ignore[arg-type]
+    return read_check(folder / TWINS, TwinCheck)

@@ -1,11 +1,12 @@
 """What the record of a search answers now, finished or running; reads, and writes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import read_json
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import current_losses
@@ -22,6 +23,8 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.runs import ended_rows, recorded_runs
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import read_timings, seconds_of, with_runs
+
+Check = TypeVar("Check")
 
 
 def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
@@ -58,6 +61,8 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
             if candidate.role != "base" and candidate.may_be_trained
         ]
         spend_needed = (spent + choice.more_seconds) / (REFERENCE_SEEDS * sum(last))
+    twin_check, twin_reason = _readable(read_twin_check, folder)
+    rate_check, rate_reason = _readable(read_rate_check, folder)
     return Outcome(
         folder=folder,
         settings=settings,
@@ -69,9 +74,23 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         workers=len(environment.get("devices", ["cpu"])),
         spend_needed=spend_needed,
         family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
-        twin_check=read_twin_check(folder),
-        rate_check=read_rate_check(folder),
+        twin_check=twin_check,
+        rate_check=rate_check,
+        damaged=tuple(reason for reason in (twin_reason, rate_reason) if reason),
+        untimed=tuple(
+            candidate.name
+            for candidate in candidates.values()
+            if "latency" in candidate.over and candidate.real.name not in latencies
+        ),
     )
+
+
+def _readable(read: Callable[[Path], Check | None], folder: Path) -> tuple[Check | None, str]:
+    """What a check found, and why it cannot be read: an answer does without it."""
+    try:
+        return read(folder), ""
+    except ResultsError as error:
+        return None, str(error)
 
 
 def _environment(folder: Path) -> dict[str, Any]:

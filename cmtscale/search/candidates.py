@@ -83,9 +83,7 @@ def grid(settings: Settings, latencies: Mapping[str, float] = NOT_TIMED) -> list
     return [*alone, *mixed[: settings.trials]]
 
 
-def lattice_candidates(
-    settings: Settings, latencies: Mapping[str, float] = NOT_TIMED
-) -> list[Candidate]:
+def lattice_candidates(settings: Settings, latencies: Mapping[str, float]) -> list[Candidate]:
     """Every candidate on budget: the corners, the paper's constants, and the whole lattice.
 
     What samplers choose among, each network once, always in the same order; some may exceed limits.
@@ -98,7 +96,7 @@ def make_candidate(
     settings: Settings,
     role: Role,
     network: Variant,
-    latencies: Mapping[str, float] = NOT_TIMED,
+    latencies: Mapping[str, float],
 ) -> Candidate | None:
     """The candidate that trains `network`; None if its shares have no variant at the budget.
 
@@ -146,9 +144,7 @@ def make_candidate(
     )
 
 
-def recorded_candidate(
-    settings: Settings, row: Row, latencies: Mapping[str, float] = NOT_TIMED
-) -> Candidate:
+def recorded_candidate(settings: Settings, row: Row, latencies: Mapping[str, float]) -> Candidate:
     """The candidate that a row of the record stands for, from its role and its integers alone."""
     role = cast(Role, row.role)
     trained, real = settings.trained_base, settings.base

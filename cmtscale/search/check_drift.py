@@ -15,6 +15,7 @@ from cmtscale.search.beside import DRAWS
 from cmtscale.search.evidence import Evidence, gather
 from cmtscale.search.forecast import forecast
 from cmtscale.search.settings import stored_settings
+from cmtscale.search.timings import read_timings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,15 @@ class RungFound:
 class Drift:
     """What the record says of its rungs, and of each two of them (None: fewer than four networks).
 
-    `forecast_missing` says whether there is no forecast: no noise measured, or no single images.
+    `may_be_chosen` is how many networks may be; of fewer than two there is no forecast.
+    `forecast_missing` says whether there is none, for that, or because no noise is measured, or the
+    losses of single images are missing.
     """
 
     target_images: int
     rungs: tuple[RungFound, ...]
     pairs: tuple[tuple[int, int, Agreement | None], ...]
+    may_be_chosen: int
     forecast_missing: bool
     tour: bool
 
@@ -62,7 +66,8 @@ def check_drift(folder: Path) -> Drift:
         rows = read_rows(folder / TRIALS)
     except FileNotFoundError:
         raise ResultsError(f"{folder} has no finished run yet; wait for the search") from None
-    evidence = gather(settings, rows, current_losses(folder, [row.run_id for row in rows]))
+    losses = current_losses(folder, [row.run_id for row in rows])
+    evidence = gather(settings, rows, losses, read_timings(folder).latency_seconds)
     cells = [
         [
             np.log([row.val_loss for row in evidence.runs_of(arm.name, rung) if row.val_loss])
@@ -94,6 +99,7 @@ def check_drift(folder: Path) -> Drift:
             (first, second, agreement(cells[first], cells[second]))
             for first, second in itertools.combinations(range(len(cells)), 2)
         ),
+        may_be_chosen=int(evidence.eligible.sum()),
         forecast_missing=not outlook,
         tour=settings.tour,
     )
@@ -104,14 +110,14 @@ def _outlook(evidence: Evidence) -> list[tuple[float, float]]:
     settings = evidence.settings
     if evidence.trained is None or evidence.eligible.sum() < 2:
         return []
-    known = forecast(evidence.trained, seed=settings.seed)
+    posterior = forecast(evidence.trained, seed=settings.seed)
     eligible = evidence.eligible_curves
-    target = known.draws(evidence.time(settings.target_images), count=DRAWS, seed=settings.seed)[
-        :, eligible
-    ]
+    target = posterior.draws(
+        evidence.time(settings.target_images), count=DRAWS, seed=settings.seed
+    )[:, eligible]
     outlook = []
     for time in evidence.times:
-        mean = known.moments(time)[0].mean(axis=0)[eligible]
+        mean = posterior.moments(time)[0].mean(axis=0)[eligible]
         best = int(mean.argmin())
         lowest = target.min(axis=1)
         outlook.append(

@@ -165,6 +165,6 @@ def _take_over(plan: Plan, searched: OpenFolder, side: OpenFolder) -> None:
     losses = current_losses(searched.path, [row.run_id for row in borrowed])
     numbers = {entry.candidate.name: entry.number for entry in plan.asked}
     for row in borrowed:
-        side.table.add(replace(row, asked=numbers[row.candidate], asked_after=0, asked_by="check"))
-        if row.run_id in losses:
+        if row.run_id in losses:  # first: a row that is there is not taken over again
             write_image_losses(side.path / RUNS / row.run_id, losses[row.run_id].astype(float))
+        side.table.add(replace(row, asked=numbers[row.candidate], asked_after=0, asked_by="check"))

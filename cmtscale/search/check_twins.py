@@ -126,7 +126,8 @@ def _plan(
     watcher: Watcher,
 ) -> TwinPlan:
     settings, rows = searched.settings, searched.table.rows
-    networks = networks_to_check(settings, rows)
+    latencies = read_timings(request.folder).latency_seconds
+    networks = networks_to_check(settings, rows, latencies)
     # images are never packed above their own side, so that those serve any network
     largest_px = settings.pack_px if dataset.native_px > settings.pack_px else 10**6
     sizes = choose_sizes(settings, networks, largest_px, request.sizes)

@@ -22,6 +22,7 @@ from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import Plan
 from cmtscale.search.recording import job_of
 from cmtscale.search.runs import RungRun
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.timings import read_timings, with_latencies
 from cmtscale.search.watch import Watcher
 
@@ -59,7 +60,7 @@ def _read_test_split(
     standing = choice.standing
     rung = settings.images_seen.index(standing.longest_images)
     own = next(row for row in rows if row.candidate == choice.taken)
-    candidate = recorded_candidate(settings, own)
+    candidate = recorded_candidate(settings, own, NOT_TIMED)
     runs = [
         RungRun(candidate=candidate.name, rung=rung, seed=seed) for seed in standing.longest.seeds
     ]

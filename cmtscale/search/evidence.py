@@ -17,7 +17,6 @@ from cmtscale.search.curves import Trained
 from cmtscale.search.image_noise import image_covariance
 from cmtscale.search.ladder import GROWTH
 from cmtscale.search.runs import ended_rows
-from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 
 LEAST_STEP = -0.1  # in ln loss, of a tripling of the images seen
@@ -76,7 +75,7 @@ def gather(
     settings: Settings,
     rows: Sequence[Row],
     image_losses: Mapping[str, Losses],
-    latencies: Mapping[str, float] = NOT_TIMED,
+    latencies: Mapping[str, float],
 ) -> Evidence:
     """What all runs on the ladder say, whichever order they ended in.
 

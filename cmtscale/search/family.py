@@ -8,6 +8,7 @@ from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import BudgetError
 from cmtscale.arch.scaling import Shares
 from cmtscale.arch.solve import Solution, solve
+from cmtscale.arch.twins import LEAST_PROXY_PX
 from cmtscale.arch.variant import Variant, network_name
 from cmtscale.search.settings import Settings
 
@@ -37,11 +38,18 @@ def solve_family(settings: Settings, shares: Shares) -> tuple[Member, ...]:
     return tuple(_member(settings, shares, macs) for macs in settings.family)
 
 
+def member_base(base: Variant, budget_macs: int, macs: int) -> Variant:
+    """What a member of `macs` grows from, where a search of `budget_macs` is based on `base`.
+
+    Raises a `CmtscaleError` where `base` cannot be scaled down for it.
+    """
+    return scaled_down(base, macs) if macs < cost(base).macs <= budget_macs else base
+
+
 def _member(settings: Settings, shares: Shares, macs: int) -> Member:
     base = settings.base
-    if macs < cost(base).macs <= settings.budget_macs:
-        base = scaled_down(base, macs)
     try:
+        base = member_base(base, settings.budget_macs, macs)
         solution = solve(
             base,
             alpha=shares.alpha,
@@ -51,5 +59,12 @@ def _member(settings: Settings, shares: Shares, macs: int) -> Member:
         )
     except BudgetError as error:
         return Member(budget_macs=macs, base=base, solution=None, reason=str(error))
+    side = solution.variant.resolution_px
+    if side < LEAST_PROXY_PX:
+        reason = (
+            f"at {side} px the last stage's attention has one key and no gradient, and with these "
+            f"shares {format_macs(macs)} has no more; use a larger budget"
+        )
+        return Member(budget_macs=macs, base=base, solution=None, reason=reason)
     named = replace(solution.variant, name=network_name(solution.variant))
     return Member(budget_macs=macs, base=base, solution=replace(solution, variant=named), reason="")

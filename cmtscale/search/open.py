@@ -11,6 +11,7 @@ from cmtscale.record.identity import difference, identity
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.store import database_errors
 from cmtscale.train.recipe import run_fields
@@ -86,7 +87,7 @@ def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> 
     for row in rows:
         epochs, train_images = row.horizon
         recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=train_images)
-        network = recorded_candidate(settings, row).trained
+        network = recorded_candidate(settings, row, NOT_TIMED).trained
         expected = identity(run_fields(network, recipe, settings.data_hash, row.seed))
         if row.identity != expected:
             raise ResultsError(

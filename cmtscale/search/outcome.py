@@ -36,7 +36,9 @@ class Outcome:
     they cannot be); `family` the smaller budgets with the shares of the network taken. `workers` is
     how many runs go on at a time; `spend_needed` what the ladder's `spend` must be for the runs
     that would probably decide an undecided search (None: no such). `twin_check` is what a check of
-    its twins found, `rate_check` one of its learning rate (None: there was none).
+    its twins found, `rate_check` one of its learning rate (None: there was none). `untimed` are
+    candidates that a limit on latency excludes because theirs is not measured on this machine;
+    `damaged` says which checks cannot be read, and why.
     """
 
     folder: Path
@@ -51,6 +53,8 @@ class Outcome:
     family: tuple[Member, ...]
     twin_check: TwinCheck | None
     rate_check: RateCheck | None
+    untimed: tuple[str, ...]
+    damaged: tuple[str, ...]
 
     @property
     def standings(self) -> tuple[Standing, ...]:

@@ -9,7 +9,12 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.arch.solve import Solution
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.row import Row
-from cmtscale.search.candidates import Candidate, extreme_networks, paper_solution
+from cmtscale.search.candidates import (
+    Candidate,
+    extreme_networks,
+    largest_resolution,
+    paper_solution,
+)
 from cmtscale.search.decide import Batch
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
@@ -67,9 +72,10 @@ def make_plan(
 ) -> Plan:
     """Candidates, runs, and an estimate of the time from training steps timed by the executor.
 
-    Raises `RequestError` where no candidate of the grid lies on the budget, or the limits leave
-    none.
+    Raises `RequestError` where no candidate of the grid lies on the budget, the limits leave none,
+    or the images are packed for smaller networks.
     """
+    _require_pixels(settings, folder, dataset)
     is_grid = settings.sampler == "grid"
     timings = of_device(timings, executor.devices[0].split(":")[0])
     timings, screened = screen(settings, timings, executor, note)
@@ -127,6 +133,22 @@ def make_plan(
 def _measures_noise(runs: Sequence[RungRun]) -> bool:
     """Whether some network has two seeds at a rung, without which nothing can be forecast."""
     return len({(run.candidate, run.rung) for run in runs}) < len(set(runs))
+
+
+def _require_pixels(settings: Settings, folder: Path, dataset: Dataset) -> None:
+    """Raise `RequestError` where networks would train on enlarged images that have more pixels.
+
+    The folders of a check of twins have the images as the search packed them, for its own twins:
+    the check trains none that need more, but a whole search of larger twins would.
+    """
+    packed_px, largest_px = dataset.images.shape[1], largest_resolution(settings)
+    if packed_px < min(dataset.native_px, largest_px):
+        budget, trained = map(format_macs, (settings.budget_macs, settings.trained_macs))
+        raise RequestError(
+            f"{folder} has images packed at {packed_px} px, for a search of smaller twins, and "
+            f"these reach {largest_px} px; search anew, in another folder: --budget {budget} "
+            f"--proxy-macs {trained} --data {settings.data} --out FOLDER"
+        )
 
 
 def plan_named(

@@ -10,6 +10,7 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.arch.twins import LEAST_PROXY_PX, PROXY_BASE
 from cmtscale.arch.variant import Variant, fit_to_data
 from cmtscale.data.dataset import Description
+from cmtscale.search.family import member_base
 from cmtscale.search.ladder import LONGEST_TARGET, PRESETS, horizon_of_rung
 from cmtscale.search.request import ALL_IMAGES, TOUR_DATA, SearchRequest
 from cmtscale.search.settings import Settings
@@ -40,6 +41,8 @@ def resolve(request: SearchRequest, data: Description) -> Settings:
     require_distance(base, request.budget_macs)
     for macs in (request.budget_macs, *request.family):
         require_reach(base, macs)
+    for macs in request.family:
+        member_base(base, request.budget_macs, macs)  # refused now, not when all is trained
     if request.proxy:
         twin_base = request.proxy_base or PROXY_BASE
         trained_base = fit_to_data(twin_base, data.num_classes, data.channels)

@@ -17,7 +17,6 @@ from cmtscale.record.row import Row
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
 from cmtscale.search.points import point_of, shares_of
-from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 from cmtscale.search.store import SPACE
 
@@ -39,7 +38,7 @@ class Asked:
 
 
 def asked_before(
-    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float]
 ) -> list[Asked]:
     """The candidates that the record has a run of, in the order in which they were asked for."""
     first_rows: dict[str, Row] = {}
@@ -57,7 +56,7 @@ def asked_before(
 
 
 def known_candidates(
-    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float]
 ) -> list[Candidate]:
     """The grid, if that is the search's, and what else the record has a run of."""
     recorded = [entry.candidate for entry in asked_before(settings, rows, latencies)]
@@ -74,7 +73,7 @@ def generations(
     settings: Settings,
     rows: Callable[[], Sequence[Row]],
     note: Callable[[str], None],
-    latencies: Mapping[str, float] = NOT_TIMED,
+    latencies: Mapping[str, float],
 ) -> Iterator[list[Asked]]:
     """What to train, a generation at a time; the next one is asked when the caller comes back.
 
@@ -115,9 +114,7 @@ def generations(
         asked, last = [*asked, *generation], []
 
 
-def most_candidates(
-    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float] = NOT_TIMED
-) -> int:
+def most_candidates(settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float]) -> int:
     """How many candidates a sampler's search can come to have."""
     names = {entry.candidate.name for entry in to_train(asked_before(settings, rows, latencies))}
     lattice = {candidate.name for candidate in _within_limits(settings, latencies)}

@@ -49,11 +49,13 @@ def screen(
     left = small
     if "latency" in limits:
         timings = _with_all_latencies(timings, small, settings, executor, note)
-        known = timings.latency_seconds
-        left = [c for c in small if not exceeded(limits, c.real, known)]
+        latencies = timings.latency_seconds
+        left = [c for c in small if not exceeded(limits, c.real, latencies)]
         excluded["latency"] = len(small) - len(left)
         if not left:
-            raise _nothing_left(settings, small, excluded, timings)
+            timed = [c for c in small if c.real.name in latencies]
+            excluded["latency"] = len(timed)
+            raise _nothing_left(settings, timed, excluded, timings)
     return timings, Screened(
         networks=len(lattice), left=len(left), excluded=excluded, timed=len(small)
     )
@@ -72,8 +74,8 @@ def _with_all_latencies(
     note: Callable[[str], None],
 ) -> Timings:
     """`timings` with latencies of these candidates; those that it has stay as they are."""
-    known = timings.latency_seconds
-    networks = [c.real for c in candidates if c.real.name not in known]
+    latencies = timings.latency_seconds
+    networks = [c.real for c in candidates if c.real.name not in latencies]
     if networks:
         note(f"planning: {len(networks)} real networks predict, for --max-latency")
     for start in range(0, len(networks), TIMED_AT_ONCE):

@@ -29,12 +29,13 @@ NEAR = 1.5  # a size that is asked for may be off by so much: resolution goes in
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """A network at one size: `candidate` is trained, and has the real variant of the network.
+    """A `network` of the search at one size: `candidate` is trained, and has its real variant.
 
     `distance` is that of its shares from the network's, `stray` the part of its cost that rounding
     moved to another axis.
     """
 
+    network: Candidate
     candidate: Candidate
     distance: float
     stray: float
@@ -52,13 +53,15 @@ class Size:
         return self.settings.trained_macs
 
 
-def networks_to_check(settings: Settings, rows: Sequence[Row]) -> list[Candidate]:
+def networks_to_check(
+    settings: Settings, rows: Sequence[Row], latencies: Mapping[str, float]
+) -> list[Candidate]:
     """The search's candidates on the budget, in the order in which a check takes them.
 
     First the corners of the triangle and the mixture nearest to its centre, then what is farthest
     from all before. Others cost more or less than they should, and so their ranks differ.
     """
-    on_budget = [c for c in known_candidates(settings, rows) if c.on_budget]
+    on_budget = [c for c in known_candidates(settings, rows, latencies) if c.on_budget]
     corners = [candidate for candidate in on_budget if candidate.role in CORNERS]
     mixed = [candidate for candidate in on_budget if candidate.role not in CORNERS]
     taken = [corner.shares for corner in corners]
@@ -161,7 +164,7 @@ def _size(
     twins: dict[str, Twin] = {}
     trained: set[str] = set()
     for network in networks:
-        twin = _own(network) if settings is own else _twin(settings, network)
+        twin = _own(network, network) if settings is own else _twin(settings, network)
         if (
             twin is not None
             and twin.candidate.name not in trained
@@ -172,14 +175,15 @@ def _size(
     return Size(settings=settings, twins=twins)
 
 
-def _own(network: Candidate) -> Twin:
-    return Twin(candidate=network, distance=0.0, stray=0.0)
+def _own(network: Candidate, trained: Candidate) -> Twin:
+    """What has the integers of the search's own twin, or those of the real network."""
+    return Twin(network=network, candidate=trained, distance=0.0, stray=0.0)
 
 
 def _twin(settings: Settings, network: Candidate) -> Twin | None:
     """The twin with the shares of `network`; None where integers stray too far from them."""
     if settings.trained_base is settings.base:  # the real networks
-        return _own(_training(network, network.real))
+        return _own(network, _training(network, network.real))
     scaling = scaling_from_shares(0.0, network.shares)
     macs = settings.trained_macs
     solution = find(settings.trained_base, scaling, macs, stray_cap=TWIN_STRAY_CAP)
@@ -187,6 +191,7 @@ def _twin(settings: Settings, network: Candidate) -> Twin | None:
         return None
     shares = solution.shares.normalised()
     return Twin(
+        network=network,
         candidate=replace(_training(network, solution.variant), shares=shares),
         distance=math.dist(astuple(shares), astuple(network.shares)),
         stray=solution.stray,

@@ -55,7 +55,7 @@ def compare(
     lines = [
         line
         for size, own_cells, one in zip(sizes, cells, found, strict=True)
-        for line in _lines(sizes[0], size, own_cells, one)
+        for line in _lines(size, own_cells, one.noise)
     ]
     return check, lines
 
@@ -78,8 +78,11 @@ def _found(
     trained = sum(bool(len(cell)) for cell in cells)
     tau = None if largest is None else _tau(cells, largest)
     verdict: TwinVerdict = "the largest" if largest is None else "not measured"
-    if tau is not None:
-        verdict = "refuted" if tau.high < threshold else "not refuted"
+    if tau is not None and tau.high < threshold:
+        is_hidden = tau.alone is not None and tau.alone[0] < threshold
+        verdict = "cannot be told" if is_hidden else "refuted"
+    elif tau is not None:
+        verdict = "not refuted"
     return SizeFound(
         macs=size.macs,
         base=size.settings.trained_base.name,
@@ -94,15 +97,15 @@ def _found(
 
 def _tau(cells: list[FloatArray], largest: list[FloatArray]) -> Tau | None:
     pairs = [(a, b) for a, b in zip(cells, largest, strict=True) if len(a) and len(b)]
-    known = agreement(cells, largest)
-    if known is None:
+    compared = agreement(cells, largest)
+    if compared is None:
         return None
     small, large = (np.array([cell.mean() for cell in side]) for side in zip(*pairs, strict=True))
     return Tau(
-        networks=known.networks,
-        tau=known.tau,
-        low=known.tau_interval[0],
-        high=known.tau_interval[1],
+        networks=compared.networks,
+        tau=compared.tau,
+        low=compared.tau_interval[0],
+        high=compared.tau_interval[1],
         alone=_alone(*zip(*pairs, strict=True)),
         regret=float(np.expm1(large[small.argmin()] - large.min())),
     )
@@ -111,25 +114,27 @@ def _tau(cells: list[FloatArray], largest: list[FloatArray]) -> Tau | None:
 def _alone(
     small: Sequence[FloatArray], large: Sequence[FloatArray]
 ) -> tuple[float, float, float] | None:
-    """What noise alone leaves of τ; None where it is not measured, or all that there is."""
+    """What noise alone leaves of τ; None where it is not measured.
+
+    Where the networks of a side do not differ by more than their noise, nothing: a mean of 0.
+    """
     (noise, degrees), (other, more) = noise_of(small), noise_of(large)
     spreads = spread_of(small)[1], spread_of(large)[1]
-    if not (degrees and more and all(spreads)):
+    if not (degrees and more):
         return None
     errors = tuple(
         sigma * math.sqrt(float(np.mean([1 / len(cell) for cell in side])))
         for sigma, side in ((noise, small), (other, large))
     )
-    return tau_of_noise(spreads, (errors[0], errors[1]), len(small))
+    mean, low, high = tau_of_noise(spreads, (errors[0], errors[1]), len(small))
+    return mean if all(spreads) else 0.0, low, high
 
 
-def _lines(
-    first: Size, size: Size, cells: Sequence[FloatArray], found: SizeFound
-) -> list[TwinLine]:
+def _lines(size: Size, cells: Sequence[FloatArray], noise: float | None) -> list[TwinLine]:
     lines = []
     for (name, twin), cell in zip(size.twins.items(), cells, strict=True):
-        shares = first.twins[name].candidate.shares
-        error = found.noise / math.sqrt(len(cell)) if found.noise and len(cell) else None
+        shares = twin.network.shares
+        error = noise / math.sqrt(len(cell)) if noise and len(cell) else None
         lines.append(
             TwinLine(
                 network=name,

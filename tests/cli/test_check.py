@@ -77,7 +77,7 @@ def folder(finished: Outcome, tmp_path: Path) -> Path:
         (["--lr", "--dry-run", "--json"], "drop one"),
         (["--lr", "--seeds", "0"], "seeds 0"),
         (["--lr"], "holds no search"),
-        (["--twin", "--sizes", "lots"], "'lots' is not a number of MACs"),
+        (["--twin", "--sizes", "lots"], "--sizes 'lots' is not a number of MACs"),
         (["--twin", "--threshold", "1.5"], "threshold 1.5 is out of range"),
         (["--twin", "--dry-run", "--json"], "drop one"),
         (["--twin"], "holds no search"),
@@ -121,6 +121,16 @@ def test_noise_that_alone_hides_the_ranking_asks_for_seeds(
     assert "No smaller twins reach a τ of 0.7." in text
 
 
+def test_a_low_tau_that_noise_alone_explains_cannot_be_told(
+    found: TwinCheck, capsys: Capture, tmp_path: Path
+) -> None:
+    noisy = replace(TAU, tau=0.1, low=-0.4, high=0.6, alone=(0.0, -0.6, 0.6))
+    small = replace(size(14_427_200, noisy), verdict="cannot be told")
+    print_twins(tmp_path, replace(found, sizes=(small, found.sizes[1]), smallest_macs=None))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "cannot be told at 0.7, the search's own; noise alone leaves τ at 0.00: more" in text
+
+
 def test_show_says_what_was_checked_of_the_twins_that_it_answers_with(
     found: TwinCheck, folder: Path, capsys: Capture
 ) -> None:
@@ -135,12 +145,17 @@ def test_show_says_what_was_checked_of_the_twins_that_it_answers_with(
     assert beside_answer(found, 1_220_000) == UNCHECKED  # a check of other twins
 
 
-def test_a_damaged_check_is_one_line(
-    refusal: Callable[..., str], found: TwinCheck, folder: Path
+def test_a_damaged_check_is_said_in_one_line_beside_the_answer(
+    printed: Callable[..., str], refusal: Callable[..., str], found: TwinCheck, folder: Path
 ) -> None:
+    whole = printed("show", str(folder)).splitlines()
     write_twin_check(folder, found, [])
     (folder / "twins" / "check.json").write_text('{"sizes": []}')
-    assert "check.json is damaged" in refusal("show", str(folder))
+    shown = printed("show", str(folder)).splitlines()
+    (line,) = set(shown) - set(whole)
+    assert "check.json is damaged" in line
+    assert "remove it, and check again" in line
+    assert "check.json is damaged" in refusal("plot", str(folder))
 
 
 def test_drift_is_read_from_the_record_and_writes_nothing(
@@ -267,11 +282,12 @@ def test_the_table_of_rates_is_whole_on_a_narrow_terminal(
 
 
 def test_show_says_what_was_checked_of_the_learning_rate_and_nothing_before(
-    folder: Path, printed: Callable[..., str], refusal: Callable[..., str]
+    folder: Path, printed: Callable[..., str]
 ) -> None:
     assert "learning rate" not in printed("show", str(folder))
     write_rate_check(folder, rates(STEADY))
     text = " ".join(printed("show", str(folder)).split())
     assert "learning rate: checked: one rate serves all: none of 2 networks" in text
-    (folder / "rates" / "check.json").write_text('{"verdict": "perhaps"}')
-    assert "'perhaps' is no verdict" in refusal("show", str(folder))
+    path = folder / "rates" / "check.json"
+    path.write_text(path.read_text().replace("one rate serves all", "perhaps"))
+    assert "'perhaps' is no verdict" in printed("show", str(folder))

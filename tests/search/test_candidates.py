@@ -28,6 +28,7 @@ from cmtscale.search.candidates import (
 from cmtscale.search.points import point_of, shares_of
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 
 G = 1_000_000_000
@@ -98,7 +99,7 @@ def test_more_trials_add_to_the_grid_until_integers_express_no_more(proxy: bool)
     assert len(grids[2]) > len(grids[1]) > len(grids[0])
     assert grids[-1] == grids[-2]
     on_budget = {candidate.name for candidate in grids[-1] if candidate.on_budget}
-    assert on_budget == {c.name for c in lattice_candidates(resolved(proxy=proxy))}
+    assert on_budget == {c.name for c in lattice_candidates(resolved(proxy=proxy), NOT_TIMED)}
 
 
 def test_a_few_trials_are_the_paper_s_constants_the_centre_and_what_is_far_from_them() -> None:
@@ -107,7 +108,7 @@ def test_a_few_trials_are_the_paper_s_constants_the_centre_and_what_is_far_from_
     assert [candidate.role for candidate in alone] == ["base", "depth", "width", "resolution"]
     assert [candidate.role for candidate in mixed] == ["paper", "compound", "compound", "compound"]
     centre = Shares(depth=1 / 3, width=1 / 3, resolution=1 / 3)
-    compound = [c for c in lattice_candidates(settings) if c.role == "compound"]
+    compound = [c for c in lattice_candidates(settings, NOT_TIMED) if c.role == "compound"]
     assert mixed[1] == nearest(compound, centre)
     # the next one is the farthest from all before it
     before = [candidate.shares for candidate in [*alone[1:], *mixed[:2]]]
@@ -188,7 +189,7 @@ def test_the_extreme_networks_are_the_base_and_the_corners() -> None:
 def test_samplers_choose_among_all_networks_at_the_budget(proxy: bool, budget: int) -> None:
     settings = resolved(budget_macs=budget, proxy=proxy)
     base = settings.trained_base
-    candidates = lattice_candidates(settings)
+    candidates = lattice_candidates(settings, NOT_TIMED)
     require_each_network_once(candidates)
     for candidate in candidates:
         network = candidate.trained
@@ -200,7 +201,7 @@ def test_samplers_choose_among_all_networks_at_the_budget(proxy: bool, budget: i
         assert [stage.reduction for stage in network.stages] == [s.reduction for s in base.stages]
         if candidate.role == "compound":
             assert network.resolution_px in resolution_levels(base, settings.trained_macs)
-    assert lattice_candidates(settings) == candidates  # in the same order
+    assert lattice_candidates(settings, NOT_TIMED) == candidates  # in the same order
 
 
 @pytest.mark.parametrize("proxy", [True, False])
@@ -209,7 +210,7 @@ def test_every_candidate_of_a_grid_at_the_budget_is_one_for_samplers(
     proxy: bool, trials: int
 ) -> None:
     settings = resolved(trials=trials, proxy=proxy, data="fashion-mnist")
-    candidates = lattice_candidates(settings)
+    candidates = lattice_candidates(settings, NOT_TIMED)
     for candidate in grid(settings):
         assert (candidate in candidates) == candidate.on_budget
 
@@ -232,7 +233,7 @@ def test_a_candidate_has_one_name_and_one_network_in_every_search() -> None:
 
 def test_samplers_see_the_corners_and_the_paper_s_constants_by_their_roles() -> None:
     settings = resolved(proxy=False)
-    roles = by_role(lattice_candidates(settings))
+    roles = by_role(lattice_candidates(settings, NOT_TIMED))
     for role, candidate in by_role(grid(settings)).items():
         if candidate.on_budget:
             assert roles[role] == candidate
@@ -242,7 +243,7 @@ def test_samplers_see_the_corners_and_the_paper_s_constants_by_their_roles() -> 
 
 def test_most_of_the_triangle_is_expressed_near_where_it_was_asked() -> None:
     settings = resolved(proxy=False)
-    candidates = lattice_candidates(settings)
+    candidates = lattice_candidates(settings, NOT_TIMED)
     distances = []
     for step in range(1, 10):
         for other in range(1, 10):

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import CmtscaleError
-from cmtscale.record.losses import read_losses
+from cmtscale.record.losses import read_losses, write_image_losses
 from cmtscale.record.row import read_rows, to_csv
 from cmtscale.record.twin_check import TwinCheck, read_twin_check
+from cmtscale.search import check_side
+from cmtscale.search.candidates import grid
 from cmtscale.search.check_twins import NullTwinWatcher, TwinPlan, TwinRequest, check_twins
 from cmtscale.search.driver import search
 from cmtscale.search.request import SearchRequest
+from cmtscale.search.settings import read_settings
 
 OWN, LARGER = "10.4M", "21.3M"
 NETWORKS = 7
@@ -95,6 +99,26 @@ def test_a_check_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
     assert check() == stopped
 
 
+def test_runs_taken_over_by_a_check_that_was_killed_keep_their_losses(
+    folder: Path, check: Callable[..., TwinCheck], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_before(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def killed_after(path: Path, losses: Any) -> None:
+        write_image_losses(path, losses)
+        raise KeyboardInterrupt
+
+    for kill in (killed_before, killed_after):
+        with monkeypatch.context() as patched:
+            patched.setattr(check_side, "write_image_losses", kill)
+            with pytest.raises(KeyboardInterrupt):
+                check()
+    check()
+    own = {row.run_id for row in read_rows(folder / "twins" / OWN / "trials.csv")}
+    assert read_losses(folder / "twins" / OWN).keys() == own
+
+
 def test_twins_have_the_shares_of_their_network_and_cost_what_their_size_says(
     folder: Path, check: Callable[..., TwinCheck]
 ) -> None:
@@ -133,6 +157,48 @@ def test_tau_is_kendall_s_of_the_mean_losses_and_is_written_down(
     assert found.smallest_macs == (own.macs if expected >= 0.5 else None)
     written = json.loads((folder / "twins" / "check.json").read_text())
     assert written == json.loads(json.dumps(asdict(found)))
+
+
+@pytest.fixture
+def drowned(fake_training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of a size differ by far less than the seeds of each."""
+
+    def loss(_: Any, job: Any) -> float:
+        macs = cost(job.run.variant).macs
+        apart, own = 0.1 * np.random.default_rng(macs).standard_normal(2)
+        return float(np.exp(apart if job.run.seed == 0 else 0.1 * own - apart))
+
+    monkeypatch.setattr(type(fake_training), "loss", loss)
+
+
+@pytest.mark.usefixtures("drowned")
+def test_a_size_whose_networks_differ_by_noise_alone_is_not_refuted(
+    check: Callable[..., TwinCheck],
+) -> None:
+    own = check(threshold=0.99).own
+    assert own is not None
+    assert own.tau is not None
+    assert own.tau.high < 0.99
+    assert own.tau.alone is not None
+    mean, low, high = own.tau.alone
+    assert mean == 0
+    assert low < 0 < high
+    assert own.verdict == "cannot be told"
+
+
+def test_lines_name_the_shares_of_the_search_s_network_whatever_sizes_are_checked(
+    folder: Path, check: Callable[..., TwinCheck]
+) -> None:
+    check(sizes=(21_300_000, 42_000_000))
+    settings = read_settings(folder / "request.toml")
+    shares = {c.name: c.shares for c in grid(settings)}
+    table = lines(folder)
+    assert {line["size_macs"] for line in table}.isdisjoint({str(settings.trained_macs)})
+    for line in table:
+        own = shares[line["network"]]
+        written = [float(line[axis]) for axis in ("depth", "width", "resolution")]
+        assert written == pytest.approx([own.depth, own.width, own.resolution], abs=1e-5)
+    assert any(float(line["distance"]) > 0.01 for line in table)
 
 
 def test_a_network_whose_runs_fail_is_left_out_of_the_ranking(

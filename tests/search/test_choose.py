@@ -23,6 +23,7 @@ from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.runs import RungRun
 from cmtscale.search.samplers import Asked
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 
 GUESS = Guess(accuracy=0.1, val_images=1000)
@@ -121,7 +122,7 @@ def answered(
     latencies: Mapping[str, float] | None = None,
     losses: dict[str, Losses] | None = None,
 ) -> Choice | None:
-    evidence = gather(settings, rows, images_of(rows) if losses is None else losses)
+    evidence = gather(settings, rows, images_of(rows) if losses is None else losses, NOT_TIMED)
     seconds = np.ones((len(evidence.arms), settings.ladder.rungs))
     return choose(evidence, rows, guess, seconds=seconds, latencies=latencies or {})
 

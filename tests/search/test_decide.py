@@ -21,6 +21,7 @@ from cmtscale.search.ladder import Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.runs import RungRun, fixed_runs, run_id
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.timings import allowance
 from cmtscale.search.watch import NullWatcher, Progress
@@ -75,7 +76,7 @@ def evidence(whole: Outcome) -> Evidence:
     """What was known when the fixed runs had ended."""
     certain = {run_id(whole.settings, one) for one in fixed(whole)}
     rows = [row for row in whole.rows if row.run_id in certain]
-    return gather(whole.settings, rows, read_losses(whole.folder))
+    return gather(whole.settings, rows, read_losses(whole.folder), NOT_TIMED)
 
 
 def fixed(outcome: Outcome) -> list[RungRun]:

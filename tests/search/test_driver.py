@@ -32,6 +32,7 @@ from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.plan import Plan
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import read_settings
 from cmtscale.search.watch import NullWatcher, Progress
 from cmtscale.train.recipe import Recipe
@@ -356,7 +357,7 @@ def test_a_larger_grid_and_another_sampler_go_on_in_the_same_search(
 ) -> None:
     wide = replace(tiny_request, proxy_base=None, proxy_macs=14_427_200, seeds=1, trials=5)
     first = run(wide, tmp_path / "out")
-    lattice = lattice_candidates(first.settings)
+    lattice = lattice_candidates(first.settings, NOT_TIMED)
     rows = contents(tmp_path / "out")["trials.csv"]
     assert len({candidate.name for candidate in first.candidates}) < len(lattice)
     second = run(replace(wide, sampler="tpe", trials=100), tmp_path / "out")
@@ -876,7 +877,7 @@ def test_a_sampler_ends_when_no_network_is_left_and_says_so(
             reports.append(progress)
 
     outcome = run(request, tmp_path / "out", watcher=Watcher())
-    lattice = {candidate.name for candidate in lattice_candidates(outcome.settings)}
+    lattice = {candidate.name for candidate in lattice_candidates(outcome.settings, NOT_TIMED)}
     assert {candidate.name for candidate in outcome.candidates} == lattice
     assert len(fake_training.started) == len(lattice) < 40
     assert (reports[-1].done, reports[-1].runs) == (len(lattice), len(lattice))

@@ -18,6 +18,7 @@ from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.runs import RungRun
 from cmtscale.search.samplers import Asked
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 
 FALLS, STAYS = 0.7, 0.97  # what a tripling of images leaves of the loss
@@ -46,7 +47,7 @@ def trained(settings: Settings, losses: Mapping[int, float], seeds: int = 1) -> 
                 rows.append(make_row(asked, job.run, result))
     random = np.random.default_rng(0)
     images = {row.run_id: random.exponential(size=50).astype(np.float16) for row in rows}
-    return gather(settings, rows, images)
+    return gather(settings, rows, images, NOT_TIMED)
 
 
 def test_more_passes_over_the_same_images_that_do_not_help_bend_the_line() -> None:
@@ -104,4 +105,4 @@ def test_a_folder_s_other_horizons_are_no_evidence() -> None:
     shorter = replace(settings, ladder=replace(settings.ladder, rungs=1))
     rows = trained(settings, {0: 0.5, 1: 0.4}, seeds=2).rows
     images = {row.run_id: np.ones(50, np.float16) for row in rows}
-    assert {row.horizon for row in gather(shorter, rows, images).rows} == {(1, 6_000)}
+    assert {row.horizon for row in gather(shorter, rows, images, NOT_TIMED).rows} == {(1, 6_000)}

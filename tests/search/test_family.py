@@ -1,9 +1,15 @@
 """Smaller budgets get the shares of the network that a search has taken."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from cmtscale.arch.base import scaled_down
+from cmtscale.arch.budget import parse_macs
 from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import BudgetError
 from cmtscale.arch.scaling import Shares, scaling_from_shares
 from cmtscale.arch.solve import find
 from cmtscale.arch.variant import variant
@@ -49,6 +55,33 @@ def test_a_member_grows_from_the_base_of_the_search_or_from_that_base_scaled_dow
     for member in (small, large):
         assert member.solution is not None
         assert member.solution.phi > 0
+
+
+@pytest.mark.parametrize(("budget", "small"), [("20M", "0.2M"), ("50M", "1M"), ("20M", "2M")])
+def test_a_member_below_64_px_is_refused_before_training_with_a_budget_that_works(
+    budget: str, small: str
+) -> None:
+    def family(least: str) -> Settings:
+        return resolved(budget_macs=parse_macs(budget), family=(parse_macs(least),))
+
+    with pytest.raises(BudgetError, match="64 px or more") as caught:
+        family(small)
+    (enough,) = re.findall(r"use (\S+) or more", str(caught.value))
+    asked_before = replace(family(enough), family=(parse_macs(small),))
+    (member,) = solve_family(asked_before, CENTRE)
+    assert (member.solution, member.reason) == (None, str(caught.value))
+    (member,) = solve_family(family(enough), CENTRE)
+    assert member.base.resolution_px >= 64
+
+
+def test_a_member_that_the_search_takes_away_to_below_64_px_is_a_reason() -> None:
+    settings = resolved(
+        base=replace(variant("cmt-ti"), resolution_px=96), proxy=False, budget_macs=50_000_000
+    )
+    shares = Shares(depth=0.0, width=0.0, resolution=1.0)
+    (member,) = solve_family(replace(settings, family=(24_600_000,)), shares)
+    assert member.solution is None
+    assert "at 32 px the last stage's attention has one key" in member.reason
 
 
 def test_where_the_search_itself_takes_away_its_members_take_away_too() -> None:

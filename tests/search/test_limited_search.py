@@ -10,14 +10,17 @@ import pytest
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import variant
+from cmtscale.cli.app import run as command
 from cmtscale.record.folder import holds_anything
 from cmtscale.record.row import read_rows
 from cmtscale.search.candidates import lattice_candidates
+from cmtscale.search.check_drift import check_drift
 from cmtscale.search.driver import search
 from cmtscale.search.jobs import TimePrediction
 from cmtscale.search.ladder import Ladder
 from cmtscale.search.outcome import Outcome, save_choice
 from cmtscale.search.request import SearchRequest
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import read_settings
 
 # of the real networks: 20.7 M to 37.0 M params, a made-up prediction takes as many nanoseconds
@@ -64,7 +67,7 @@ def test_what_exceeds_a_limit_is_not_trained_and_a_corner_is_not_chosen(
     tmp_path: Path, wide: SearchRequest
 ) -> None:
     outcome = run(replace(wide, seeds=2, max_params=LIMIT), tmp_path / "out")
-    lattice = lattice_candidates(outcome.settings)
+    lattice = lattice_candidates(outcome.settings, NOT_TIMED)
     heavy = {c.name for c in lattice if cost(c.real).params > LIMIT}
     light = {c.name for c in lattice} - heavy
     corners = {c.name for c in outcome.candidates if c.role in ("depth", "width", "resolution")}
@@ -120,13 +123,47 @@ def test_latencies_are_measured_before_training_kept_and_decide_alike_when_it_go
     measured = list(predictions)
     outcome = run(request, tmp_path / "out")
     assert predictions == measured
-    assert len(measured) == len(set(measured)) == len(lattice_candidates(outcome.settings))
+    assert (
+        len(measured) == len(set(measured)) == len(lattice_candidates(outcome.settings, NOT_TIMED))
+    )
     assert outcome.choice is not None
     assert params(outcome, outcome.choice.taken) <= LIMIT
     by_params = run(replace(wide, max_params=LIMIT), tmp_path / "other")
     assert trained(tmp_path / "out") == trained(tmp_path / "other")
     assert by_params.choice is not None
     assert by_params.choice.taken == outcome.choice.taken
+
+
+@pytest.mark.usefixtures("fake_training")
+def test_drift_is_forecast_for_what_is_within_a_limit_on_latency(
+    tmp_path: Path, wide: SearchRequest
+) -> None:
+    outcome = run(replace(wide, seeds=2, max_latency_seconds=LIMIT * 1e-9), tmp_path / "out")
+    drift = check_drift(tmp_path / "out")
+    assert drift.may_be_chosen == sum(standing.may_win for standing in outcome.standings) > 2
+    assert not drift.forecast_missing
+    assert drift.rungs[0].best is not None
+
+
+@pytest.mark.usefixtures("fake_training")
+def test_where_latencies_are_lost_show_says_so_and_how_they_are_measured(
+    tmp_path: Path, wide: SearchRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    run(replace(wide, seeds=2, max_latency_seconds=LIMIT * 1e-9, prefer="params"), folder)
+    (folder / "timings.json").unlink()
+    assert command(["show", str(folder)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    settings = read_settings(folder / "request.toml")
+    names = {c.name for c in lattice_candidates(settings, NOT_TIMED)}
+    count = len(trained(folder) & names)
+    measure = f"measure it: cmtscale search --from {folder}"
+    assert f"the latency of {count} networks is not measured here; {measure}" in text
+    assert "untimed (its latency, which is limited, is not measured here)" in text
+    assert "(more than --max-latency" not in text
+    assert command(["check", str(folder), "--drift"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no forecast: it takes two networks that may be chosen, and there are none" in text
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -138,7 +175,7 @@ def test_a_sampler_asks_for_networks_within_the_limits_alone(
     outcome = run(request, tmp_path / "out")
     assert len(outcome.candidates) == 4
     assert all(candidate.may_be_chosen for candidate in outcome.candidates)
-    within = [c for c in lattice_candidates(outcome.settings) if not c.over]
+    within = [c for c in lattice_candidates(outcome.settings, NOT_TIMED) if not c.over]
     everything = run(replace(request, trials=100), tmp_path / "out")
     assert {c.name for c in everything.candidates} == {c.name for c in within}
 
@@ -155,7 +192,7 @@ def test_what_a_sampler_asked_for_before_does_not_count_when_it_exceeds_a_limit(
     assert excluded
     assert {c.name for c in before.candidates} <= {c.name for c in after.candidates}
     allowed = [c for c in after.candidates if c.may_be_trained]
-    within = [c for c in lattice_candidates(after.settings) if not c.over]
+    within = [c for c in lattice_candidates(after.settings, NOT_TIMED) if not c.over]
     assert len(allowed) >= min(4, len(within))
 
 

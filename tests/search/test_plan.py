@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cmtscale.arch.errors import RequestError
 from cmtscale.data.dataset import Dataset
 from cmtscale.data.sources import open_source
 from cmtscale.search.candidates import grid
@@ -44,10 +45,11 @@ def plan_of(tmp_path: Path, digits: Dataset, fake_training_class: Any) -> Any:
         timings: Timings = Timings(),  # noqa: B008
         rows: Sequence[Any] = (),
         workers: int = 1,
+        dataset: Dataset = digits,
     ) -> Plan:
         executor = fake_training_class(devices=("cpu",) * workers)
         return make_plan(
-            settings, tmp_path, digits, rows, batches, timings, executor, lambda _: None
+            settings, tmp_path, dataset, rows, batches, timings, executor, lambda _: None
         )
 
     return plan
@@ -80,6 +82,17 @@ def test_a_ladder_adds_the_anchors_and_what_decisions_may_spend(
     assert little.total_seconds == pytest.approx(certain)
     blind = plan_of(replace(tiny_settings, seeds=1, ladder=replace(ladder, noise_degrees=0)))
     assert not blind.decides  # without noise nothing is forecast
+
+
+def test_images_packed_for_smaller_networks_are_refused_where_they_have_more_pixels(
+    plan_of: Any, tiny_settings: Settings, digits: Dataset
+) -> None:
+    packed_px = digits.images.shape[1]
+    assert packed_px < 96  # the digits, which have no more
+    plan_of(tiny_settings)
+    plan_of(tiny_settings, dataset=replace(digits, native_px=packed_px))
+    with pytest.raises(RequestError, match=f"packed at {packed_px} px, .* these reach 96 px"):
+        plan_of(tiny_settings, dataset=replace(digits, native_px=500))
 
 
 def test_workers_share_the_time_but_not_a_run(plan_of: Any, tiny_settings: Settings) -> None:

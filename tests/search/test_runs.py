@@ -24,6 +24,7 @@ from cmtscale.search.runs import (
     next_seed,
     run_id,
 )
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 
 
@@ -101,7 +102,9 @@ def test_anchors_are_repeated_until_the_noise_has_its_degrees_of_freedom(
     runs = fixed_runs(settings, candidates)
     rows = [row_of(make_row, settings, candidates, run) for run in runs]
     drawn = np.random.default_rng(0)
-    evidence = gather(settings, rows, {r.run_id: np.float16(drawn.uniform(size=9)) for r in rows})
+    evidence = gather(
+        settings, rows, {r.run_id: np.float16(drawn.uniform(size=9)) for r in rows}, NOT_TIMED
+    )
     eligible_repeats = (seeds - 1) * (len(candidates) - 1)  # the base is not among the arms
     assert evidence.degrees == max(degrees, eligible_repeats)
     counts = Counter(run.candidate for run in runs)

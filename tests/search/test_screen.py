@@ -16,6 +16,7 @@ from cmtscale.search.jobs import TimePrediction
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.screen import TIMED_AT_ONCE, Screened, screen
+from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import Timings
 
@@ -33,7 +34,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def lattice(settings: Settings) -> list[Candidate]:
-    return lattice_candidates(settings)
+    return lattice_candidates(settings, NOT_TIMED)
 
 
 @pytest.fixture
@@ -125,6 +126,19 @@ def test_where_no_network_can_be_timed_the_limit_is_refused(
 
     with pytest.raises(RequestError, match="no real network could be timed"):
         screened(replace(settings, max_latency_seconds=1.0), Broken())
+
+
+@pytest.mark.parametrize("others", [{}, {"max_params": 100_000_000}])
+def test_a_network_that_could_not_be_timed_admits_none(
+    settings: Settings, lattice: list[Candidate], executor: Any, others: dict[str, int]
+) -> None:
+    untimed = lattice[0].real.name
+    outcome = executor.outcome
+    executor.outcome = lambda job: {n: t for n, t in outcome(job).items() if n != untimed}
+    limited = replace(settings, max_latency_seconds=1e-4, **others)
+    timed = len(lattice) - 1
+    with pytest.raises(RequestError, match=f"max-latency 0.1ms, which excludes {timed} of {timed}"):
+        screened(limited, executor)
 
 
 @pytest.mark.parametrize("name", ["max_params", "max_activations", "max_latency_seconds"])
