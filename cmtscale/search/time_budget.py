@@ -138,7 +138,8 @@ def _with_length(request: SearchRequest, length: Length, data: Description) -> S
     is_open = request.train_images is None and request.epochs is None and request.recipe is None
     if not is_open or length.images == IMAGES_SEEN:
         return request
-    return replace(request, epochs=1, train_images=min(length.images, data.train_images))
+    count = min(length.images, data.train_images)
+    return replace(request, epochs=math.ceil(length.images / count), train_images=count)
 
 
 def _settings(request: SearchRequest, length: Length, data: Description) -> Settings:
