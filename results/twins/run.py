@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cmtscale.record.folder import REQUEST, TRIALS, VAL_LOSSES
+from cmtscale.record.folder import ENVIRONMENT, REQUEST, TRIALS, VAL_LOSSES
+from cmtscale.search.environment import save_environment
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest
@@ -22,8 +23,12 @@ def main() -> None:
     if not SEARCH.exists():
         request = SearchRequest(budget_macs=4_000_000_000, data="fashion-mnist", device="cpu")
         with LocalExecutor(device_slots("cpu")) as executor:
-            settings, _ = prepare(request, executor, print)
+            settings, dataset = prepare(request, executor, print)
         SEARCH.mkdir()
+        devices = executor.devices
+        save_environment(
+            SEARCH / ENVIRONMENT, dataset, source=request.data, split_seed=0, devices=devices
+        )
         settings.save(SEARCH / REQUEST)
         for name in (TRIALS, VAL_LOSSES):
             shutil.copy(TABLE / name, SEARCH / name)
