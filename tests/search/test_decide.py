@@ -341,7 +341,7 @@ def test_an_interruption_while_it_decides_changes_nothing(
 
     for name in ("next_batch", "write_decisions"):
         with monkeypatch.context() as patch:
-            patch.setattr(import_module("cmtscale.search.drive"), name, interrupt)
+            patch.setattr(import_module("cmtscale.search.training"), name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 run(climbing, folder, executor=fake_training_class())
         assert decided_in(folder) == []
