@@ -43,6 +43,7 @@ LENGTHS = (
     Length(ladder=PRESETS["thorough"]),
     Length(ladder=PRESETS["quick"]),
     Length(ladder=Ladder(rungs=1)),
+    Length(ladder=Ladder(rungs=1, noise_degrees=4)),  # some noise is known, and the rest decided
     Length(ladder=PRESETS["flat"]),
     Length(ladder=PRESETS["flat"], images=LEAST_IMAGES),
 )

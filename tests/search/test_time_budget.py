@@ -99,6 +99,7 @@ def test_with_time_left_over_the_real_networks_train_longer() -> None:
     [
         (1_500, PRESETS["quick"], IMAGES_SEEN),
         (900, Ladder(rungs=1), IMAGES_SEEN),
+        (600, Ladder(rungs=1, noise_degrees=4), IMAGES_SEEN),
         (420, PRESETS["flat"], IMAGES_SEEN),
         (320, PRESETS["flat"], LEAST_IMAGES),
     ],
