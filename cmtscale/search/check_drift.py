@@ -6,15 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cmtscale.arch.errors import ResultsError
-from cmtscale.record.folder import TRIALS
 from cmtscale.record.losses import current_losses
-from cmtscale.record.row import read_rows
 from cmtscale.search.agreement import Agreement, agreement, noise_of, spread_of
 from cmtscale.search.beside import DRAWS
 from cmtscale.search.evidence import Evidence, gather
 from cmtscale.search.forecast import forecast
-from cmtscale.search.settings import stored_settings
+from cmtscale.search.settings import recorded_search
 from cmtscale.search.timings import read_timings
 
 
@@ -59,13 +56,7 @@ def check_drift(folder: Path) -> Drift:
 
     Of all networks but the base; the forecast is asked of those that may be chosen.
     """
-    settings = stored_settings(folder)
-    if settings is None:
-        raise ResultsError(f"{folder} holds no search; name a folder with a request.toml")
-    try:
-        rows = read_rows(folder / TRIALS)
-    except FileNotFoundError:
-        raise ResultsError(f"{folder} has no finished run yet; wait for the search") from None
+    settings, rows = recorded_search(folder)
     losses = current_losses(folder, [row.run_id for row in rows])
     evidence = gather(settings, rows, losses, read_timings(folder).latency_seconds)
     cells = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmtscale.arch.errors import RequestError, ResultsError
+from cmtscale.arch.errors import RequestError
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.folder import REQUEST, RUNS, require_free
 from cmtscale.record.losses import current_losses, write_image_losses
@@ -30,7 +30,7 @@ from cmtscale.search.plan import Plan, plan_named
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.runs import RungRun, ended_rows, run_id
 from cmtscale.search.samplers import Asked
-from cmtscale.search.settings import Settings, stored_settings
+from cmtscale.search.settings import Settings, required_settings
 from cmtscale.search.timings import Timings
 from cmtscale.search.watch import Watcher
 from cmtscale.train.recipe import require_count
@@ -61,9 +61,7 @@ class CheckRequest:
 def stored_search(request: CheckRequest) -> Settings:
     """What the search was last asked; raises a `CmtscaleError` where it lacks what is checked."""
     folder, rung = request.folder, request.rung
-    stored = stored_settings(folder)
-    if stored is None:
-        raise ResultsError(f"{folder} holds no search; name a folder with a request.toml")
+    stored = required_settings(folder)
     if rung > stored.ladder.rungs:
         raise RequestError(
             f"rung {rung} is none of the {stored.ladder.rungs} of {folder}; "

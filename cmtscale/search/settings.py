@@ -7,12 +7,13 @@ from typing import Any
 import tomli_w
 
 from cmtscale.arch.budget import format_macs
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import RequestError, ResultsError
 from cmtscale.arch.variant import Variant, variant_from_table
 from cmtscale.data.sources import parse_spec
 from cmtscale.record.files import read_toml, write_text_atomically
-from cmtscale.record.folder import REQUEST
+from cmtscale.record.folder import REQUEST, TRIALS
 from cmtscale.record.identity import identity, network_fields
+from cmtscale.record.row import Row, read_rows
 from cmtscale.search.ladder import LONGEST_TARGET, Ladder, horizon_of_rung, ladder_from_table
 from cmtscale.search.request import (
     SAMPLERS,
@@ -226,6 +227,26 @@ def stored_settings(folder: Path) -> Settings | None:
         return read_settings(folder / REQUEST)
     except FileNotFoundError:
         return None
+
+
+def required_settings(folder: Path) -> Settings:
+    """What the folder's search was last asked; raises `ResultsError` where there is none."""
+    settings = stored_settings(folder)
+    if settings is None:
+        raise ResultsError(f"{folder} holds no search; name a folder with a request.toml")
+    return settings
+
+
+def recorded_search(folder: Path) -> tuple[Settings, list[Row]]:
+    """What the folder's search was last asked, and its rows, without holding the folder.
+
+    Raises `ResultsError` where there is no search, or none of its runs has ended.
+    """
+    settings = required_settings(folder)
+    try:
+        return settings, read_rows(folder / TRIALS)
+    except FileNotFoundError:
+        raise ResultsError(f"{folder} has no finished run yet; wait for the search") from None
 
 
 def read_settings(path: Path) -> Settings:
