@@ -20,6 +20,7 @@ from cmtscale.arch.variant import Stage, Variant, variant
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cmtscale.deploy.load import LoadedModel
     from cmtscale.model.cmt import CMT
     from cmtscale.search.executors.base import Executor
     from cmtscale.search.ladder import Ladder as Ladder
@@ -40,6 +41,7 @@ __all__ = [
     "Variant",
     "build",
     "cost",
+    "load_model",
     "load_published",
     "load_results",
     "scale",
@@ -54,6 +56,13 @@ def build(variant: Variant, *, drop_path: float = 0.0, dropout: float = 0.0) -> 
     from cmtscale.model.cmt import build as build_network
 
     return build_network(variant, drop_path=drop_path, dropout=dropout)
+
+
+def load_model(path: str | Path, *, device: str = "cpu") -> "LoadedModel":
+    """(model, preprocess, classes) of a trained model; see `cmtscale.deploy.load.load_model`."""
+    from cmtscale.deploy.load import load_model as load
+
+    return load(path, device=device)
 
 
 def load_published(

@@ -10,21 +10,22 @@ import pytest
 import cmtscale
 
 PACKAGE = Path(cmtscale.__file__).parent
-# cli → {search, report} → train → {model, data} → arch; all above may import record → arch
+# cli → {search, report, deploy} → train → {model, data} → arch; all above may import record → arch
 MAY_IMPORT = {
     "arch": set(),
     "record": {"arch"},
     "model": {"arch"},
     "data": {"arch"},
     "train": {"model", "data", "record", "arch"},
+    "deploy": {"train", "model", "data", "record", "arch"},
     "search": {"train", "model", "data", "record", "arch"},
     "report": {"record", "arch"},
-    "cli": {"search", "report", "train", "model", "data", "record", "arch"},
+    "cli": {"search", "report", "deploy", "train", "model", "data", "record", "arch"},
 }
 PUBLIC = [
     "CmtscaleError", "Cost", "Ladder", "Scaling", "SearchRequest", "Shares", "Solution", "Stage",
-    "Variant", "build", "cost", "load_published", "load_results", "scale", "search", "solve",
-    "variant",
+    "Variant", "build", "cost", "load_model", "load_published", "load_results", "scale", "search",
+    "solve", "variant",
 ]  # fmt: skip
 
 
@@ -70,10 +71,11 @@ def test_imports_point_one_way(folder: str) -> None:
     ("folder", "allowed"),
     [
         ("arch", {"numpy", "tomli_w"}),
-        ("record", {"numpy", "filelock"}),
-        ("model", {"torch", "fvcore", "numpy"}),
+        ("record", {"numpy", "filelock", "safetensors", "tomli_w"}),
+        ("model", {"torch", "fvcore", "numpy", "timm"}),
         ("data", {"torch", "torchvision", "numpy", "PIL", "sklearn", "filelock", "platformdirs"}),
         ("train", {"torch", "numpy", "scipy", "joblib"}),
+        ("deploy", {"torch", "numpy", "PIL", "safetensors"}),
         ("report", {"numpy", "pandas", "matplotlib", "mpltern", "scipy"}),
         ("cli", {"typer", "rich", "pydantic"}),
     ],

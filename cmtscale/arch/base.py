@@ -3,10 +3,11 @@
 from cmtscale.arch.budget import format_macs, rounded_up
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import BudgetError, RequestError
+from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.scaling import Scaling
 from cmtscale.arch.solve import find
 from cmtscale.arch.twins import LEAST_PROXY_PX
-from cmtscale.arch.variant import Variant, fit_to_data, published_variants
+from cmtscale.arch.variant import Variant, published_variants
 
 BASE_DISTANCE = 2.0  # nearer to the budget, whole lattices of candidates round to one architecture
 BASE_GROWTH = 4.0  # from a base that is scaled down for the budget

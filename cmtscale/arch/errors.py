@@ -35,3 +35,7 @@ class CountError(CmtscaleError, RuntimeError):
 
 class ResultsError(CmtscaleError, ValueError):
     """A run folder that is missing, empty, in use or not readable."""
+
+
+class ModelError(CmtscaleError):
+    """A folder that holds no trained model, or one that is damaged."""

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from cmtscale.arch import paper
 from cmtscale.arch.cost import cost
+from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.scaling import dim_step, resize
-from cmtscale.arch.variant import Stage, Variant, fit_to_data, network_name
+from cmtscale.arch.variant import Stage, Variant, network_name
 
 LEAST_PROXY_PX = 64  # below, stage 4 has one key and its attention no gradient
 # The smallest: fit for a laptop, and at 64 px still a CMT (2.3 M MACs at 10 classes).

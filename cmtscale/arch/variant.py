@@ -168,11 +168,6 @@ def published_variants() -> tuple[Variant, ...]:
     return tuple(variant(name) for name in paper.VARIANTS)
 
 
-def fit_to_data(variant: Variant, num_classes: int, channels: int) -> Variant:
-    """The variant with the data set's classes and channels."""
-    return replace(variant, num_classes=num_classes, in_channels=channels)
-
-
 def network_name(network: Variant) -> str:
     """`d3.3.12.3-w52-r160`: blocks of each stage, first dim, side in px.
 

@@ -57,6 +57,7 @@ def train(
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.next_steps import repeated
     from cmtscale.cli.train_view import TrainView, print_json, print_result
+    from cmtscale.record.choice import chosen_by
     from cmtscale.record.folder import require_free
     from cmtscale.train.devices import device_slots
     from cmtscale.train.memory import keep_freed_memory
@@ -78,6 +79,7 @@ def train(
             folder=out,
             source={"data": data, "split_seed": split_seed or 0},
             test=test,
+            chosen_by=chosen_by(Path(variant)),
             planned=view.planned,
             watch=view.logged,
         )

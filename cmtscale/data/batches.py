@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cmtscale.data.dataset import Dataset
+from cmtscale.data.decode import to_input
 from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.data.splits import IntArray
 
@@ -192,11 +192,4 @@ def _augment(images: Tensor, mirrored: Tensor, moves_px: Tensor) -> Tensor:
 
 
 def _to_input(split: DeviceSplit, images: Tensor, resolution_px: int) -> Tensor:
-    """Normalised float (B, C, S, S), channels last, from uint8 (B, side, side, C)."""
-    # normalised before resizing, which is linear: most sources are smaller than the input
-    pixels = images.float().sub_(split.mean).div_(split.std).permute(0, 3, 1, 2)  # (B, C, H, W)
-    side_px = pixels.shape[-1]
-    if side_px == resolution_px:
-        return pixels
-    size = (resolution_px, resolution_px)
-    return F.interpolate(pixels, size=size, mode="bilinear", antialias=resolution_px < side_px)
+    return to_input(images, mean=split.mean, std=split.std, resolution_px=resolution_px)

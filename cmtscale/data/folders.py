@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cmtscale.arch.errors import DataError
+from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.pack import Pool
 from cmtscale.data.splits import SPLIT_NAMES, IntArray
 
@@ -93,9 +94,12 @@ def read_folder(tree: ImageTree, headers: Headers, *, resolution_px: int) -> Poo
     enlarged. Raises `DataError` that counts the unreadable files and names the first.
     """
     channels, side_px = headers.channels, min(resolution_px, headers.native_px)
-    decode = partial(_decode, mode="L" if channels == 1 else "RGB", side_px=side_px)
+
+    def read(path: Path) -> npt.NDArray[np.uint8]:
+        return cut_square(decode(path, channels=channels), side_px=side_px)
+
     return Pool(
-        blocks=(np.stack(chunk) for chunk in _read_each(decode, tree)),
+        blocks=(np.stack(chunk) for chunk in _read_each(read, tree)),
         shape=(len(tree.paths), side_px, side_px, channels),
         labels=tree.labels,
         class_names=tree.class_names,
@@ -216,10 +220,9 @@ def _read_each(read: Callable[[Path], T], tree: ImageTree) -> Iterator[list[T]]:
 
 
 def _attempt(read: Callable[[Path], T], path: Path) -> T | _Unreadable:
-    # Pillow raises these for broken files, SyntaxError for some broken PNG and TIFF
     try:
         return read(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DECODING_ERRORS as error:
         is_foreign = isinstance(error, UnidentifiedImageError)
         reason = "not an image" if is_foreign else str(error).splitlines()[0]
         return _Unreadable(path, reason)
@@ -230,13 +233,3 @@ def _header(path: Path) -> tuple[int, bool]:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"pixels of mode {image.mode}, only 8 bits are read")
         return min(image.size), image.mode == "L"
-
-
-def _decode(path: Path, *, mode: str, side_px: int) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as image:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    if "transparency" in upright.info:  # a palette with alpha: Pillow warns unless it is unfolded
-        upright = upright.convert("RGBA")
-    square = ImageOps.fit(upright.convert(mode), (side_px, side_px), Image.Resampling.BICUBIC)
-    return np.asarray(square).reshape(side_px, side_px, -1)

@@ -7,8 +7,9 @@ from cmtscale.arch.base import BASE_DISTANCE, default_base, require_distance, re
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.arch.errors import RequestError
+from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.twins import LEAST_PROXY_PX, PROXY_BASE
-from cmtscale.arch.variant import Variant, fit_to_data
+from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Description
 from cmtscale.search.family import member_base
 from cmtscale.search.ladder import LONGEST_TARGET, PRESETS, horizon_of_rung

@@ -1,14 +1,16 @@
 """One training on its own: a variant, a data set, a folder that remembers what it holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmtscale.arch.errors import CmtscaleError, RequestError
-from cmtscale.arch.variant import Variant, fit_to_data
+from cmtscale.arch.errors import CmtscaleError, ModelError, RequestError
+from cmtscale.arch.network import fit_to_data
+from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.epochs import images_per_epoch
 from cmtscale.record.files import read_json, write_json, write_text_atomically
@@ -23,12 +25,22 @@ from cmtscale.record.folder import (
 )
 from cmtscale.record.identity import difference, flat
 from cmtscale.record.metrics import read_metrics
+from cmtscale.record.model_folder import (
+    ChosenBy,
+    ModelDescription,
+    Scores,
+    Training,
+    find_model,
+    read_description,
+)
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.train.checkpoint import load_checkpoint
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe, Run, require_seed
 from cmtscale.train.run_time import run_seconds
+from cmtscale.train.save_model import packed_preprocessing, save_model, size_of, versions
 from cmtscale.train.testing import read_test_split
 from cmtscale.train.timing import seconds_per_image
 
@@ -60,10 +72,13 @@ def train_single(
     folder: Path,
     source: dict[str, Any],
     test: bool = False,
+    chosen_by: ChosenBy | None = None,
     planned: Callable[[TrainingPlan], None] | None = None,
     watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[RunResult, float | None]:
     """Train in `folder`, or go on there; returns the result and the test accuracy.
+
+    The trained model is written as `folder/model`.
 
     The head gets the data set's classes and channels. `source` says for people where the images
     come from. The test split is read only with `test`, and once: its accuracy is None without, or
@@ -101,9 +116,64 @@ def train_single(
                 raise
             write_result(folder / RESULT, result, run.identity)
         accuracy = None
-        if test and result.status == "complete":
-            accuracy = _test_accuracy(run, torch_device, folder)
+        if result.status == "complete":
+            accuracy = _test_accuracy(run, torch_device, folder) if test else None
+            _save_model(run, dataset, result, accuracy, folder, source, slots[0], chosen_by)
     return result, accuracy
+
+
+def _save_model(
+    run: Run,
+    dataset: Dataset,
+    result: RunResult,
+    test_accuracy: float | None,
+    folder: Path,
+    source: dict[str, Any],
+    device: str,
+    chosen_by: ChosenBy | None,
+) -> None:
+    """Write the model, unless it stands with this test accuracy or the checkpoint is gone."""
+    with suppress(ModelError):
+        scores = read_description(find_model(folder))[0].scores
+        if test_accuracy is None or scores.test_accuracy == test_accuracy:
+            return
+    state = load_checkpoint(folder, run.identity)
+    if state is None:
+        return
+    assert result.val_accuracy is not None
+    assert result.val_loss is not None
+    assert result.temperature is not None
+    recipe, network = run.recipe, run.variant
+    images = len(training_part(dataset, recipe.train_images))
+    description = ModelDescription(
+        network=network,
+        size=size_of(network),
+        classes=dataset.class_names,
+        preprocessing=packed_preprocessing(dataset, network.resolution_px),
+        training=Training(
+            data=source["data"],
+            data_hash=dataset.content_hash,
+            split_seed=source["split_seed"],
+            recipe="short",
+            seed=run.seed,
+            images_seen=recipe.epochs * images_per_epoch(images, recipe.batch_size),
+            seconds=result.seconds,
+            device=device,
+            started_from="",
+            versions=versions(),
+        ),
+        scores=Scores(
+            val_images=len(dataset.splits.val),
+            val_accuracy=result.val_accuracy,
+            val_loss=result.val_loss,
+            temperature=result.temperature,
+            test_images=None if test_accuracy is None else len(dataset.splits.test),
+            test_accuracy=test_accuracy,
+        ),
+        recipe={name: value for name, value in asdict(recipe).items() if value is not None},
+        chosen_by=chosen_by,
+    )
+    save_model(folder, description, state["model"])
 
 
 def _plan(

@@ -6,8 +6,9 @@ import pytest
 
 from cmtscale.arch.base import default_base
 from cmtscale.arch.cost import cost
+from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.twins import LEAST_PROXY_PX, PROXY_BASE, twin_bases
-from cmtscale.arch.variant import Variant, fit_to_data, published_variants
+from cmtscale.arch.variant import Variant, published_variants
 
 BASES = [*published_variants(), default_base(20e6, 10, 1), fit_to_data(PROXY_BASE, 10, 1)]
 

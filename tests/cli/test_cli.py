@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import cmtscale
 from cmtscale.arch.cost import cost
@@ -21,7 +22,9 @@ from cmtscale.search.ladder import PRESETS, Ladder
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 
-COMMANDS = ("variants", "flops", "scale", "search", "show", "check", "plot", "train", "cache")
+COMMANDS = (
+    "variants", "flops", "scale", "search", "show", "check", "plot", "train", "predict", "cache",
+)  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
 
@@ -482,6 +485,20 @@ def test_train_ends_with_a_result_and_the_same_command_finds_it_again(
     tested = printed(*command, "--test")
     assert re.search(r"test accuracy \d+\.\d\d %;", tested)
     assert len((tmp_path / "out" / "test_reads.csv").read_text().splitlines()) == 2
+    image = tmp_path / "image.png"
+    Image.new("L", (8, 8)).save(image)
+    model = str(tmp_path / "out" / "model")
+    assert re.fullmatch(
+        rf"{image}: (\d \d+\.\d %(, )?){{3}}\n",
+        printed("predict", model, str(image), "--top", "3", "--device", "cpu"),
+    )
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert run(["predict", model, str(tmp_path), "--json", "--top", "10"]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["image"] == str(broken)
+    assert "is no image" in first["error"]
+    assert sum(second["classes"].values()) == pytest.approx(1)
 
 
 def test_the_cache_is_shown_and_cleared(printed: Callable[..., str], tmp_path: Path) -> None:

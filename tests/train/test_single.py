@@ -57,6 +57,7 @@ def test_a_training_claims_its_folder_and_says_what_it_is(single, make_variant, 
         "checkpoint.pt",
         "val_losses.npy",
         "result.json",
+        "model",
     }
     # the head has the data's classes and channels
     assert variant(folder / "variant.toml") == make_variant(num_classes=10, in_channels=1)
