@@ -237,14 +237,18 @@ class Training:
         asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
         whole = max(asked, self.allowance() if self.plan.decides else 0.0)
         left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
+        part, seconds_left = 1 - left / whole, self.slowness * left / len(self.plan.devices)
+        if seconds_left > self.deadline.seconds_left:  # what would end later is left out
+            seconds_left = max(0.0, self.deadline.seconds_left)
+            part = 1 - seconds_left / (self.deadline.seconds_taken + seconds_left)
         ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
         return Progress(
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
             runs=len(self.wanted),
-            part=1 - left / whole,
+            part=part,
             running=tuple((one.job.run.run_id, one.part) for one in running),
             images_per_second=sum(one.images_per_second for one in running),
-            seconds_left=self.slowness * left / len(self.plan.devices),
+            seconds_left=seconds_left,
             best=self.best(),
         )
 

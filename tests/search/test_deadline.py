@@ -24,7 +24,7 @@ from cmtscale.search.resolve import resolve
 from cmtscale.search.runs import fixed_runs
 from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.timings import FOR_RUNS
-from cmtscale.search.watch import NullWatcher
+from cmtscale.search.watch import NullWatcher, Progress
 
 DIGITS = Description(num_classes=10, channels=1, train_images=1257, val_images=270)
 HOUR = 3600
@@ -95,9 +95,15 @@ class Watch(NullWatcher):
     """Remembers what it was told."""
 
     notes: list[str] = field(default_factory=list)
+    seconds_left: list[float] = field(default_factory=list)
+    parts: list[float] = field(default_factory=list)
 
     def noted(self, message: str) -> None:
         self.notes.append(message)
+
+    def progressed(self, progress: Progress) -> None:
+        self.seconds_left.append(progress.seconds_left)
+        self.parts.append(progress.part)
 
 
 @pytest.fixture
@@ -153,6 +159,13 @@ def test_where_runs_are_slower_than_their_steps_it_drops_rungs_and_still_ends_in
     assert any("no longer fit into the time" in note for note in watch.notes)
     assert stored_settings(tmp_path / "timed") == outcome.settings
     assert outcome.choice is not None
+
+
+def test_the_time_left_is_never_more_than_the_limit_leaves(timed: Make) -> None:
+    _, _, watch = timed(30, slowness=2.5)
+    assert watch.seconds_left
+    assert all(0 <= left <= FOR_RUNS * 30 for left in watch.seconds_left)
+    assert all(0 <= part <= 1 for part in watch.parts)
 
 
 def test_runs_that_would_not_end_in_time_are_left_out_and_more_time_makes_them(
