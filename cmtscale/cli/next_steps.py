@@ -15,6 +15,7 @@ Step = tuple[str, str]  # what a command does, and the command
 
 def after_search(outcome: "Outcome") -> list[Step]:
     """After a search: more of it, its figures, and the training of what it chose."""
+    from cmtscale.arch.budget import format_duration
     from cmtscale.record.choice import DECIDED
     from cmtscale.record.folder import BEST
     from cmtscale.search.ladder import PRESETS
@@ -28,7 +29,7 @@ def after_search(outcome: "Outcome") -> list[Step]:
     again = ["search", "--from", folder]
     steps: list[Step] = []
     longer = [name for name, ladder in PRESETS.items() if ladder.rungs > settings.ladder.rungs]
-    if longer:
+    if longer and settings.max_seconds is None:
         words = [*again, "--ladder", longer[0]]
         if settings.ladder.spend > PRESETS[longer[0]].spend:
             words += ["--spend", f"{settings.ladder.spend:g}"]
@@ -37,6 +38,9 @@ def after_search(outcome: "Outcome") -> list[Step]:
     if outcome.spend_needed is not None:
         spend = math.ceil(100 * max(outcome.spend_needed, settings.ladder.spend) + 1) / 100
         steps.append(("surer", _command([*again, "--spend", f"{spend:g}"])))
+    if outcome.seconds_needed is not None:
+        minutes = math.ceil(max(outcome.seconds_needed, settings.max_seconds or 0) / 60)
+        steps.append(("surer", _command([*again, "--max-time", format_duration(60 * minutes)])))
     steps.append(figures)
     if is_decided:
         train = ["train", "--variant", str(outcome.folder / BEST), "--data", settings.data]

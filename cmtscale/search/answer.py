@@ -16,13 +16,14 @@ from cmtscale.record.row import Row
 from cmtscale.record.twin_check import read_twin_check
 from cmtscale.search.candidates import Candidate, paper_solution, recorded_candidate
 from cmtscale.search.choose import Guess, choose
+from cmtscale.search.deadline import seconds_taken
 from cmtscale.search.evidence import gather
 from cmtscale.search.family import solve_family
 from cmtscale.search.ladder import REFERENCE_SEEDS
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.runs import ended_rows, recorded_runs
 from cmtscale.search.settings import Settings
-from cmtscale.search.timings import read_timings, seconds_of, with_runs
+from cmtscale.search.timings import FOR_RUNS, read_timings, seconds_of, with_runs
 
 Check = TypeVar("Check")
 
@@ -48,8 +49,12 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         for arm in evidence.arms
     ]
     choice = choose(evidence, rows, guess, seconds=np.array(seconds), latencies=latencies)
-    spend_needed = None
-    if choice is not None and choice.more:
+    workers = len(environment.get("devices", ["cpu"]))
+    spend_needed = seconds_needed = None
+    if choice is not None and choice.more and settings.max_seconds is not None:
+        taken = seconds_taken(folder, settings, rows, slots=workers)
+        seconds_needed = (taken + choice.more_seconds / workers) / FOR_RUNS
+    elif choice is not None and choice.more:
         spent = sum(
             seconds_of(settings, timings, run.candidate, run.rung, val_images)
             for run in recorded_runs(settings, ended_rows(settings, rows).values())
@@ -71,8 +76,9 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         choice=choice,
         readings=tuple(readings(folder)),
         paper=paper_solution(settings),
-        workers=len(environment.get("devices", ["cpu"])),
+        workers=workers,
         spend_needed=spend_needed,
+        seconds_needed=seconds_needed,
         family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
         twin_check=twin_check,
         rate_check=rate_check,

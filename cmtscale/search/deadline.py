@@ -57,18 +57,23 @@ class Deadline:
 def open_deadline(
     folder: Path, settings: Settings, rows: Sequence[Row], *, slots: int, began: float
 ) -> Deadline:
-    """That of the search in a folder, which took what `clock.json` says, or else what runs did."""
+    """That of the search in a folder, which has the time left that it had."""
+    before = seconds_taken(folder, settings, rows, slots=slots)
+    return Deadline(
+        max_seconds=settings.max_seconds, slots=slots, seconds_before=before, began=began
+    )
+
+
+def seconds_taken(folder: Path, settings: Settings, rows: Sequence[Row], *, slots: int) -> float:
+    """What the search in a folder took, by its `clock.json`, or else by its runs."""
     try:
-        before = float(read_json(folder / CLOCK)["seconds"])
+        return float(read_json(folder / CLOCK)["seconds"])
     except FileNotFoundError:
-        before = sum(row.seconds for row in ended_rows(settings, rows).values()) / slots
+        return sum(row.seconds for row in ended_rows(settings, rows).values()) / slots
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(
             f"{folder / CLOCK} is damaged; remove it (runs then say what they took)"
         ) from error
-    return Deadline(
-        max_seconds=settings.max_seconds, slots=slots, seconds_before=before, began=began
-    )
 
 
 def shortened(

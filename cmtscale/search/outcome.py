@@ -35,7 +35,8 @@ class Outcome:
     log has of the test split; `paper` is the paper's constants solved to the same budget (None:
     they cannot be); `family` the smaller budgets with the shares of the network taken. `workers` is
     how many runs go on at a time; `spend_needed` what the ladder's `spend` must be for the runs
-    that would probably decide an undecided search (None: no such). `twin_check` is what a check of
+    that would probably decide an undecided search, `seconds_needed` what its time must be where it
+    has a limit (None: no such). `twin_check` is what a check of
     its twins found, `rate_check` one of its learning rate (None: there was none). `untimed` are
     candidates that a limit on latency excludes because theirs is not measured on this machine;
     `damaged` says which checks cannot be read, and why.
@@ -50,6 +51,7 @@ class Outcome:
     paper: Solution | None
     workers: int
     spend_needed: float | None
+    seconds_needed: float | None
     family: tuple[Member, ...]
     twin_check: TwinCheck | None
     rate_check: RateCheck | None

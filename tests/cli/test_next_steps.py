@@ -69,6 +69,16 @@ def test_what_decides_nothing_is_offered_for_more_runs_and_not_for_training(
     assert surer == {0.614: f"{command} 0.63", 0.1: f"{command} 0.31"}
 
 
+def test_a_search_with_a_time_limit_is_offered_more_time(finished: Outcome) -> None:
+    outcome = real(finished, max_seconds=3_600)
+    assert outcome.choice is not None
+    undecided = replace(outcome, choice=replace(outcome.choice, verdict="undecided"))
+    steps = dict(after_search(replace(undecided, seconds_needed=5_000.0)))
+    # --spend beside a time limit is refused, and a longer ladder has no time
+    assert steps["surer"] == f"cmtscale search --from {finished.folder} --max-time 1h24m"
+    assert "longer" not in steps
+
+
 def test_a_tie_is_offered_for_training(finished: Outcome) -> None:
     outcome = real(finished)
     assert outcome.choice is not None
