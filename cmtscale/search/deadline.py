@@ -92,15 +92,16 @@ def shortened(
     """
 
     def needed(fitting: Settings) -> float:
-        left = [
+        missing = [
             seconds(run.candidate, run.rung)
             for run in fixed_runs(fitting, candidates)
             if run_id(fitting, run) not in ended
         ]
-        longest = max(left, default=0.0)
-        return (sum(left) - longest) / deadline.slots + longest  # in whatever order they run
+        longest = max(missing, default=0.0)
+        return (sum(missing) - longest) / deadline.slots + longest  # in whatever order they run
 
-    while settings.ladder.rungs > 1 and needed(settings) > deadline.seconds_left:
+    left = max(0.0, deadline.seconds_left)  # over: a search that has all its runs stays as it is
+    while settings.ladder.rungs > 1 and needed(settings) > left:
         fewer = settings.with_rungs(settings.ladder.rungs - 1, keep_target=target_is_asked)
         if fewer is None:
             break

@@ -10,7 +10,7 @@ import pytest
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.data.dataset import Description
-from cmtscale.record.files import read_json
+from cmtscale.record.files import read_json, write_json
 from cmtscale.record.folder import CLOCK
 from cmtscale.search.candidates import grid
 from cmtscale.search.deadline import Deadline, open_deadline, shortened
@@ -192,6 +192,18 @@ def test_stopped_a_search_has_the_time_left_that_it_had(timed: Make, tmp_path: P
     assert read_json(tmp_path / "timed" / CLOCK)["seconds"] == pytest.approx(
         before + taken, rel=1e-3
     )
+
+
+def test_asked_again_after_its_time_a_search_keeps_its_rungs_and_its_answer(
+    timed: Make, tmp_path: Path
+) -> None:
+    first, _, _ = timed(100)
+    answer = (tmp_path / "timed" / "choice.json").read_bytes()
+    write_json(tmp_path / "timed" / CLOCK, {"seconds": 101.0})
+    again, taken, _ = timed(100)
+    assert taken == 0
+    assert (again.settings, again.rows) == (first.settings, first.rows)
+    assert (tmp_path / "timed" / "choice.json").read_bytes() == answer
 
 
 def test_where_the_clock_is_missing_runs_say_what_was_taken(timed: Make, tmp_path: Path) -> None:
