@@ -85,6 +85,12 @@ def test_a_folder_uses_only_its_own_libraries(folder: str, allowed: set[str]) ->
     assert used - sys.stdlib_module_names - {"cmtscale"} <= allowed
 
 
+def test_the_timm_models_need_timm_and_the_network_alone() -> None:
+    used = {tuple(name.split(".")) for name in imports(PACKAGE / "timm.py")}
+    assert {name[0] for name in used} - sys.stdlib_module_names == {"timm", "torch", "cmtscale"}
+    assert {name[1] for name in used if name[0] == "cmtscale"} == {"arch", "model"}
+
+
 def test_commands_import_nothing_heavy_at_module_level() -> None:
     # views and the text they share are imported only when their command is called
     for path in sorted((PACKAGE / "cli").glob("*.py")):

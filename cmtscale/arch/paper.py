@@ -24,6 +24,8 @@ ALPHA, BETA, GAMMA = (
     1.15,
 )  # "Scaling strategy", found by grid search; their product is 2.352
 
+CROP_FRACTION = 224 / 256  # authors' evaluation: the short side is first side · 256/224
+
 BLOCK_LAYER_NORM_EPS = 1e-6  # authors' code; the patch embedding's LayerNorm keeps 1e-5
 PATCH_LAYER_NORM_EPS = 1e-5
 

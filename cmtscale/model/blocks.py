@@ -199,6 +199,13 @@ class Block(nn.Module):
         return out
 
 
+class AveragePool(nn.Sequential):
+    """Global average pooling: (B, C, H, W) → (B, C)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class Head(nn.Module):
     """Conv1x1, BatchNorm, SiLU, average pool, dropout, classifier: (B, C, H, W) → (B, classes)."""
 
@@ -206,14 +213,24 @@ class Head(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(dim, paper.HEAD_CHANNELS, 1)
         self.norm = nn.BatchNorm2d(paper.HEAD_CHANNELS)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.activation = nn.SiLU()
+        self.pool = AveragePool()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(paper.HEAD_CHANNELS, num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = F.silu(self.norm(self.project(maps)))
-        logits: Tensor = self.classifier(self.dropout(self.pool(maps).flatten(1)))
+        logits: Tensor = self.classifier(self.pooled(self.features(maps)))
         return logits
+
+    def features(self, maps: Tensor) -> Tensor:
+        """What is pooled: (B, C, H, W) → (B, 1280, H, W)."""
+        features: Tensor = self.activation(self.norm(self.project(maps)))
+        return features
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """What is classified: (B, 1280, H, W) → (B, 1280)."""
+        vectors: Tensor = self.dropout(self.pool(features))
+        return vectors
 
 
 def is_fused(attention: Attention, *, device_type: str, head_dim: int) -> bool:

@@ -1,16 +1,21 @@
 """The CMT network: `build(variant)` gives the published architecture as an `nn.Module`."""
 
-from typing import get_args
+from dataclasses import replace
+from itertools import islice
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
 from cmtscale.arch.variant import Stage as StageSpec
 from cmtscale.arch.variant import Variant, nearest_multiple
 from cmtscale.model import blocks
+from cmtscale.model.recompute import recomputed
 
+WITH_THE_LAYER_BEFORE = (99999,)  # timm's MATCH_PREV_GROUP
 CACHED_SIZES = 4  # resized position biases a stage keeps; one at 1280 px can take 256 MB
 
 
@@ -47,6 +52,7 @@ class Stage(nn.Module):
             )
             for rate in drop_paths
         )
+        self.is_recomputed = False
         self._resized: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -54,7 +60,7 @@ class Stage(nn.Module):
         maps = self.patch_embedding(maps)
         bias = self.bias_for(maps.shape[2], maps.shape[3])
         for block in self.blocks:
-            maps = block(maps, bias)
+            maps = recomputed(block, maps, bias) if self.is_recomputed else block(maps, bias)
         return maps
 
     def bias_for(self, height: int, width: int) -> Tensor:
@@ -104,6 +110,14 @@ class CMT(nn.Module):
         dropout: float,
         attention: blocks.Attention,
     ) -> None:
+        if not 0 <= drop_path < 1:
+            raise VariantError(f"drop_path {drop_path} is not a fraction; use 0 to below 1")
+        if not 0 <= dropout < 1:
+            raise VariantError(f"dropout {dropout} is not a fraction; use 0 to below 1")
+        if attention not in get_args(blocks.Attention):
+            raise VariantError(
+                f"attention {attention!r} is not one of auto, explicit, sdpa; use auto"
+            )
         super().__init__()
         self.variant = variant
         last = max(1, sum(variant.depths) - 1)
@@ -128,21 +142,72 @@ class CMT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) → logits (B, classes); raises `VariantError` for an illegal size."""
-        logits: Tensor = self.head(self.forward_features(images)[-1])
+        logits: Tensor = self.head(self.forward_stages(images)[-1])
         return logits
 
-    def forward_features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, C, H, W) → the four stages' maps (B, dim, H/s, W/s), s = 4, 8, 16, 32."""
+    def forward_stages(self, images: Tensor, count: int = 4) -> tuple[Tensor, ...]:
+        """Images (B, C, H, W) → the first `count` stages' maps.
+
+        A stage's map is (B, dim, H/s, W/s), s = 4, 8, 16, 32.
+        """
         self._require_legal(images)
         maps = self.stem(images.contiguous(memory_format=torch.channels_last))
-        features = []
-        for stage in self.stages:
+        outputs = []
+        for stage in islice(self.stages, count):
             maps = stage(maps)
-            features.append(maps)
-        return tuple(features)
+            outputs.append(maps)
+        return tuple(outputs)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put an untrained classifier in the place of the present one.
+
+        Raises `VariantError` for less than one class.
+        """
+        self.variant = replace(self.variant, num_classes=num_classes)
+        like = self.head.project.weight
+        classifier = nn.Linear(
+            paper.HEAD_CHANNELS, num_classes, device=like.device, dtype=like.dtype
+        )
+        blocks.initialise(classifier)
+        self.head.classifier = classifier.train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep no activations inside blocks: the backward pass computes them once more.
+
+        A training step gives the same gradients and BatchNorm statistics in less memory.
+        """
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.is_recomputed = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are no vectors and yet should not decay: position biases.
+
+        timm's optimizers ask for this; they exempt biases and norms themselves.
+        """
+        return {f"stages.{number}.position_bias" for number in range(len(self.stages))}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers in the order of depth, as patterns over parameter names, for timm's `layer_decay`.
+
+        The stem, each block (each stage if `coarse`), the classifier. A patch embedding and a
+        position bias belong to the first block of their stage, the head's convolution to the last.
+        """
+        stages: list[tuple[str, tuple[int] | None]]
+        if coarse:
+            stages = [(r"^stages\.(\d+)", None)]
+        else:
+            stages = [
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^stages\.(\d+)\.(?:patch_embedding|position_bias)", (0,)),
+            ]
+        head = (r"^head\.(?:project|norm)", WITH_THE_LAYER_BEFORE)
+        return {"stem": r"^stem", "blocks": [*stages, head]}
 
     def _require_legal(self, images: Tensor) -> None:
         """Raise `VariantError` for images that this network cannot take."""
+        if isinstance(images, Proxy):
+            return  # torch.fx traces without images
         if images.ndim != 4:
             raise VariantError(
                 f"images have shape {tuple(images.shape)}; give a batch (B, C, H, W)"
@@ -190,14 +255,8 @@ def build(
     `drop_path` is the last block's rate, rising linearly from 0 at the first; `dropout` acts before
     the classifier (published: 0.1, CMT-B 0.3). `attention` "sdpa" calls torch's fused attention,
     which gives the same numbers, "explicit" never does, and "auto" does so on CUDA for head dims
-    that are multiples of 8.
+    that are multiples of 8. Raises `VariantError` for a rate or an attention that there is not.
     """
-    if not 0 <= drop_path < 1:
-        raise VariantError(f"drop_path {drop_path} is not a fraction; use 0 to below 1")
-    if not 0 <= dropout < 1:
-        raise VariantError(f"dropout {dropout} is not a fraction; use 0 to below 1")
-    if attention not in get_args(blocks.Attention):
-        raise VariantError(f"attention {attention!r} is not one of auto, explicit, sdpa; use auto")
     return CMT(variant, drop_path=drop_path, dropout=dropout, attention=attention)
 
 

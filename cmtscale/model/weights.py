@@ -13,6 +13,7 @@ from cmtscale.model.cmt import CMT
 
 WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
 LISTED_KEYS = 10  # an error names this many keys of a kind and counts the rest
+ADAPTABLE = ("stem_conv1.weight", "head.weight", "head.bias")  # depend on channels and classes
 
 # Our module → the published modules that it holds, stacked along the first axis.
 STEM = {
@@ -54,14 +55,21 @@ def load_published(
     checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
     published = _unwrap(checkpoint, ema=ema)
     _require_fit(published, published_state_dict(model))
-    weights = {
-        ours: torch.cat([published[name] for name in theirs])
-        if len(theirs) > 1
-        else published[theirs[0]]
-        for ours, theirs in _names(model)
-        if theirs[0] in published
-    }
-    model.load_state_dict(weights, strict=False)  # only batch counters can be absent
+    model.load_state_dict(_renamed(model, published), strict=False)  # batch counters can be absent
+
+
+def rename_published(model: CMT, published: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a bare state dict of the authors' code under the names of `model`.
+
+    The first convolution and the classifier may be those of other channels and classes. Raises
+    `WeightsError` if another tensor is missing, left over or of another shape.
+    """
+    expected = published_state_dict(model)
+    _require_fit(
+        {name: tensor for name, tensor in published.items() if name not in ADAPTABLE},
+        {name: tensor for name, tensor in expected.items() if name not in ADAPTABLE},
+    )
+    return _renamed(model, published)
 
 
 def published_state_dict(model: CMT) -> dict[str, Tensor]:
@@ -72,6 +80,17 @@ def published_state_dict(model: CMT) -> dict[str, Tensor]:
         parts = state[ours].chunk(len(theirs)) if len(theirs) > 1 else (state[ours],)
         published.update(zip(theirs, parts, strict=True))
     return published
+
+
+def _renamed(model: CMT, published: Mapping[str, Any]) -> dict[str, Any]:
+    """What `published` has of `model`, under our names."""
+    return {
+        ours: torch.cat([published[name] for name in theirs])
+        if len(theirs) > 1
+        else published[theirs[0]]
+        for ours, theirs in _names(model)
+        if theirs[0] in published
+    }
 
 
 def _names(model: CMT) -> Iterator[tuple[str, tuple[str, ...]]]:

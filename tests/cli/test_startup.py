@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "optuna", "pandas", "matplotlib", "scipy", "sklearn", "fvcore"}
+HEAVY = {
+    "torch", "torchvision", "timm", "optuna", "pandas", "matplotlib", "scipy", "sklearn", "fvcore",
+}  # fmt: skip
 
 
 def loaded(program: str) -> set[str]:

@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
+import timm.optim
 import torch
 import torch.nn.functional as F
 
@@ -20,7 +21,7 @@ def channels_last(maps):
 def test_features_have_strides_4_8_16_32_and_feed_the_head(tiny):
     model = build(tiny).eval()
     images = torch.randn(2, 3, 96, 128)
-    features = model.forward_features(images)
+    features = model.forward_stages(images)
     assert [tuple(f.shape) for f in features] == [
         (2, dim, 96 // stride, 128 // stride)
         for dim, stride in zip(tiny.dims, (4, 8, 16, 32), strict=True)
@@ -266,3 +267,105 @@ def test_a_drop_path_that_is_no_fraction_is_refused(tiny, rate):
 def test_a_network_can_be_built_on_the_meta_device(tiny):
     with torch.device("meta"):
         assert build(tiny).stem[0].weight.is_meta
+
+
+def test_a_new_classifier_is_as_initialised_and_the_rest_is_as_before(tiny):
+    model = build(tiny).double().eval()
+    before = copy.deepcopy(model.state_dict())
+    model.reset_classifier(700)
+    classifier = model.head.classifier
+    assert (model.variant, classifier.training) == (replace(tiny, num_classes=700), False)
+    assert classifier.weight.dtype == torch.float64
+    assert classifier.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not classifier.bias.any()
+    assert model(torch.randn(1, 3, 64, 64, dtype=torch.float64)).shape == (1, 700)
+    for name, value in model.state_dict().items():
+        assert name.startswith("head.classifier") or torch.equal(value, before[name]), name
+    with pytest.raises(VariantError, match="num_classes 0 is not a positive"):
+        model.reset_classifier(0)
+    assert model.head.classifier is classifier
+
+
+def test_checkpointing_changes_neither_gradients_nor_statistics_nor_random_numbers(tiny):
+    plain = build(tiny, drop_path=0.3, dropout=0.3).double()
+    thrifty = copy.deepcopy(plain)
+    thrifty.set_grad_checkpointing()
+    images = torch.randn(4, 3, 64, 96, dtype=torch.float64)
+    for model in (plain, thrifty):
+        torch.manual_seed(1)
+        for _ in range(2):
+            loss = model(images).square().sum()
+            loss.backward(retain_graph=True)
+            loss.backward()
+    for (name, one), other in zip(plain.named_parameters(), thrifty.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+    for (name, one), other in zip(plain.named_buffers(), thrifty.buffers(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_checkpointed_blocks_keep_less_until_they_are_plain_again(tiny):
+    model = build(tiny)
+    stage = model.stages[1]
+    parameters = {parameter.data_ptr() for parameter in stage.parameters()}
+    maps = torch.randn(8, 4, 16, 16)
+
+    def kept_bytes():
+        sizes = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = stage(maps)
+        assert out.requires_grad
+        return sum(sizes.values())
+
+    plain = kept_bytes()
+    model.set_grad_checkpointing()
+    assert kept_bytes() < plain / 3
+    model.set_grad_checkpointing(False)
+    assert kept_bytes() == plain
+
+
+def test_layers_decay_by_depth_and_only_matrices_decay_to_zero(tiny):
+    model = build(tiny)
+    optimizer = timm.optim.create_optimizer_v2(
+        model, "adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [
+        (names[id(parameter)], parameter.ndim, group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    assert sorted(name for name, *_ in groups) == sorted(names.values())
+    for name, ndim, lr_scale, weight_decay in groups:
+        assert lr_scale == 0.5 ** (6 - layer_of(name)), name
+        spared = ndim == 1 or name.endswith("position_bias")
+        assert weight_decay == (0.0 if spared else 0.1), name
+
+
+def layer_of(name: str) -> int:
+    """The layer of a parameter of a network with 1, 2, 1, 1 blocks: stem 0, blocks 1 to 5, 6."""
+    match name.split("."):
+        case ["stem", *_]:
+            return 0
+        case ["stages", stage, "blocks", block, *_]:
+            return [1, 2, 4, 5][int(stage)] + int(block)
+        case ["stages", stage, *_]:
+            return [1, 2, 4, 5][int(stage)]
+        case ["head", "classifier", _]:
+            return 6
+        case _:
+            return 5
+
+
+def test_coarse_layers_are_stem_stages_and_classifier(tiny):
+    model = build(tiny)
+    layers = timm.models.group_parameters(model, model.group_matcher(coarse=True))
+    first = [names[0].split(".")[:2] for _, names in sorted(layers.items())]
+    assert first == [["stem", "0"], *[["stages", str(n)] for n in range(4)], ["head", "classifier"]]
+    assert {"head.project.weight", "stages.3.position_bias"} <= set(layers[4])

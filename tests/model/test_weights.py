@@ -2,13 +2,14 @@
 
 import argparse
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cmtscale.arch.errors import WeightsError
 from cmtscale.model.cmt import build
-from cmtscale.model.weights import load_published, published_state_dict
+from cmtscale.model.weights import load_published, published_state_dict, rename_published
 
 
 @pytest.fixture
@@ -108,3 +109,16 @@ def test_a_file_that_would_run_code_is_refused(tiny, tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(WeightsError, match="holds a list"):
         load_published(build(tiny), path)
+
+
+def test_renamed_tensors_are_those_of_the_network_and_may_have_other_classes(tiny, source):
+    model = build(tiny)
+    load_published(model, source)
+    assert same(rename_published(model, source), model.state_dict())
+    other = build(replace(tiny, num_classes=9, in_channels=1))
+    assert same(rename_published(other, source), model.state_dict())
+    wider = build(replace(tiny, resolution_px=96))
+    with pytest.raises(WeightsError, match="misshapen: relative_pos_a 1x256x4 for 1x576x9, "):
+        rename_published(wider, source)
+    with pytest.raises(WeightsError, match=r"missing: _bn\.bias"):
+        rename_published(model, {})
