@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError, WeightsError
-from cmtscale.arch.variant import Variant, fit_to_data, published_variants, variant
+from cmtscale.arch.network import fit_to_data
+from cmtscale.arch.variant import Variant, published_variants, variant
 from cmtscale.model.blocks import AveragePool
 from cmtscale.model.cmt import CMT, Stage
 from cmtscale.model.weights import rename_published
