@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmtscale.arch import paper
 from cmtscale.model.cmt import CMT, Stage
 
 
@@ -30,12 +31,17 @@ class AnySide(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), H and W multiples of 32 → logits (B, classes)."""
+        # taken from the input, so that a graph refuses sides that are none, but for 3 px too many
+        coarsest = paper.STAGE_STRIDES[-1]
+        rows, columns = (side // coarsest for side in images.shape[2:])
+        finer = [coarsest // stride for stride in paper.STAGE_STRIDES]
+        grids = [(factor * rows, factor * columns) for factor in finer]
         images = images.contiguous(memory_format=torch.channels_last)
         maps = self.stem(F.pad(images, (1, 0, 1, 0)))
-        for stage in self.stages:
+        for stage, (height, width) in zip(self.stages, grids, strict=True):
             assert isinstance(stage, Stage)
             maps = stage.patch_embedding(maps)
-            bias = stage.resize_bias(maps.shape[2], maps.shape[3])
+            bias = stage.resize_bias(height, width)
             for block in stage.blocks:
                 maps = block(maps, bias)
         logits: Tensor = self.head(maps)

@@ -1,7 +1,6 @@
 """ONNX files: made from a captured network, and run by onnxruntime."""
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -136,23 +135,22 @@ def _tidy(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of itself."""
+    """Without what the exporter and its converter log."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    with warnings.catch_warnings():
-        try:
-            for name in LOGGERS:
-                logging.getLogger(name).setLevel(logging.ERROR)
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+    try:
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what was raised first: the exporter wraps it in advice."""
+    """What was raised first, which names the operator; the exporter wraps it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return _first_line(error)
+    return _first_line(error).partition(". Failure message")[0]
 
 
 def _first_line(error: BaseException) -> str:

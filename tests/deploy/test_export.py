@@ -28,6 +28,7 @@ from cmtscale.cli.app import run
 from cmtscale.data.batches import device_split, eval_batches
 from cmtscale.data.dataset import Dataset
 from cmtscale.deploy.any_side import AnySide
+from cmtscale.deploy.capture import capture
 from cmtscale.deploy.compare import compare
 from cmtscale.deploy.onnx_file import require_room, run_onnx, to_onnx
 from cmtscale.deploy.sides import Sides, find_sides
@@ -135,15 +136,22 @@ def test_the_onnx_file_names_its_free_sizes_and_no_place_on_this_machine(
     assert b".py" not in content
 
 
-def test_the_pt2_file_refuses_images_that_the_network_refuses(
-    exported: Callable[..., Any],
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_a_graph_refuses_sides_that_the_network_refuses(
+    exported: Callable[..., Any], validation: list[Tensor], format: str
 ) -> None:
-    path = exported("torch-export").path
-    assert b"blocks.py" not in path.read_bytes()
-    exported_model = opened(path)
-    for side in (80, 32):
-        with pytest.raises(AssertionError, match="Guard failed"):
-            exported_model(torch.zeros(1, 1, side, side))
+    exported_model = opened(exported(format).path)
+    for side in (72, 80, 100):
+        for size in ((side, 64), (64, side)):
+            with pytest.raises(Exception, match=r"Guard failed|Reshape"):
+                exported_model(torch.zeros(1, 1, *size))
+    images = validation[0][:2]
+    padded = nn.functional.pad(images, (0, 3, 0, 2), value=9.0)  # what a stride leaves over
+    torch.testing.assert_close(exported_model(padded), exported_model(images))
+
+
+def test_the_pt2_file_names_no_place_on_this_machine(exported: Callable[..., Any]) -> None:
+    assert b"blocks.py" not in exported("torch-export").path.read_bytes()
 
 
 def test_the_example_of_the_readme_sees_what_predict_sees(
@@ -230,39 +238,85 @@ def test_the_network_for_any_side_is_the_network_at_every_side() -> None:
             assert torch.equal(free(images), model(images))
 
 
+class Network(nn.Module):
+    """Calls `answer` on its images."""
+
+    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answer(images)
+
+
+def only_64(images: Tensor) -> Tensor:
+    assert images.shape[2] == 64, "Input height does not match"
+    return images.mean((2, 3))
+
+
 def test_sides_are_fixed_with_the_reason_where_the_network_or_its_side_is(
     tiny_base: Variant,
 ) -> None:
     assert find_sides(tiny_base, build(tiny_base).eval()) == Sides(own_px=64)
     small = replace(tiny_base, resolution_px=32)
     assert "32 px is below 64 px" in find_sides(small, build(small).eval()).fixed_because
-    odd = TimmNetwork(model="test_resnet", resolution_px=100)
-    assert "no multiple of 32" in find_sides(odd, build_network(odd).eval()).fixed_because
+    odd = TimmNetwork(model="any", resolution_px=100)
+    assert "no multiple of 32" in find_sides(odd, Network(only_64)).fixed_because
+    other = TimmNetwork(model="any", resolution_px=64)
+    assert find_sides(other, Network(only_64)).fixed_because == (
+        "the network refuses others: Input height does not match"
+    )
 
 
-def test_a_network_of_timm_with_fixed_sides_is_exported_with_them(
+@pytest.mark.parametrize(
+    "factor",
+    [
+        lambda images: 2.0 if images.shape[2] > images.shape[3] else 1.0,
+        lambda images: 2.0 if images.shape[2] == 64 else 1.0,
+        lambda images: torch.ones(4)[: images.shape[2] // 32].sum(),
+    ],
+    ids=["upright", "own side", "small"],
+)
+def test_a_graph_that_holds_for_some_sides_only_is_taken_for_its_own(
+    factor: Callable[[Tensor], Any],
+) -> None:
+    network = Network(lambda images: images.mean((2, 3)) * factor(images)).eval()
+    program, sides = capture(network, channels=1, sides=Sides(own_px=64))
+    assert "no one graph holds for others" in sides.fixed_because
+    images = torch.rand(3, 1, 64, 64)
+    assert torch.equal(program.module()(images), network(images))
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_network_that_counts_its_images_is_no_graph(number: int) -> None:
+    network = Network(lambda images: images.mean((2, 3)) * (2.0 if len(images) == number else 1.0))
+    with pytest.raises(ExportError, match="cannot be captured as one graph"):
+        capture(network, channels=1, sides=Sides(own_px=64))
+
+
+def test_a_network_of_timm_is_exported_with_its_fixed_side(
     trained: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    network = TimmNetwork(model="test_vit", resolution_px=160, num_classes=10, in_channels=1)
+    network = TimmNetwork(model="test_resnet", resolution_px=100, num_classes=10, in_channels=1)
     torch.manual_seed(0)
     model = build_network(network).eval()
     description = read_description(trained / "model")[0]
-    preprocessing = replace(description.preprocessing, resolution_px=160)
+    preprocessing = replace(description.preprocessing, resolution_px=100)
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
     write_model(
-        tmp_path / "vit",
+        tmp_path / "resnet",
         replace(description, network=network, preprocessing=preprocessing),
         weights,
         card="",
     )
-    assert run(["export", str(tmp_path / "vit"), "--format", "onnx"]) == 0
+    assert run(["export", str(tmp_path / "resnet"), "--format", "onnx"]) == 0
     stdout, stderr = capsys.readouterr()
     assert stderr == ""
-    assert "images: float32 (batch, 1, 160, 160), preprocessed" in stdout
-    assert "sides are fixed at 160 px: the network refuses others: Input height (192)" in stdout
-    path = tmp_path / "vit.onnx"
-    assert "Input height" in told(path)["sides"]["fixed_because"]
-    images = torch.randn(3, 1, 160, 160)
+    assert "images: float32 (batch, 1, 100, 100), preprocessed" in stdout
+    assert "sides are fixed at 100 px: its own side of 100 px is no multiple of 32" in stdout
+    path = tmp_path / "resnet.onnx"
+    assert "no multiple" in told(path)["sides"]["fixed_because"]
+    images = torch.randn(3, 1, 100, 100)
     with torch.inference_mode():
         torch.testing.assert_close(opened(path)(images), model(images), rtol=0, atol=1e-4)
 
@@ -372,21 +426,12 @@ def test_only_float_noise_is_tolerated() -> None:
         compare(lambda x: (1 + 1.2e-4) * Logits()(x), Logits(), channels=1, sides=sides)
 
 
-class Operator(nn.Module):
-    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.operator = operator
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.operator(images)
-
-
 def program(operator: Callable[[Tensor], Tensor]) -> torch.export.ExportedProgram:
-    return torch.export.export(Operator(operator), (torch.rand(2, 4),))
+    return torch.export.export(Network(operator), (torch.rand(2, 4),))
 
 
 def test_an_operator_that_onnx_lacks_is_named() -> None:
-    with pytest.raises(ExportError, match=r"opset 18: .*special_bessel_j0") as caught:
+    with pytest.raises(ExportError, match=r"opset 18: .*bessel_j0") as caught:
         to_onnx(program(torch.special.bessel_j0), about="{}", opset=18)
     assert "\n" not in str(caught.value)
 
