@@ -31,7 +31,7 @@ class AnySide(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), H and W multiples of 32 → logits (B, classes)."""
-        # taken from the input, so that a graph refuses sides that are none, but for 3 px too many
+        # from the input, so that a graph refuses other sides, but for up to 3 px at an edge
         coarsest = paper.STAGE_STRIDES[-1]
         rows, columns = (side // coarsest for side in images.shape[2:])
         finer = [coarsest // stride for stride in paper.STAGE_STRIDES]

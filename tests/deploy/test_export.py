@@ -138,16 +138,13 @@ def test_the_onnx_file_names_its_free_sizes_and_no_place_on_this_machine(
 
 @pytest.mark.parametrize("format", ["onnx", "torch-export"])
 def test_a_graph_refuses_sides_that_the_network_refuses(
-    exported: Callable[..., Any], validation: list[Tensor], format: str
+    exported: Callable[..., Any], format: str
 ) -> None:
     exported_model = opened(exported(format).path)
     for side in (72, 80, 100):
         for size in ((side, 64), (64, side)):
             with pytest.raises(Exception, match=r"Guard failed|Reshape"):
                 exported_model(torch.zeros(1, 1, *size))
-    images = validation[0][:2]
-    padded = nn.functional.pad(images, (0, 3, 0, 2), value=9.0)  # what a stride leaves over
-    torch.testing.assert_close(exported_model(padded), exported_model(images))
 
 
 def test_the_pt2_file_names_no_place_on_this_machine(exported: Callable[..., Any]) -> None:
