@@ -39,3 +39,7 @@ class ResultsError(CmtscaleError, ValueError):
 
 class ModelError(CmtscaleError):
     """A folder that holds no trained model, or one that is damaged."""
+
+
+class ExportError(CmtscaleError, RuntimeError):
+    """A trained network that a format cannot hold, or that answers otherwise in it."""

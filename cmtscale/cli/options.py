@@ -10,6 +10,7 @@ from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
+MODEL_HELP = "Folder of a trained model or of its training, or an exported .safetensors file."
 # the rule of `arch.base.default_base`
 DEFAULT_BASE = "the largest at most half the budget, or else the smallest, scaled down"
 

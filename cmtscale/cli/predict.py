@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from cmtscale.cli.options import Json
+from cmtscale.cli.options import MODEL_HELP, Json
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or of its training.")],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP)],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -22,16 +22,14 @@ def predict(
     import json
     import sys
 
-    from cmtscale.deploy.load import load_model
+    from cmtscale.deploy.load import open_model
     from cmtscale.deploy.predict import image_files, predict
-    from cmtscale.record.model_folder import find_model, read_description
     from cmtscale.train.devices import device_slots
 
     slot = device_slots(device)[0]
     files = image_files(images)
-    folder = find_model(model)
-    loaded = load_model(folder, device=slot)
-    temperature = read_description(folder)[0].scores.temperature
+    loaded, description = open_model(model, device=slot)
+    temperature = description.scores.temperature
     broken = 0
     listed = []
     for prediction in predict(loaded, files, top=top, temperature=temperature):

@@ -1,4 +1,4 @@
-"""Open a trained model's folder: the network, its preprocessing and its classes."""
+"""Open a trained model, a folder or a single file: network, preprocessing and classes."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -14,12 +14,14 @@ from cmtscale.arch.errors import DataError, ModelError
 from cmtscale.data.decode import DECODING_ERRORS, as_channels, cut_square, decode, to_input
 from cmtscale.model.networks import build_network
 from cmtscale.record.model_folder import (
+    DESCRIPTION,
     WEIGHTS,
     ModelDescription,
     Preprocessing,
     find_model,
     read_description,
 )
+from cmtscale.record.single_file import read_content, unpack_model
 
 LISTED = 5  # names of weights in an error
 
@@ -56,45 +58,59 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> LoadedModel:
-    """Open the folder of a trained model, or of the training that wrote it.
+    """Open the folder of a trained model or of the training that wrote it, or its single file.
 
-    Nothing in the folder is executed: weights are safetensors, the rest is TOML. Raises
-    `ModelError` for a folder that holds no model, or whose weights are damaged or not those of the
-    network it describes.
+    Nothing in them is executed: weights are safetensors, the rest is TOML. Raises `ModelError` for
+    a path that holds no model, or whose weights are damaged or not those of the network it
+    describes.
     """
-    folder = find_model(Path(path))
-    description, digest = read_description(folder)
-    return LoadedModel(
-        model=_load_network(folder, description, digest).to(device),
+    return open_model(Path(path), device=device)[0]
+
+
+def open_model(
+    path: Path, *, device: str | torch.device = "cpu"
+) -> tuple[LoadedModel, ModelDescription]:
+    """`load_model`, and all that is known of the model."""
+    if path.is_file():
+        content = read_content(path)
+        description, weights_path = unpack_model(content, source=str(path)), path
+    else:
+        folder = find_model(path)
+        (description, digest), weights_path = read_description(folder), folder / WEIGHTS
+        content = read_content(weights_path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ModelError(
+                f"{weights_path} is not the file that {DESCRIPTION} describes; copy both anew"
+            )
+    model = build_trained(description, content, source=str(weights_path))
+    loaded = LoadedModel(
+        model=model.to(device),
         preprocess=Preprocess(description.preprocessing),
         classes=description.classes,
     )
+    return loaded, description
 
 
-def _load_network(folder: Path, description: ModelDescription, digest: str) -> nn.Module:
-    weights = _read_weights(folder / WEIGHTS, digest)
+def build_trained(description: ModelDescription, content: bytes, *, source: str) -> nn.Module:
+    """The described network in eval mode with the weights in `content`, a file of safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        raise ModelError(
+            f"{source} cannot be read: {error}; train or copy the model anew"
+        ) from error
     with torch.device("meta"):  # a description of any size takes no memory until it fits the file
         model = build_network(description.network)
-    _require_fit(weights, model.state_dict(), folder / WEIGHTS)
+    _require_fit(weights, model.state_dict(), source)
     model = build_network(description.network)
     model.load_state_dict(dict(weights))
     return model.eval()
 
 
-def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ModelError(f"{path} is not the file that model.toml describes; copy both anew")
-        return load(content)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; train or copy the model anew") from error
-
-
-def _require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Any], path: Path) -> None:
+def _require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Any], source: str) -> None:
     wrong = sorted(
         name
         for name in weights.keys() | expected.keys()
@@ -105,6 +121,6 @@ def _require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Any], pat
     if wrong:
         rest = f" and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
         raise ModelError(
-            f"{path} does not hold the weights of the network in model.toml: "
+            f"{source} does not hold the weights of the network in model.toml: "
             f"{', '.join(wrong[:LISTED])}{rest} differ"
         )

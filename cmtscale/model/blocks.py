@@ -266,17 +266,16 @@ def resize_position_bias(
     """A position bias (heads, n, m) resized bicubically, first over the query grid, then the keys'.
 
     `queries` and `keys` are the (H, W) grids that it was laid out for, `to_queries` and `to_keys`
-    the wanted ones ("CMT block": "bicubic interpolation" for another input size).
+    the wanted ones ("CMT block": "bicubic interpolation" for another input size). To the same grid
+    it gives the same numbers, without asking whether it is: a graph can hold for all sizes.
     """
     heads = bias.shape[0]
-    if queries != to_queries:
-        maps = bias.transpose(1, 2).unflatten(2, queries)  # (heads, m, H, W)
-        maps = F.interpolate(maps, to_queries, mode="bicubic", align_corners=False)
-        bias = maps.flatten(2).transpose(1, 2)  # (heads, n', m)
-    if keys != to_keys:
-        maps = bias.unflatten(2, keys)  # (heads, n', H, W)
-        maps = F.interpolate(maps, to_keys, mode="bicubic", align_corners=False)
-        bias = maps.flatten(2)  # (heads, n', m')
+    maps = bias.transpose(1, 2).unflatten(2, queries)  # (heads, m, H, W)
+    maps = F.interpolate(maps, to_queries, mode="bicubic", align_corners=False)
+    bias = maps.flatten(2).transpose(1, 2)  # (heads, n', m)
+    maps = bias.unflatten(2, keys)  # (heads, n', H, W)
+    maps = F.interpolate(maps, to_keys, mode="bicubic", align_corners=False)
+    bias = maps.flatten(2)  # (heads, n', m')
     assert bias.shape[0] == heads
     return bias
 

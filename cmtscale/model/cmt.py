@@ -72,16 +72,17 @@ class Stage(nn.Module):
             return self.position_bias
         tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         if self.training or torch.is_grad_enabled() or tracing:
-            return self._resize(height, width)
+            return self.resize_bias(height, width)
         source, resized = self._resized.get((height, width), (None, None))
         if source is None or resized is None or not _same(source, self.position_bias):
             while len(self._resized) >= CACHED_SIZES:
                 self._resized.pop(next(iter(self._resized)))
-            resized = self._resize(height, width)
+            resized = self.resize_bias(height, width)
             self._resized[height, width] = self.position_bias.detach().clone(), resized
         return resized
 
-    def _resize(self, height: int, width: int) -> Tensor:
+    def resize_bias(self, height: int, width: int) -> Tensor:
+        """The position bias for an H x W grid, resized also if that is its own."""
         k = self.reduction
         return blocks.resize_position_bias(
             self.position_bias,

@@ -139,13 +139,19 @@ def write_model(
     content = save({name: array.copy(order="C") for name, array in weights.items()})
     write_atomically(folder / WEIGHTS, lambda file: file.write(content))
     write_text_atomically(folder / CARD, card)
+    digest = hashlib.sha256(content).hexdigest()
+    write_text_atomically(folder / DESCRIPTION, description_toml(description, digest))
+
+
+def description_toml(description: ModelDescription, digest: str) -> str:
+    """The text of `model.toml`; `digest` is the SHA-256 of the weights that it belongs to."""
     table = {
         "format": FORMAT,
-        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "weights_sha256": digest,
         **_without_none(asdict(description)),
         "network": network_table(description.network),
     }
-    write_text_atomically(folder / DESCRIPTION, tomli_w.dumps(table))
+    return tomli_w.dumps(table)
 
 
 def find_model(path: Path) -> Path:
@@ -170,7 +176,16 @@ def read_description(folder: Path) -> tuple[ModelDescription, str]:
     try:
         if path.stat().st_size > LARGEST_DESCRIPTION:
             raise ValueError("it is too large")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}; train or copy the model anew") from error
+    return parse_description(text, source=str(path))
+
+
+def parse_description(text: str, *, source: str) -> tuple[ModelDescription, str]:
+    """`read_description` from the text of a `model.toml`; `source` names it in the error."""
+    try:
+        table = tomllib.loads(text)
         if table.pop("format", None) != FORMAT:
             raise ValueError(f"its format is not {FORMAT}; a newer cmtscale may read it")
         network = network_from_table(_table(table.pop("network", None)), source="network")
@@ -191,8 +206,10 @@ def read_description(folder: Path) -> tuple[ModelDescription, str]:
             scores=body.scores,
             chosen_by=body.chosen_by,
         ), digest
-    except (OSError, ValueError, CmtscaleError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; train or copy the model anew") from error
+    except (ValueError, CmtscaleError, RecursionError) as error:
+        raise ModelError(
+            f"{source} cannot be read: {error}; train or copy the model anew"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,18 @@
 """A network that knows the digits, trained once, as the folder that `train` writes."""
 
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from cmtscale.arch.variant import Variant
+from cmtscale.cli.app import run
 from cmtscale.data.dataset import Dataset
 from cmtscale.data.sources import open_source
 from cmtscale.train.recipe import Recipe
@@ -34,3 +40,31 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset, tiny_base
             test=True,
         )
     return out
+
+
+class ExportedFile(NamedTuple):
+    """A file that `cmtscale export` wrote, and what the command printed on stdout and stderr."""
+
+    path: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def exported(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ExportedFile]:
+    """Exports the trained digits network in a format, once per test run."""
+    folder = tmp_path_factory.mktemp("exported")
+    suffixes = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+
+    @cache
+    def export(format: str) -> ExportedFile:
+        path = folder / f"digits{suffixes[format]}"
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            code = run(["export", str(trained), "--format", format, "--out", str(path)])
+        assert code == 0, stderr.getvalue()
+        return ExportedFile(path, stdout.getvalue(), stderr.getvalue())
+
+    return export
