@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from cmtscale.arch.errors import VariantError
+from cmtscale.arch.errors import CountError, VariantError
 from cmtscale.arch.network import TIMM, Network, TimmNetwork
 from cmtscale.arch.variant import Variant
 from cmtscale.arch.variant import variant as read_variant
 from cmtscale.model.blocks import Attention
 from cmtscale.model.cmt import build
+from cmtscale.model.operators import OperatorCounts, count_operators
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmCount:
-    """What a timm network costs for one image, by `torch.utils.flop_counter`."""
+    """What a timm network costs for one image; `operators` says what `macs` are made of."""
 
     macs: int
     params: int
+    operators: OperatorCounts
 
 
 def read_network(text: str) -> Network:
@@ -75,17 +75,24 @@ def build_network(
 def count_timm(network: TimmNetwork) -> TimmCount:
     """MACs and parameters of a timm network at its resolution, on the meta device.
 
-    Matrix products and convolutions count, as everywhere here; what torch's counter does not know
-    (norms, activations, pooling) is elementwise.
+    Matrix products and convolutions count, as everywhere here, by `torch.utils.flop_counter`.
+    Raises `CountError` for a network that does not run at this resolution, or not without data.
     """
     with torch.device("meta"):
         model = build_network(network).eval()
         side = network.resolution_px
-        image = torch.zeros(1, network.in_channels, side, side)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(image)
+        images = torch.zeros(1, network.in_channels, side, side)
+        try:
+            operators = count_operators(model, images)
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            native = _native_px(network.model)
+            advice = "choose another network" if side == native else f"use {native} px"
+            raise CountError(
+                f"{network.name} cannot be counted at {side} px: {reason}; {advice}"
+            ) from error
     params = sum(parameter.numel() for parameter in model.parameters())
-    return TimmCount(macs=int(counter.get_total_flops()) // 2, params=params)
+    return TimmCount(macs=operators.total_macs, params=params, operators=operators)
 
 
 def _timm_network(name: str) -> TimmNetwork:
