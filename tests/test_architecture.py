@@ -75,7 +75,7 @@ def test_imports_point_one_way(folder: str) -> None:
         ("model", {"torch", "fvcore", "numpy", "timm"}),
         ("data", {"torch", "torchvision", "numpy", "PIL", "sklearn", "filelock", "platformdirs"}),
         ("train", {"torch", "numpy", "scipy", "joblib"}),
-        ("deploy", {"torch", "numpy", "PIL", "safetensors"}),
+        ("deploy", {"torch", "numpy", "onnxruntime", "PIL", "safetensors"}),
         ("report", {"numpy", "pandas", "matplotlib", "mpltern", "scipy"}),
         ("cli", {"typer", "rich", "pydantic"}),
     ],

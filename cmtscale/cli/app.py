@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from cmtscale.arch.errors import CmtscaleError
-from cmtscale.cli import cache, check, flops, plot, predict, scale, search, show, train, variants
+from cmtscale.cli import (
+    bench,
+    cache,
+    check,
+    flops,
+    plot,
+    predict,
+    scale,
+    search,
+    show,
+    train,
+    variants,
+)
 from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -52,6 +64,7 @@ app.command("check", short_help="What a search takes for granted, measured.")(ch
 app.command("plot", short_help="Figures of searches.")(plot.plot)
 app.command("train", short_help="Train one variant.")(train.train)
 app.command("predict", short_help="What a trained model sees in images.")(predict.predict)
+app.command("bench", short_help="How fast networks are, side by side.")(bench.bench)
 app.command("cache", short_help="Where packed images are, and clearing it.")(cache.cache)
 
 

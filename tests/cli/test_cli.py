@@ -23,7 +23,8 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 
 COMMANDS = (
-    "variants", "flops", "scale", "search", "show", "check", "plot", "train", "predict", "cache",
+    "variants", "flops", "scale", "search", "show", "check", "plot", "train", "predict", "bench",
+    "cache",
 )  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
@@ -130,6 +131,21 @@ Capture = pytest.CaptureFixture[str]
         ("train --variant cmt-ti --data digits --out /tmp/x --epochs 0", "epochs 0"),
         ("train --variant cmt-ti --data nothing --out /tmp/x", "is not one of digits"),
         ("train --variant cmt-ti --data digits --out /tmp/x --split-seed -1", "split_seed -1"),
+        ("bench", "NETWORKS is missing: Published variants, TOML files, timm:NAME, folders"),
+        ("bench cmt-xl", "variant 'cmt-xl' is not one of cmt-ti, cmt-xs, cmt-s, cmt-b"),
+        ("bench /tmp", "/tmp holds neither a trained model (model.toml) nor a search's answer"),
+        ("bench cmt-ti --batch 1,x", "batch '1,x' is not a list of whole numbers from 1 on; write"),
+        ("bench cmt-ti --batch 0", "batch '0' is not a list of whole numbers"),
+        ("bench cmt-ti --resolution 320x256", "resolution '320x256' is not a side in px; write"),
+        ("bench cmt-ti --resolution 300", "300 px is not a positive multiple of 32; use 288"),
+        ("bench cmt-ti@192 --resolution 192", "has a side; leave @192 or --resolution away"),
+        ("bench cmt-ti --dtype fp16 --device cpu", "fp16 is measured on GPUs only; use bf16"),
+        ("bench cmt-ti --dtype int8", "--dtype 'int8' is not one of 'fp32', 'bf16', 'fp16'"),
+        ("bench cmt-ti --backend onnxruntime --dtype bf16", "has neither dtype nor compile"),
+        ("bench cmt-ti --backend onnxruntime --device cuda", "measured on the CPU, not on 'cuda'"),
+        ("bench cmt-ti --threads 0", "threads 0 is not a whole number from 1 on"),
+        ("bench cmt-ti --device tpu", "device 'tpu' is not one of"),
+        ("bench cmt-ti --figure x.jpg", "figure x.jpg is of no kind known here; use .png, .svg"),
         ("cache --cache-dir", "requires an argument (see cmtscale cache --help)"),
     ],
 )
