@@ -57,8 +57,8 @@ def bench(
 
         require_figure(figure)
 
-    from cmtscale.deploy.bench import BenchRequest
     from cmtscale.deploy.bench import bench as measure
+    from cmtscale.deploy.bench_request import BenchRequest
     from cmtscale.deploy.subjects import read_subject
 
     request = BenchRequest(

@@ -6,71 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
-from typing import Literal, get_args
 
 import torch
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.deploy import memory
+from cmtscale.deploy.bench_request import TIMED, Backend, BenchRequest
 from cmtscale.deploy.passes import Pass, build_for_timing, onnx_pass, torch_pass
 from cmtscale.deploy.subjects import Subject
 from cmtscale.record.bench import Bench, Conditions, LeftOut, Measurement
 from cmtscale.record.model_folder import Size
-from cmtscale.train.devices import available_cores, device_slots, hardware
-from cmtscale.train.recipe import require_count
+from cmtscale.train.devices import available_cores, hardware
 from cmtscale.train.save_model import size_of
 
-Dtype = Literal["fp32", "bf16", "fp16"]
-Backend = Literal["torch", "onnxruntime"]
 WARM_UP = 3  # passes that compile, choose kernels and fill caches
-TIMED = 3  # passes of a turn, behind one that brings the network back into the caches
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILED_SHAPES = 1000  # networks times batch sizes; beyond its limit of 8 torch runs eagerly
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRequest:
-    """How networks are measured; raises `RequestError` for what cannot be measured so.
-
-    Below fp32 torch computes under autocast, as in training, with weights that are cast once.
-    `threads` None: as many as torch takes, but not more than there are cores to use. Each of
-    `rounds` has `TIMED` timed passes of each network and batch size.
-    """
-
-    batches: tuple[int, ...] = (1,)
-    dtype: Dtype = "fp32"
-    device: str = "auto"
-    threads: int | None = None
-    compiled: bool = False
-    backend: Backend = "torch"
-    rounds: int = 10
-
-    def __post_init__(self) -> None:
-        for batch in self.batches:
-            require_count("batch", batch)
-        require_count("rounds", self.rounds)
-        if self.threads is not None:
-            require_count("threads", self.threads)
-        if self.dtype not in get_args(Dtype):
-            raise RequestError(f"dtype {self.dtype!r} is not one of {', '.join(get_args(Dtype))}")
-        if self.backend not in get_args(Backend):
-            raise RequestError(f"backend {self.backend!r} is neither torch nor onnxruntime")
-        if self.backend == "onnxruntime" and (self.dtype != "fp32" or self.compiled):
-            raise RequestError("onnxruntime has neither dtype nor compile; leave both away")
-
-    def torch_device(self) -> torch.device:
-        """The device; raises `RequestError` if it is not there or does not know the dtype."""
-        if self.backend == "onnxruntime":
-            if self.device not in ("auto", "cpu"):
-                raise RequestError(f"onnxruntime is measured on the CPU, not on {self.device!r}")
-            if not all(map(find_spec, ("onnxruntime", "onnxscript"))):
-                raise RequestError("onnxruntime is missing; pip install 'cmtscale[export]'")
-            return torch.device("cpu")
-        device = torch.device(device_slots(self.device)[0])
-        if device.type == "cpu" and self.dtype == "fp16":
-            raise RequestError("fp16 is measured on GPUs only; use bf16 or fp32 on a CPU")
-        return device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +143,7 @@ def _prepared(
             peak: int | None = None
             if on_cuda:
                 peak = memory.cuda_growth(run, device, before=before)
-            elif device.type == "cpu" and request.backend == "torch":
+            elif _is_resident_memory(request, device):
                 growth = memory.resident_growth(run)
                 peak = None if growth is None else growth + memory.weight_bytes(model)
         except (MemoryError, RuntimeError, RequestError) as error:
@@ -236,13 +187,18 @@ def _measurement(cell: _Cell, seconds: tuple[float, ...]) -> Measurement:
     )
 
 
+def _is_resident_memory(request: BenchRequest, device: torch.device) -> bool:
+    """Whether the peak is weights and a pass: no copies of the weights, no memory kept unseen."""
+    return device.type == "cpu" and request.backend == "torch" and request.dtype == "fp32"
+
+
 def _memory_words(
     request: BenchRequest, device: torch.device, measurements: Sequence[Measurement]
 ) -> str:
-    if request.backend == "onnxruntime":
-        return "not measured: onnxruntime keeps memory of its own between passes"
     if device.type == "cuda":
         return memory.ON_CUDA
+    if not _is_resident_memory(request, device):
+        return memory.UNSEEN
     if any(measured.peak_bytes is not None for measured in measurements):
         return memory.ON_LINUX
     return memory.NOWHERE

@@ -10,6 +10,7 @@ from torch import nn
 
 ON_CUDA = "weights, input and one pass, by torch.cuda.max_memory_allocated"
 ON_LINUX = "weights, and by how much one pass raises the peak of the resident memory"
+UNSEEN = "not measured: it is kept between passes, where a process's memory does not show it"
 NOWHERE = "not measured: this system gives no resettable peak of a process's memory"
 
 _PROCESS = Path("/proc/self")
