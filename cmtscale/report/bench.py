@@ -1,8 +1,9 @@
 """The figure of a benchmark: MACs against time, and accuracy against time where it is known."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.record.bench import Bench, Conditions, Measurement
 from cmtscale.record.files import write_atomically
 from cmtscale.report.layout import (
+    BLACK,
     COLUMN_IN,
     GREY,
     MARKS,
@@ -27,6 +29,8 @@ from cmtscale.report.layout import (
 
 KINDS = (".png", ".svg", ".pdf")
 _TITLE_CHARACTERS = 52
+
+Point = tuple[float, float]
 
 
 def require_figure(path: Path) -> None:
@@ -66,85 +70,77 @@ def bench_figure(bench: Bench) -> Figure:
     rows = -(-(1 + len(sets)) // columns)
     figure = Figure(figsize=(COLUMN_IN * columns, 3.1 * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, number) for number in range(1, 2 + len(sets))]
-    panels = [(axes[0], _draw_macs(axes[0], measured, batches))]
+    panels = [(axes[0], *_draw_macs(axes[0], measured, batches))]
     axes[0].set_title(_title(bench.conditions))
     for ax, images in zip(axes[1:], sets, strict=True):
         shown = [entry for entry in known if entry.accuracy_of == images]
-        panels.append((ax, _draw_accuracy(ax, shown, batches)))
+        panels.append((ax, *_draw_accuracy(ax, shown, batches)))
         ax.set_title(textwrap.fill(f"accuracy: {images}", _TITLE_CHARACTERS))
     if len(batches) > 1:
         axes[0].legend(frameon=False, loc="lower right")
-    label_points(figure, [(ax, labels, _points(ax)) for ax, labels in panels])
+    label_points(figure, panels)
     return figure
 
 
-def _draw_macs(ax: Axes, measured: Sequence[Measurement], batches: Sequence[int]) -> list[Label]:
+def _draw_macs(
+    ax: Axes, measured: Sequence[Measurement], batches: Sequence[int]
+) -> tuple[list[Label], list[Point]]:
     macs_axis(ax, [entry.macs for entry in measured])
     per_mac = [_milliseconds(entry) / entry.macs for entry in measured if entry.batch == batches[0]]
     low, high = ax.get_xlim()
     pace = float(np.exp(np.mean(np.log(per_mac))))
     ax.plot([low, high], [low * pace, high * pace], ":", color=GREY, lw=0.8, zorder=1)
-    for batch in batches:
-        shown = [entry for entry in measured if entry.batch == batch]
-        ax.errorbar(
-            [entry.macs for entry in shown],
-            [_milliseconds(entry) for entry in shown],
-            yerr=[[0.0] * len(shown), [_milliseconds_above(entry) for entry in shown]],
-            **_look(batch, batches),
-        )
+    points = [(float(entry.macs), _milliseconds(entry)) for entry in measured]
+    for batch, shown in _by_batch(measured, points, batches):
+        above = [_milliseconds_above(entry) for entry, _ in shown]
+        x, y = np.transpose([point for _, point in shown])
+        ax.errorbar(x, y, yerr=[[0.0] * len(above), above], **_look(batch, batches))
     _time_axis(ax.yaxis, measured)
     ax.set(xlabel="MACs of one image (dotted: equal MACs/s)", ylabel=_time_label(batches))
-    return _labels(measured, [(entry.macs, _milliseconds(entry)) for entry in measured])
+    return _labels(measured, points), points
 
 
 def _draw_accuracy(
     ax: Axes, measured: Sequence[Measurement], batches: Sequence[int]
-) -> list[Label]:
-    points = []
-    for batch in batches:
-        shown = [entry for entry in measured if entry.batch == batch]
-        part = [(_milliseconds(entry), 100 * (entry.accuracy or 0.0)) for entry in shown]
-        if part:
-            ax.errorbar(
-                *zip(*part, strict=True),
-                xerr=[[0.0] * len(shown), [_milliseconds_above(entry) for entry in shown]],
-                **_look(batch, batches),
-            )
+) -> tuple[list[Label], list[Point]]:
     points = [(_milliseconds(entry), 100 * (entry.accuracy or 0.0)) for entry in measured]
+    for batch, shown in _by_batch(measured, points, batches):
+        above = [_milliseconds_above(entry) for entry, _ in shown]
+        x, y = np.transpose([point for _, point in shown])
+        ax.errorbar(x, y, xerr=[[0.0] * len(above), above], **_look(batch, batches))
     _time_axis(ax.xaxis, measured)
     ax.margins(y=0.12)
     accuracy_axis(ax)
     ax.set(xlabel=_time_label(batches), ylabel="accuracy (%)")
-    return _labels(measured, points)
+    return _labels(measured, points), points
 
 
-def _labels(measured: Sequence[Measurement], points: Sequence[tuple[float, float]]) -> list[Label]:
+def _by_batch(
+    measured: Sequence[Measurement], points: Sequence[Point], batches: Sequence[int]
+) -> Iterator[tuple[int, list[tuple[Measurement, Point]]]]:
+    """What was measured with each batch size that has anything here, with its point."""
+    for batch in batches:
+        pairs = zip(measured, points, strict=True)
+        shown = [(entry, point) for entry, point in pairs if entry.batch == batch]
+        if shown:
+            yield batch, shown
+
+
+def _labels(measured: Sequence[Measurement], points: Sequence[Point]) -> list[Label]:
     """A label for each network, at its smallest batch."""
-    labels: dict[str, Label] = {}
-    smallest: dict[str, int] = {}
-    for entry, (x, y) in zip(measured, points, strict=True):
-        if entry.batch < smallest.get(entry.name, entry.batch + 1):
-            smallest[entry.name] = entry.batch
-            labels[entry.name] = (x, y, entry.name.removeprefix("timm:"), "black")
-    return list(labels.values())
+    smallest: dict[str, tuple[int, Point]] = {}
+    for entry, point in zip(measured, points, strict=True):
+        if entry.name not in smallest or entry.batch < smallest[entry.name][0]:
+            smallest[entry.name] = (entry.batch, point)
+    return [(x, y, name.removeprefix("timm:"), BLACK) for name, (_, (x, y)) in smallest.items()]
 
 
-def _look(batch: int, batches: Sequence[int]) -> dict[str, object]:
+def _look(batch: int, batches: Sequence[int]) -> dict[str, Any]:
     colour, marker = MARKS[list(batches).index(batch) % len(MARKS)]
     return {
         "fmt": marker, "color": colour, "label": f"batch {batch}", "ms": 4, "elinewidth": 0.7,
         "zorder": 3,
     }  # fmt: skip
-
-
-def _points(ax: Axes) -> list[tuple[float, float]]:
-    """All marks of a panel, which no label may cover."""
-    return [
-        (float(x), float(y))
-        for line in ax.lines
-        if line.get_marker() not in ("None", "none", "", None)
-        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
-    ]
 
 
 def _time_axis(axis: Axis, measured: Sequence[Measurement]) -> None:
