@@ -44,10 +44,11 @@ def build_network(
     dropout: float = 0.0,
     attention: Attention = "auto",
 ) -> nn.Module:
-    """The network with fresh weights, channels-last; see `cmtscale.model.cmt.build` for CMTs.
+    """The network with fresh weights; see `cmtscale.model.cmt.build` for CMTs.
 
-    timm's networks take the rates as `drop_path_rate` and `drop_rate`, and their attention is
-    their own. Raises `VariantError` for a rate that timm's network does not know.
+    It lies channels-last in memory, unless it has three-dimensional convolutions. timm's networks
+    take the rates as `drop_path_rate` and `drop_rate`, and their attention is their own. Raises
+    `VariantError` for a rate that timm's network does not know.
     """
     if isinstance(network, Variant):
         return build(network, drop_path=drop_path, dropout=dropout, attention=attention)
@@ -69,6 +70,8 @@ def build_network(
         raise VariantError(
             f"{network.name} cannot be built with {given or 'these classes'}: {error}"
         ) from error
+    if any(parameter.ndim == 5 for parameter in model.parameters()):
+        return model  # of a three-dimensional convolution, which has another channels-last format
     return model.to(memory_format=torch.channels_last)
 
 
@@ -79,7 +82,8 @@ def count_timm(network: TimmNetwork) -> TimmCount:
     Raises `CountError` for a network that does not run at this resolution, or not without data.
     """
     with torch.device("meta"):
-        model = build_network(network).eval()
+        # torch's counter fails on parameters that are arguments of a module, if they want gradients
+        model = build_network(network).eval().requires_grad_(False)
         side = network.resolution_px
         images = torch.zeros(1, network.in_channels, side, side)
         try:

@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 # A few operations per number, as with what torch tags as elementwise or knows as a view. Operators
 # that are neither counted nor known to be small are reported, whatever they do.
 _SMALL = {
+    "elementwise": ("hardswish", "hardswish_"),
     "norms": (
-        "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
-        "_batch_norm_no_update", "native_layer_norm", "native_group_norm", "_fused_rms_norm",
-        "linalg_vector_norm",
+        "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+        "cudnn_batch_norm", "_batch_norm_no_update", "native_layer_norm", "native_group_norm",
+        "_fused_rms_norm", "linalg_vector_norm",
     ),
     "pooling, softmax and sums": (
         "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d",
@@ -29,13 +30,16 @@ _SMALL = {
         "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa",
     ),
     "copies": (
-        "_to_copy", "_unsafe_view", "arange", "cat", "clone", "col2im", "constant_pad_nd", "copy_",
-        "empty", "empty_like", "fill_", "full", "full_like", "gather", "im2col", "index",
-        "index_put", "index_put_", "index_select", "lift_fresh", "new_empty", "new_full",
-        "new_ones", "new_zeros", "ones", "ones_like", "pixel_shuffle", "pixel_unshuffle",
-        "reflection_pad2d", "roll", "scalar_tensor", "stack", "zeros", "zeros_like", "zero_",
+        "_to_copy", "_unsafe_index", "_unsafe_view", "arange", "cat", "clone", "col2im",
+        "constant_pad_nd", "copy_", "empty", "empty_like", "fill_", "full", "full_like", "gather",
+        "im2col", "index", "index_put", "index_put_", "index_select", "lift_fresh", "new_empty",
+        "new_full", "new_ones", "new_zeros", "ones", "ones_like", "pixel_shuffle",
+        "pixel_unshuffle", "reflection_pad2d", "repeat", "roll", "scalar_tensor", "stack", "zeros",
+        "zeros_like", "zero_",
     ),
-    "views": ("as_strided_", "resize_", "squeeze_", "t_", "transpose_", "unsqueeze_"),
+    "views": (
+        "as_strided_", "resize_", "squeeze_", "t_", "transpose_", "unsafe_split", "unsqueeze_",
+    ),
 }  # fmt: skip
 _GROUPS = {name: group for group, names in _SMALL.items() for name in names}
 _LINEAR = ("mm", "addmm")

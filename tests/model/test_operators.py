@@ -11,6 +11,7 @@ from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import build
 from cmtscale.model.networks import count_timm, read_network
 from cmtscale.model.operators import count_operators
+from cmtscale.report.frames import load_literature
 
 
 def timm_network(text: str) -> TimmNetwork:
@@ -33,6 +34,31 @@ def test_known_networks_have_their_published_cost(name: str, macs: int, params: 
     assert counted.params == params
     assert counted.operators.uncounted == ()
     assert sum(counted.operators.kind_macs().values()) == macs
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("timm:regnety_016", "RegNetY-1.6GF"),
+        ("timm:convnext_tiny", "ConvNeXt-T"),
+        ("timm:swin_tiny_patch4_window7_224", "Swin-T"),
+        ("timm:vit_base_patch16_224", "ViT-B/16"),
+    ],
+)
+def test_costs_are_those_of_torchvision_where_it_has_the_network(name: str, published: str) -> None:
+    table = load_literature().set_index("model")
+    counted = count_timm(timm_network(name))
+    assert round(counted.macs / 1e9, 3) == table.loc[published, "gflops"]
+    assert counted.operators.uncounted == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_small_050", "levit_128s", "pit_ti_224", "lambda_resnet26t"]
+)
+def test_networks_with_rare_operators_are_counted_whole(name: str) -> None:
+    counted = count_timm(timm_network(f"timm:{name}"))
+    assert counted.macs > 0
+    assert counted.operators.uncounted == ()
 
 
 def test_a_cmt_costs_what_its_arithmetic_says_kind_by_kind(tiny: Variant) -> None:
