@@ -80,7 +80,7 @@ def _notes(bench: Bench, left_out: list[str]) -> list[str]:
     notes = [
         _where(conditions),
         f"A forward pass of a batch, on the wall clock, until the device has done it. The networks "
-        f"take turns after a warm-up: {conditions.rounds} rounds of "
+        f"take turns after a warm-up: {counted(conditions.rounds, 'round')} of "
         f"{conditions.passes_per_round} timed passes, behind an untimed one. images/s and GMACs/s "
         f"at the median; G = 10⁹.",
     ]

@@ -36,7 +36,7 @@ Capture = pytest.CaptureFixture[str]
     ("command", "words"),
     [
         ("fly", "No such command 'fly' (see cmtscale --help)"),
-        ("serch", "No such command 'serch'. Did you mean 'search'? (see cmtscale --help)"),
+        ("searh", "No such command 'searh'. Did you mean 'search'? (see cmtscale --help)"),
         ("flops --colour red", "No such option: --colour"),
         ("flops --variant cmt-xl", "variant 'cmt-xl' is not one of cmt-ti, cmt-xs, cmt-s, cmt-b"),
         ("flops --variant nowhere.toml", "nowhere.toml cannot be read: No such file"),
