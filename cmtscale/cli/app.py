@@ -10,6 +10,7 @@ import typer
 
 from cmtscale.arch.errors import CmtscaleError
 from cmtscale.cli import (
+    bench,
     cache,
     check,
     export,
@@ -65,6 +66,7 @@ app.command("plot", short_help="Figures of searches.")(plot.plot)
 app.command("train", short_help="Train one variant.")(train.train)
 app.command("predict", short_help="What a trained model sees in images.")(predict.predict)
 app.command("export", short_help="A trained model as a file, checked.")(export.export)
+app.command("bench", short_help="How fast networks are, side by side.")(bench.bench)
 app.command("cache", short_help="Where packed images are, and clearing it.")(cache.cache)
 
 

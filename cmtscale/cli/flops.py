@@ -1,5 +1,6 @@
 """`cmtscale flops`: what a variant costs, part by part."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,21 +9,23 @@ from cmtscale.cli.options import (
     ALPHA,
     BETA,
     GAMMA,
-    VARIANTS_HELP,
+    NETWORKS_HELP,
     Alpha,
     Beta,
     Gamma,
     Json,
+    needs_torch,
     parse_size,
 )
 
 if TYPE_CHECKING:
     from cmtscale.arch.cost import Cost
+    from cmtscale.arch.network import Network
     from cmtscale.model.measure import Measured
 
 
 def flops(
-    variant: Annotated[str, typer.Option("--variant", "-v", help=VARIANTS_HELP)] = "cmt-s",
+    variant: Annotated[str, typer.Option("--variant", "-v", help=NETWORKS_HELP)] = "cmt-s",
     phi: Annotated[
         float | None, typer.Option(help="Scale the variant by this many compound steps first.")
     ] = None,
@@ -37,24 +40,41 @@ def flops(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Count a variant exactly, part by part, against the paper's formula and fvcore."""
+    """Count a variant exactly, part by part, against the paper's formula and fvcore.
+
+    timm's networks are counted by operator, with torch's counter.
+    """
     from dataclasses import replace
 
     from cmtscale.arch.cost import cost
-    from cmtscale.arch.errors import ScalingError
+    from cmtscale.arch.errors import ScalingError, VariantError
     from cmtscale.arch.scaling import Scaling, scale
-    from cmtscale.arch.variant import variant as read_variant
+    from cmtscale.arch.variant import Variant
 
-    chosen = read_variant(variant)
-    if phi is not None:
-        chosen = scale(chosen, Scaling(phi, alpha, beta, gamma))
-    elif (alpha, beta, gamma) != (ALPHA, BETA, GAMMA):
-        raise ScalingError("alpha, beta, gamma do nothing without phi; add e.g. --phi 1")
+    chosen = _read(variant)
     height = width = None
     if resolution is not None:
+        if side := re.search(r"@\d+$", variant):
+            raise VariantError(f"{variant} has a side; leave {side[0]} or --resolution away")
         height, width = parse_size(resolution)
-        if height == width:
-            chosen = replace(chosen, resolution_px=height)
+    is_scaled = phi is not None or (alpha, beta, gamma) != (ALPHA, BETA, GAMMA)
+    if not isinstance(chosen, Variant):
+        if is_scaled:
+            raise ScalingError(f"{chosen.name} is no CMT; leave phi, alpha, beta, gamma away")
+        if not measure:
+            raise VariantError(f"{chosen.name} can only be measured; leave --no-measure away")
+        if height != width:
+            raise VariantError(f"{chosen.name} is counted at square sizes; use {height}")
+        from cmtscale.cli.operators_view import print_timm
+
+        print_timm(replace(chosen, resolution_px=height or chosen.resolution_px), as_json=as_json)
+        return
+    if phi is not None:
+        chosen = scale(chosen, Scaling(phi, alpha, beta, gamma))
+    elif is_scaled:
+        raise ScalingError("alpha, beta, gamma do nothing without phi; add e.g. --phi 1")
+    if height is not None and height == width:
+        chosen = replace(chosen, resolution_px=height)
     counted = cost(chosen, height=height, width=width)
     measured = None
     if measure:
@@ -71,6 +91,17 @@ def flops(
         print(json.dumps(_as_json(counted, measured), indent=1))
     else:
         _print(counted, measured)
+
+
+def _read(text: str) -> "Network":
+    """The network that `text` names; torch is loaded only where it must be."""
+    if needs_torch(text):
+        from cmtscale.model.networks import read_network
+
+        return read_network(text)
+    from cmtscale.arch.variant import variant
+
+    return variant(text)
 
 
 def _as_json(counted: "Cost", measured: "Measured | None") -> dict[str, Any]:

@@ -8,9 +8,14 @@ import typer
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
+from cmtscale.arch.network import TIMM
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
 MODEL_HELP = "Folder of a trained model or of its training, or an exported .safetensors file."
+NETWORKS_HELP = (
+    "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b), a TOML file, or timm:NAME; with @288 for "
+    "another side in px."
+)
 # the rule of `arch.base.default_base`
 DEFAULT_BASE = "the largest at most half the budget, or else the smallest, scaled down"
 
@@ -33,6 +38,11 @@ SplitSeed = Annotated[
 ]
 
 ALPHA, BETA, GAMMA = paper.ALPHA, paper.BETA, paper.GAMMA
+
+
+def needs_torch(network: str) -> bool:
+    """Whether `model.networks.read_network` must read it: timm's, or at another side (`@288`)."""
+    return network.startswith(TIMM) or "@" in network
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from cmtscale.arch.errors import VariantError
+from cmtscale.arch.errors import CountError, VariantError
 from cmtscale.arch.network import TIMM, Network, TimmNetwork
 from cmtscale.arch.variant import Variant
 from cmtscale.arch.variant import variant as read_variant
 from cmtscale.model.blocks import Attention
 from cmtscale.model.cmt import build
+from cmtscale.model.operators import OperatorCounts, count_operators
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmCount:
-    """What a timm network costs for one image, by `torch.utils.flop_counter`."""
+    """What a timm network costs for one image; `operators` says what `macs` are made of."""
 
     macs: int
     params: int
+    operators: OperatorCounts
 
 
 def read_network(text: str) -> Network:
@@ -44,10 +44,11 @@ def build_network(
     dropout: float = 0.0,
     attention: Attention = "auto",
 ) -> nn.Module:
-    """The network with fresh weights, channels-last; see `cmtscale.model.cmt.build` for CMTs.
+    """The network with fresh weights; see `cmtscale.model.cmt.build` for CMTs.
 
-    timm's networks take the rates as `drop_path_rate` and `drop_rate`, and their attention is
-    their own. Raises `VariantError` for a rate that timm's network does not know.
+    It lies channels-last in memory, unless it has three-dimensional convolutions. timm's networks
+    take the rates as `drop_path_rate` and `drop_rate`, and their attention is their own. Raises
+    `VariantError` for a rate that timm's network does not know.
     """
     if isinstance(network, Variant):
         return build(network, drop_path=drop_path, dropout=dropout, attention=attention)
@@ -69,23 +70,33 @@ def build_network(
         raise VariantError(
             f"{network.name} cannot be built with {given or 'these classes'}: {error}"
         ) from error
+    if any(parameter.ndim == 5 for parameter in model.parameters()):
+        return model  # of a three-dimensional convolution, which has another channels-last format
     return model.to(memory_format=torch.channels_last)
 
 
 def count_timm(network: TimmNetwork) -> TimmCount:
     """MACs and parameters of a timm network at its resolution, on the meta device.
 
-    Matrix products and convolutions count, as everywhere here; what torch's counter does not know
-    (norms, activations, pooling) is elementwise.
+    Matrix products and convolutions count, as everywhere here, by `torch.utils.flop_counter`.
+    Raises `CountError` for a network that does not run at this resolution, or not without data.
     """
     with torch.device("meta"):
-        model = build_network(network).eval()
+        # torch's counter fails on parameters that are arguments of a module, if they want gradients
+        model = build_network(network).eval().requires_grad_(False)
         side = network.resolution_px
-        image = torch.zeros(1, network.in_channels, side, side)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(image)
+        images = torch.zeros(1, network.in_channels, side, side)
+        try:
+            operators = count_operators(model, images)
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            native = _native_px(network.model)
+            advice = "choose another network" if side == native else f"use {native} px"
+            raise CountError(
+                f"{network.name} cannot be counted at {side} px: {reason}; {advice}"
+            ) from error
     params = sum(parameter.numel() for parameter in model.parameters())
-    return TimmCount(macs=int(counter.get_total_flops()) // 2, params=params)
+    return TimmCount(macs=operators.total_macs, params=params, operators=operators)
 
 
 def _timm_network(name: str) -> TimmNetwork:

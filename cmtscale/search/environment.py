@@ -1,6 +1,5 @@
 """What a search ran on: versions, hardware, commit, images."""
 
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.files import read_json, write_json
+from cmtscale.train.devices import hardware
 
 PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")
 
@@ -58,25 +57,6 @@ def _commonest_class(dataset: Dataset) -> float:
     """The part of the validation split that its commonest class makes up."""
     counts = np.bincount(dataset.labels[dataset.splits.val])
     return float(counts.max() / counts.sum())
-
-
-def hardware(devices: tuple[str, ...]) -> str:
-    """The GPUs or the processor that the runs use, with their number."""
-    if devices[0].startswith("cuda") and not torch.cuda.is_available():  # they are elsewhere
-        return f"{len(set(devices))} x {devices[0].split(':')[0]}"
-    if devices[0].startswith("cuda"):
-        names = sorted({torch.cuda.get_device_name(device) for device in devices})
-        return f"{len(set(devices))} x {', '.join(names)}"
-    return f"{_processor()}, {os.cpu_count()} cores"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -1,6 +1,10 @@
-"""Which devices train: `auto`, `cpu`, `cuda`, `cuda:0,1` or `mps`."""
+"""Which devices compute, `auto`, `cpu`, `cuda`, `cuda:0,1` or `mps`, and what they are."""
 
+import os
+import platform
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -48,3 +52,22 @@ def available_cores() -> int:
     import joblib  # costs a third of a second, and GPUs do not need it
 
     return int(joblib.cpu_count())
+
+
+def hardware(devices: Sequence[str]) -> str:
+    """The GPUs or the processor that these devices are, with their number."""
+    if devices[0].startswith("cuda") and not torch.cuda.is_available():  # they are elsewhere
+        return f"{len(set(devices))} x {devices[0].split(':')[0]}"
+    if devices[0].startswith("cuda"):
+        names = sorted({torch.cuda.get_device_name(device) for device in devices})
+        return f"{len(set(devices))} x {', '.join(names)}"
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,7 +1,6 @@
 """From a finished training to the folder of a model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,8 @@ def size_of(network: Network) -> Size:
     if isinstance(network, Variant):
         counted = cost(network)
         return Size(macs=counted.macs, params=counted.params)
-    return Size(**asdict(count_timm(network)))
+    count = count_timm(network)
+    return Size(macs=count.macs, params=count.params)
 
 
 def versions() -> str:

@@ -24,7 +24,7 @@ from cmtscale.search.request import SearchRequest
 
 COMMANDS = (
     "variants", "flops", "scale", "search", "show", "check", "plot", "train", "predict", "export",
-    "cache",
+    "bench", "cache",
 )  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
@@ -36,7 +36,7 @@ Capture = pytest.CaptureFixture[str]
     ("command", "words"),
     [
         ("fly", "No such command 'fly' (see cmtscale --help)"),
-        ("serch", "No such command 'serch'. Did you mean 'search'? (see cmtscale --help)"),
+        ("searh", "No such command 'searh'. Did you mean 'search'? (see cmtscale --help)"),
         ("flops --colour red", "No such option: --colour"),
         ("flops --variant cmt-xl", "variant 'cmt-xl' is not one of cmt-ti, cmt-xs, cmt-s, cmt-b"),
         ("flops --variant nowhere.toml", "nowhere.toml cannot be read: No such file"),
@@ -48,6 +48,13 @@ Capture = pytest.CaptureFixture[str]
         ("flops --phi nan", "not finite"),
         ("flops --phi one", "--phi 'one' is not a number; use one such as 0.5"),
         ("flops --alpha 1.3", "do nothing without phi"),
+        ("flops -v cmt-s@300", "300 px is not a positive multiple of 32; use 288"),
+        ("flops -v cmt-s@288 --resolution 320", "has a side; leave @288 or --resolution away"),
+        ("flops -v timm:resnet51", "timm has no network 'resnet51'; use timm:resnet51q"),
+        ("flops -v timm:resnet50 --phi 1", "timm:resnet50 is no CMT; leave phi, alpha"),
+        ("flops -v timm:resnet50 --no-measure", "can only be measured; leave --no-measure away"),
+        ("flops -v timm:resnet50 --resolution 224x192", "is counted at square sizes; use 224"),
+        ("flops -v timm:resnet50@0", "resolution_px 0 is not a whole number from 1 on"),
         ("scale", "give either --phi or --budget"),
         ("scale --phi 1 --budget 4G", "give either --phi or --budget"),
         ("scale --budget 4GFLOPs", "write 4.0G, 600M or 4e9"),
@@ -124,6 +131,21 @@ Capture = pytest.CaptureFixture[str]
         ("train --variant cmt-ti --data digits --out /tmp/x --epochs 0", "epochs 0"),
         ("train --variant cmt-ti --data nothing --out /tmp/x", "is not one of digits"),
         ("train --variant cmt-ti --data digits --out /tmp/x --split-seed -1", "split_seed -1"),
+        ("bench", "NETWORKS is missing: Published variants, TOML files, timm:NAME, folders"),
+        ("bench cmt-xl", "variant 'cmt-xl' is not one of cmt-ti, cmt-xs, cmt-s, cmt-b"),
+        ("bench /tmp", "/tmp holds neither a trained model (model.toml) nor a search's answer"),
+        ("bench cmt-ti --batch 1,x", "batch '1,x' is not a list of whole numbers from 1 on; write"),
+        ("bench cmt-ti --batch 0", "batch '0' is not a list of whole numbers"),
+        ("bench cmt-ti --resolution 320x256", "resolution '320x256' is not a side in px; write"),
+        ("bench cmt-ti --resolution 300", "300 px is not a positive multiple of 32; use 288"),
+        ("bench cmt-ti@192 --resolution 192", "has a side; leave @192 or --resolution away"),
+        ("bench cmt-ti --dtype fp16 --device cpu", "fp16 is measured on GPUs only; use bf16"),
+        ("bench cmt-ti --dtype int8", "--dtype 'int8' is not one of 'fp32', 'bf16', 'fp16'"),
+        ("bench cmt-ti --backend onnxruntime --dtype bf16", "has neither dtype nor compile"),
+        ("bench cmt-ti --backend onnxruntime --device cuda", "measured on the CPU, not on 'cuda'"),
+        ("bench cmt-ti --threads 0", "threads 0 is not a whole number from 1 on"),
+        ("bench cmt-ti --device tpu", "device 'tpu' is not one of"),
+        ("bench cmt-ti --figure x.jpg", "figure x.jpg is of no kind known here; use .png, .svg"),
         ("cache --cache-dir", "requires an argument (see cmtscale cache --help)"),
     ],
 )
@@ -392,6 +414,38 @@ def test_flops_takes_another_resolution_square_or_not(printed: Callable[..., str
     assert macs[0] > macs[1] > built
     # the position bias is laid out for the square input, and for the built one otherwise
     assert square["totals"]["params"] > wide["totals"]["params"]
+
+
+def test_a_side_may_be_written_behind_the_variant(printed: Callable[..., str]) -> None:
+    written = printed("flops", "-v", "cmt-ti@192", "--json", "--no-measure")
+    asked = printed("flops", "-v", "cmt-ti", "--resolution", "192", "--json", "--no-measure")
+    assert written == asked
+
+
+def test_a_timm_network_is_counted_by_operator(printed: Callable[..., str]) -> None:
+    content = counted(printed, "--variant", "timm:resnet18", "--resolution", "128")
+    assert content["name"] == "timm:resnet18"
+    assert content["resolution_px"] == 128
+    totals = content["totals"]
+    assert totals["params"] == 11_689_512
+    assert totals["conv"] + totals["linear"] + totals["matmul"] == totals["macs"]
+    assert sum(content["operators"].values()) == totals["macs"]
+    assert content["uncounted"] == []
+    text = printed("flops", "--variant", "timm:resnet18@128")
+    assert f"{totals['macs']:,}" in text
+    assert "max_pool2d_with_indices" in text
+
+
+def test_a_product_that_torch_does_not_count_is_pointed_out(
+    printed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmtscale.model import networks
+    from cmtscale.model.operators import OperatorCounts
+
+    counts = OperatorCounts(macs={"addmm": 10}, negligible={}, uncounted=("_cdist_forward",))
+    monkeypatch.setattr(networks, "count_operators", lambda *_: counts)
+    text = printed("flops", "--variant", "timm:resnet18@32")
+    assert "Not counted, and perhaps not small: _cdist_forward. The total may be too low." in text
 
 
 def test_the_table_of_flops_has_the_totals(printed: Callable[..., str]) -> None:
