@@ -1,0 +1,118 @@
+"""`cmtscale eval`: how good a trained model is on labelled images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cmtscale.cli.options import CacheDir, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
+
+    from cmtscale.deploy.evaluate import Evaluated
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model, or of its training.")],
+    data: Annotated[
+        str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
+    ],
+    split: Annotated[
+        Literal["val", "test", "train", "all"] | None,
+        typer.Option(
+            help="val by default; all of a folder that is not split and new to the model."
+        ),
+    ] = None,
+    tta: Annotated[
+        Literal["flip"] | None,
+        typer.Option(help="Average the probabilities of an image and its mirror image."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json, two tables and two figures."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Score a trained model: accuracy, loss, calibration, and what it confuses.
+
+    Classes are matched by name. Val and test are the images that were val and test in the model's
+    training; each reading of test is logged. Files that cannot be read are named and left out, and
+    the exit code is then 1.
+    """
+    from cmtscale.data.sources import parse_spec
+
+    data = parse_spec(data).text  # before anything heavy is imported
+
+    from cmtscale.cli.bars import make_bars
+    from cmtscale.cli.console import messages
+    from cmtscale.cli.eval_view import print_evaluation, print_json
+    from cmtscale.deploy.evaluate import evaluate
+    from cmtscale.train.devices import device_slots
+
+    slot = device_slots(device)[0]
+    if out is not None:
+        _require_writable(out)
+    with make_bars() as bars:
+        evaluated = evaluate(
+            model,
+            data,
+            split=split,
+            tta=tta,
+            device=slot,
+            out=out,
+            cache_dir=cache_dir,
+            watch=lambda done, images: bars.show(
+                [("evaluating", done / images)], f"{done:,} of {images:,} images"
+            ),
+        )
+    for reason in evaluated.unreadable:
+        messages().print(f"cmtscale: {reason}", markup=False)
+    if as_json:
+        print_json(evaluated)
+    else:
+        print_evaluation(evaluated)
+    if out is not None:
+        for file in _write(out, evaluated):
+            messages().print(str(file), markup=False)
+    if evaluated.unreadable:
+        raise typer.Exit(1)
+
+
+def _require_writable(out: Path) -> None:
+    import os
+
+    from cmtscale.arch.errors import ResultsError
+    from cmtscale.record.folder import require_folder
+
+    require_folder(out)
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ResultsError(f"{out} cannot be written; use another --out")
+
+
+def _write(out: Path, evaluated: "Evaluated") -> tuple[Path, ...]:
+    """Write tables and figures; a figure for which nothing is to be drawn is removed."""
+    from cmtscale.arch.errors import ResultsError
+    from cmtscale.record.evaluation import write_evaluation
+    from cmtscale.report.confusion import confusion
+    from cmtscale.report.mistakes import mistakes
+    from cmtscale.report.saving import render, write_figures
+
+    evaluation = evaluated.evaluation
+    drawings: dict[str, Callable[[], Figure]] = {
+        "confusion.png": lambda: confusion(evaluation),
+        "mistakes.png": lambda: mistakes(evaluation, evaluated.mistakes, evaluated.mistake_pixels),
+    }
+    figures = {}
+    for name, draw in drawings.items():
+        try:
+            figures[name] = render(draw(), "png", dpi=200)
+        except ResultsError:  # no mistakes
+            (out / name).unlink(missing_ok=True)
+    files = write_evaluation(out, evaluation, evaluated.predictions)
+    return (*files, *write_figures(out, figures))
