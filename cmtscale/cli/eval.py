@@ -52,11 +52,13 @@ def evaluate(
     from cmtscale.cli.console import messages
     from cmtscale.cli.eval_view import print_evaluation, print_json
     from cmtscale.deploy.evaluate import evaluate
+    from cmtscale.record.folder import held
     from cmtscale.train.devices import device_slots
 
     slot = device_slots(device)[0]
     if out is not None:
-        _require_writable(out)
+        with held(out):  # before minutes are spent; a folder that is new is not left behind
+            pass
     with make_bars() as bars:
         evaluated = evaluate(
             model,
@@ -71,28 +73,16 @@ def evaluate(
             ),
         )
     for reason in evaluated.unreadable:
-        messages().print(f"cmtscale: {reason}", markup=False)
+        messages().print(f"cmtscale: {reason}", markup=False, soft_wrap=True)
     if as_json:
         print_json(evaluated)
     else:
         print_evaluation(evaluated)
     if out is not None:
         for file in _write(out, evaluated):
-            messages().print(str(file), markup=False)
+            messages().print(str(file), markup=False, soft_wrap=True)
     if evaluated.unreadable:
         raise typer.Exit(1)
-
-
-def _require_writable(out: Path) -> None:
-    import os
-
-    from cmtscale.arch.errors import ResultsError
-    from cmtscale.record.folder import require_folder
-
-    require_folder(out)
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ResultsError(f"{out} cannot be written; use another --out")
 
 
 def _write(out: Path, evaluated: "Evaluated") -> tuple[Path, ...]:

@@ -95,7 +95,7 @@ def _pairs(evaluation: Evaluation) -> Figure:
     wrong = sum(pair.images for pair in evaluation.confusions)
     shown = sum(pair.images for pair in pairs)
     ax.set_title(
-        f"{headline(evaluation)}\ntrue → predicted: the {len(pairs)} most frequent confusions, "
+        f"{headline(evaluation)}\ntrue → predicted: the {len(pairs)} most frequent, "
         f"{shown:,} of {wrong:,} mistakes",
         parse_math=False,
     )
@@ -113,5 +113,7 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def shortened(name: str) -> str:
-    """A class's name, cut off where it is too long for a figure."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    """A class's name, without its middle where it is too long for a figure."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME // 2]}…{name[-(LONGEST_NAME // 2 - 1) :]}"

@@ -31,7 +31,7 @@ def mistakes(
     columns = min(COLUMNS, len(worst))
     rows = -(-len(worst) // columns)
     width_in = max(COLUMN_IN, 2 * COLUMN_IN * columns / COLUMNS)
-    figure = Figure(figsize=(width_in, 0.6 + 1.55 * rows), layout="constrained")
+    figure = Figure(figsize=(width_in, 0.6 + 1.4 * rows), layout="constrained")
     for number, (mistake, image) in enumerate(zip(worst, pixels, strict=True)):
         ax = figure.add_subplot(rows, columns, number + 1)
         ax.imshow(
@@ -54,6 +54,8 @@ def mistakes(
 
 
 def _percent(probability: float) -> str:
-    """`97 %`, and `99.98 %` where the nearest whole per cent would be 100."""
+    """`97 %`, and with decimals where the nearest whole per cent would be 100."""
     percent = 100 * probability
+    if percent >= 99.995:
+        return "> 99.99 %"
     return f"{percent:.2f} %" if percent >= 99.5 else f"{percent:.0f} %"

@@ -124,6 +124,10 @@ Capture = pytest.CaptureFixture[str]
         ("train --variant cmt-ti --data digits --out /tmp/x --epochs 0", "epochs 0"),
         ("train --variant cmt-ti --data nothing --out /tmp/x", "is not one of digits"),
         ("train --variant cmt-ti --data digits --out /tmp/x --split-seed -1", "split_seed -1"),
+        ("eval --data digits", "MODEL is missing: Folder of a trained model, or of its training"),
+        ("eval /nowhere --data digits", "/nowhere does not exist; give the folder of a trained"),
+        ("eval . --data digits", "holds no model.toml; give the folder of a trained model"),
+        ("eval /nowhere --data digits --tta rotate", "--tta 'rotate' is not one of"),
         ("cache --cache-dir", "requires an argument (see cmtscale cache --help)"),
     ],
 )

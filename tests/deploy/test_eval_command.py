@@ -80,7 +80,7 @@ def test_out_gets_tables_and_figures_that_agree(
         )
 
 
-def test_readings_of_test_are_counted_and_train_still_reads_its_own(
+def test_readings_of_test_are_logged_and_counted(
     trained: Path, evaluated: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(trained, tmp_path / "out"))
@@ -117,7 +117,10 @@ def test_a_broken_file_is_named_and_the_exit_code_is_1(
         ("--data digits --tta flip", "a mirrored image of digits may be of another class"),
         ("--data digits --device tpu", "device 'tpu' is not one of"),
         ("--data nothing", "is not one of digits"),
-        ("--data digits --out /proc/eval", "/proc/eval cannot be written; use another --out"),
+        (
+            "--data digits --out /proc/eval",
+            "/proc/eval cannot be written (No such file or directory); use another",
+        ),
         ("--data folder:/nowhere", "/nowhere does not exist"),
         ("", "--data is missing"),
     ],
@@ -131,6 +134,16 @@ def test_a_mistake_is_one_line(
     (line,) = err.splitlines()
     assert words in line
     assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_out_that_is_a_file_is_refused_before_anything_is_read(
+    trained: Path, evaluated: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "out"))
+    (tmp_path / "file").touch()
+    arguments = (copy, "--data", "digits", "--split", "test", "--out", tmp_path / "file")
+    assert "file cannot be written" in evaluated(*arguments, code=2)[1]
+    assert len(rows(copy / "test_reads.csv")) == 1
 
 
 def test_a_folder_without_a_model_is_one_line(
