@@ -8,10 +8,6 @@ import typer
 from cmtscale.cli.options import CacheDir, Json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.figure import Figure
-
     from cmtscale.deploy.evaluate import Evaluated
 
 
@@ -50,7 +46,7 @@ def evaluate(
 
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.console import messages
-    from cmtscale.cli.eval_view import print_evaluation, print_json
+    from cmtscale.cli.eval_view import print_evaluation, print_json, print_remarks
     from cmtscale.deploy.evaluate import evaluate
     from cmtscale.record.folder import held
     from cmtscale.train.devices import device_slots
@@ -74,6 +70,7 @@ def evaluate(
         )
     for reason in evaluated.unreadable:
         messages().print(f"cmtscale: {reason}", markup=False, soft_wrap=True)
+    print_remarks(evaluated)  # first: a reading is logged, whoever stops listening
     if as_json:
         print_json(evaluated)
     else:
@@ -86,23 +83,12 @@ def evaluate(
 
 
 def _write(out: Path, evaluated: "Evaluated") -> tuple[Path, ...]:
-    """Write tables and figures; a figure for which nothing is to be drawn is removed."""
-    from cmtscale.arch.errors import ResultsError
     from cmtscale.record.evaluation import write_evaluation
-    from cmtscale.report.confusion import confusion
-    from cmtscale.report.mistakes import mistakes
-    from cmtscale.report.saving import render, write_figures
+    from cmtscale.report.evaluation import save_evaluation_figures
 
     evaluation = evaluated.evaluation
-    drawings: dict[str, Callable[[], Figure]] = {
-        "confusion.png": lambda: confusion(evaluation),
-        "mistakes.png": lambda: mistakes(evaluation, evaluated.mistakes, evaluated.mistake_pixels),
-    }
-    figures = {}
-    for name, draw in drawings.items():
-        try:
-            figures[name] = render(draw(), "png", dpi=200)
-        except ResultsError:  # no mistakes
-            (out / name).unlink(missing_ok=True)
     files = write_evaluation(out, evaluation, evaluated.predictions)
-    return (*files, *write_figures(out, figures))
+    figures = save_evaluation_figures(
+        out, evaluation, worst=evaluated.mistakes, pixels=evaluated.mistake_pixels
+    )
+    return files + figures

@@ -15,10 +15,15 @@ SHOWN_CLASSES = 20
 SHOWN_CONFUSIONS = 5
 
 
+def print_remarks(evaluated: "Evaluated") -> None:
+    """On stderr, what has to be known of the images before a number is quoted."""
+    for remark in _remarks(evaluated):
+        messages().print(remark, markup=False, soft_wrap=True)
+
+
 def print_json(evaluated: "Evaluated") -> None:
-    """The numbers as JSON; remarks go to stderr."""
+    """The numbers as JSON."""
     print(json.dumps(asdict(evaluated.evaluation), indent=1))
-    _print_remarks(evaluated)
 
 
 def print_evaluation(evaluated: "Evaluated") -> None:
@@ -45,7 +50,6 @@ def print_evaluation(evaluated: "Evaluated") -> None:
             markup=False,
             soft_wrap=True,
         )
-    _print_remarks(evaluated)
 
 
 def _scores(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -84,13 +88,7 @@ def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def _print_remarks(evaluated: "Evaluated") -> None:
-    for remark in _remarks(evaluated):
-        messages().print(remark, markup=False, soft_wrap=True)
-
-
 def _remarks(evaluated: "Evaluated") -> list[str]:
-    """What has to be known of the images before a number is quoted."""
     evaluation = evaluated.evaluation
     remarks = []
     if evaluation.reading is not None:
@@ -100,14 +98,13 @@ def _remarks(evaluated: "Evaluated") -> list[str]:
             f"logged in {evaluated.log}/{TEST_READS}{often}"
         )
     elif evaluation.own_data and evaluation.split == "train":
-        remarks.append("the model was trained on this split: it says nothing of other images")
+        remarks.append("the model was trained on images of this split: it says little of others")
     elif evaluation.own_data:
         remarks.append(
             "val fitted the model's temperature, and chose the network where a search did; "
             "--split test reads images that did neither, and logs it"
         )
-    if evaluated.caution:
-        remarks.append(f"caution: {evaluated.caution}")
+    remarks += [f"caution: {caution}" for caution in evaluated.cautions]
     if evaluated.unreadable:
         files = evaluation.unreadable + evaluation.images
         remarks.append(f"{evaluation.unreadable:,} of {files:,} files cannot be read: left out")

@@ -39,7 +39,7 @@ class Evaluated:
 
     `predictions` of each image that could be read, in order; `mistakes`, the worst first, with the
     `mistake_pixels` that the network saw, uint8 (side, side, C). `unreadable` says of each other
-    file why. `caution` is a doubt about the images, or "". `log` is the folder in which a reading
+    file why. `cautions` are doubts about the scores. `log` is the folder in which a reading
     of the test split was logged.
     """
 
@@ -48,7 +48,7 @@ class Evaluated:
     mistakes: tuple[ImagePrediction, ...]
     mistake_pixels: tuple[npt.NDArray[np.uint8], ...]
     unreadable: tuple[str, ...]
-    caution: str
+    cautions: tuple[str, ...]
     log: Path | None
 
 
@@ -114,9 +114,17 @@ def evaluate(
             preprocess.pixels(images.read(int(scores.positions[row]))) for row in worst
         ),
         unreadable=unreadable,
-        caution=images.caution,
+        cautions=_cautions(description, images, tta),
         log=None if log is None else log.folder,
     )
+
+
+def _cautions(
+    description: ModelDescription, images: LabelledImages, tta: TTA | None
+) -> tuple[str, ...]:
+    unlike = "the model was not trained on mirrored images: their mean may well score worse"
+    is_unlike = tta == "flip" and description.recipe.get("flip") is False
+    return tuple(filter(None, (images.caution, unlike if is_unlike else "")))
 
 
 def _evaluation(

@@ -23,7 +23,7 @@ def evaluated(capsys: Capture, cache_dir: Path) -> Callable[..., tuple[str, str]
     """Run the command; its stdout and stderr."""
 
     def evaluate(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
-        words = ["eval", *map(str, arguments), "--cache-dir", str(cache_dir), "--device", "cpu"]
+        words = ["eval", "--device", "cpu", "--cache-dir", str(cache_dir), *map(str, arguments)]
         assert run(words) == code
         return tuple(capsys.readouterr())
 
@@ -107,6 +107,7 @@ def test_a_broken_file_is_named_and_the_exit_code_is_1(
     first, *_, last = err.splitlines()
     assert first.startswith(f"cmtscale: {tmp_path}/images/1/b.png is no image")
     assert last == "1 of 3 files cannot be read: left out"
+    assert "caution: the model was trained on digits, not on folder:" in err
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_val_of_the_training_s_data_has_the_training_s_scores(
     assert evaluation.loss == pytest.approx(scores.val_loss, abs=1e-6)  # float32 sums in batches
     assert evaluation.own_data
     assert evaluation.reading is None
-    assert evaluated.caution == ""
+    assert evaluated.cautions == ()
     logits, labels = logits_of(trained, digits, mirrored=False)
     assert evaluation.raw_loss == pytest.approx(
         float(torch.nn.functional.cross_entropy(logits, labels)), abs=1e-6
@@ -100,7 +100,8 @@ def test_files_score_as_the_packed_images_they_are(
     evaluation = evaluated.evaluation
     assert (evaluation.split, evaluation.images) == ("all", 50)
     assert not evaluation.own_data
-    assert "the model was trained on digits" in evaluated.caution
+    (caution,) = evaluated.cautions
+    assert "the model was trained on digits" in caution
     packed = {
         row.image: row for row in evaluate(trained, "digits", cache_dir=cache_dir).predictions
     }
@@ -213,6 +214,17 @@ def test_mirrored_probabilities_are_the_mean_of_both(
     raw_mean = (plain.softmax(1) + mirrored.softmax(1)) / 2
     raw_loss = float(-raw_mean.gather(1, labels[:, None]).log().mean())
     assert evaluation.raw_loss == pytest.approx(raw_loss, abs=1e-5)
+
+
+def test_a_model_that_saw_no_mirrored_images_is_said_to_be_one(
+    copy: Path, digits: Dataset, tmp_path: Path, cache_dir: Path
+) -> None:
+    folder = save_images(digits, tmp_path / "images", classes="01", each=1)
+    for recipe, expected in (("flip = true", 1), ("flip = false", 2)):
+        edit(copy / "model", "flip = true", recipe)
+        evaluated = evaluate(copy, f"folder:{folder}", tta="flip", cache_dir=cache_dir)
+        assert len(evaluated.cautions) == expected
+    assert "not trained on mirrored images" in evaluated.cautions[-1]
 
 
 def test_images_whose_class_a_mirror_changes_are_not_mirrored(

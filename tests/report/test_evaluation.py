@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.evaluation import ClassScore, Confused, Evaluation, ImagePrediction
 from cmtscale.report.confusion import SHOWN_PAIRS, confusion
+from cmtscale.report.evaluation import save_evaluation_figures
 from cmtscale.report.mistakes import mistakes
 from cmtscale.report.saving import render
 
@@ -134,6 +135,17 @@ def test_mistakes_are_shown_with_what_was_said_and_what_is(count: int, channels:
 def test_no_mistakes_are_no_figure() -> None:
     with pytest.raises(ResultsError, match="no image was taken for one of another class"):
         mistakes(made_up([[9, 0], [0, 9]]), [], [])
+
+
+def test_the_figures_of_an_earlier_evaluation_do_not_stay(tmp_path) -> None:
+    pixels = [np.zeros((9, 9, 1), dtype=np.uint8)]
+    both = save_evaluation_figures(
+        tmp_path, made_up([[5, 1], [0, 5]]), worst=[predicted(0.9)], pixels=pixels
+    )
+    assert sorted(path.name for path in both) == ["confusion.png", "mistakes.png"]
+    faultless = made_up([[5, 0], [0, 5]])
+    saved = save_evaluation_figures(tmp_path, faultless, worst=[], pixels=[])
+    assert saved == (tmp_path / "confusion.png",) == tuple(tmp_path.iterdir())
 
 
 def test_class_names_are_shown_as_they_are() -> None:
