@@ -23,6 +23,7 @@ from cmtscale.cli import (
     train,
     variants,
 )
+from cmtscale.cli import eval as evaluation
 from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -64,6 +65,7 @@ app.command("show", short_help="What a search answers now.")(show.show)
 app.command("check", short_help="What a search takes for granted, measured.")(check.check)
 app.command("plot", short_help="Figures of searches.")(plot.plot)
 app.command("train", short_help="Train one variant.")(train.train)
+app.command("eval", short_help="How good a trained model is.")(evaluation.evaluate)
 app.command("predict", short_help="What a trained model sees in images.")(predict.predict)
 app.command("export", short_help="A trained model as a file, checked.")(export.export)
 app.command("bench", short_help="How fast networks are, side by side.")(bench.bench)

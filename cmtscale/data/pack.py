@@ -81,6 +81,18 @@ def packed_channels(cache_dir: Path, files: str) -> int | None:
     return None
 
 
+def is_packed_from(cache_dir: Path, files: str, content_hash: str) -> bool:
+    """Whether the cache holds images with this hash that were packed from these `files`."""
+    for entry in owned_folders(cache_dir):
+        try:
+            manifest = read_manifest(entry)
+        except (OSError, ValueError):
+            continue  # the downloads, or a damaged entry
+        if manifest.get("files") == files and manifest.get("content_hash") == content_hash:
+            return True
+    return False
+
+
 def _pack(entry: Path, pool: Pool, *, name: str, seed: int, files: str | None) -> None:
     splits = make_splits(pool.labels, pool.class_names, pool.given, seed=seed)
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=entry.parent))

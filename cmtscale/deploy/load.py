@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -35,6 +36,13 @@ class Preprocess:
 
     def __call__(self, image: Image.Image | Path | str) -> Tensor:
         """A Pillow image or a file → float (C, S, S); raises `DataError` for a broken file."""
+        batch = torch.from_numpy(self.pixels(image))[None]
+        return to_input(
+            batch, mean=self._mean, std=self._std, resolution_px=self.spec.resolution_px
+        )[0]
+
+    def pixels(self, image: Image.Image | Path | str) -> npt.NDArray[np.uint8]:
+        """What of an image the network gets to see: uint8 (side, side, C); errors as above."""
         spec = self.spec
         if isinstance(image, Image.Image):
             picture = as_channels(image, channels=spec.channels)
@@ -44,9 +52,8 @@ class Preprocess:
                 picture = decode(path, channels=spec.channels)
             except DECODING_ERRORS as error:
                 raise DataError(f"{path} is no image that can be read: {error}") from error
-        pixels = cut_square(picture, side_px=spec.stored_px, crop_fraction=spec.crop_fraction)
-        batch = torch.from_numpy(np.array(pixels))[None]
-        return to_input(batch, mean=self._mean, std=self._std, resolution_px=spec.resolution_px)[0]
+        square = cut_square(picture, side_px=spec.stored_px, crop_fraction=spec.crop_fraction)
+        return np.array(square)  # writable
 
 
 class LoadedModel(NamedTuple):

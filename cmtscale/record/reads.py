@@ -13,26 +13,37 @@ from cmtscale.record.folder import TEST_READS
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One reading: when (UTC), by which command, of which run's network, and the accuracy."""
+    """One reading: when (UTC), by which command, of which run's network, and the accuracy.
+
+    `data` is "" for the test split of the images that the network was trained on, else the data
+    set that was read instead.
+    """
 
     when: str
     by: str
     run_id: str
     images: int
     accuracy: float
+    data: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.accuracy <= 1:
             raise ValueError(f"accuracy {self.accuracy} is not a fraction")
 
 
-def log_reading(folder: Path, *, by: str, run_id: str, images: int, accuracy: float) -> None:
+COLUMNS = tuple(field.name for field in fields(Reading))
+EARLIER_COLUMNS = tuple(name for name in COLUMNS if name != "data")  # of logs begun before
+
+
+def log_reading(
+    folder: Path, *, by: str, run_id: str, images: int, accuracy: float, data: str = ""
+) -> None:
     """Add a reading that happens now to the folder's log."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Reading(when=now, by=by, run_id=run_id, images=images, accuracy=accuracy)
+    entry = Reading(when=now, by=by, run_id=run_id, images=images, accuracy=accuracy, data=data)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Reading))
+    writer.writerow(COLUMNS)
     writer.writerows(astuple(reading) for reading in [*readings(folder), entry])
     write_text_atomically(folder / TEST_READS, text.getvalue())
 
@@ -45,15 +56,20 @@ def readings(folder: Path) -> list[Reading]:
         if not text.endswith("\n"):
             raise ValueError("its end is missing")
         header, *lines = csv.reader(io.StringIO(text, newline=""))
-        if header != [field.name for field in fields(Reading)]:
+        if tuple(header) not in (COLUMNS, EARLIER_COLUMNS):
             raise ValueError(f"its columns are {', '.join(header)}")
-        return [_parse(line) for line in lines]
+        return [_parse(dict(zip(header, line, strict=True))) for line in lines]
     except FileNotFoundError:
         return []
     except (ValueError, csv.Error) as error:
         raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
 
 
-def _parse(line: list[str]) -> Reading:
-    when, by, run_id, images, accuracy = line
-    return Reading(when=when, by=by, run_id=run_id, images=int(images), accuracy=float(accuracy))
+def _parse(line: dict[str, str]) -> Reading:
+    texts = {name: line[name] for name in ("when", "by", "run_id")}
+    return Reading(
+        **texts,
+        images=int(line["images"]),
+        accuracy=float(line["accuracy"]),
+        data=line.get("data", ""),
+    )

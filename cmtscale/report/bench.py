@@ -23,9 +23,9 @@ from cmtscale.report.layout import (
     accuracy_axis,
     label_points,
     macs_axis,
-    render,
     styled,
 )
+from cmtscale.report.saving import render
 
 KINDS = (".png", ".svg", ".pdf")
 _TITLE_CHARACTERS = 52

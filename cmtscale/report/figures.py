@@ -2,20 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.record.files import write_atomically
 from cmtscale.report import frames
 from cmtscale.report.against_macs import ablation, accuracy_flops
 from cmtscale.report.curves import learning_curves
 from cmtscale.report.horizons import forecast, ranking
-from cmtscale.report.layout import render
+from cmtscale.report.saving import render, write_figures
 from cmtscale.report.ternary import certainty, triangle
 from cmtscale.report.twins import load_twins, twins
 
@@ -72,19 +69,4 @@ def save_figures(path: str | Path, out: str | Path | None = None) -> SavedFigure
             continue
         rendered |= {f"{name}.{kind}": render(figure, kind) for kind in ("png", "svg")}
     folder = Path(path) / "figures" if out is None else Path(out)
-    return SavedFigures(files=_write(folder, rendered), skipped=skipped)
-
-
-def _write(folder: Path, contents: dict[str, bytes]) -> tuple[Path, ...]:
-    for name, content in contents.items():
-        try:
-            write_atomically(folder / name, partial(_fill, content))
-        except OSError as error:
-            raise ResultsError(
-                f"figures cannot be written to {folder}: {error.strerror}; name a folder that can"
-            ) from error
-    return tuple(folder / name for name in contents)
-
-
-def _fill(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
+    return SavedFigures(files=write_figures(folder, rendered), skipped=skipped)

@@ -1,6 +1,5 @@
 """How figures look: size, fonts, palette, panels, and labels that do not overlap."""
 
-import io
 import itertools
 import textwrap
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -73,15 +72,6 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
             return draw(*args, **kwargs)
 
     return wrapper
-
-
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a PNG, SVG or PDF file; the same figure gives the same bytes."""
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi=300, metadata=undated.get(kind))
-    return buffer.getvalue()
 
 
 def panels(

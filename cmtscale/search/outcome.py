@@ -125,7 +125,7 @@ def described(outcome: Outcome) -> dict[str, Any] | None:
         "images_seen": outcome.settings.images_seen,
         **answer,
         "standings": _flat(choice.standings),
-        "test_readings": [asdict(reading) for reading in outcome.readings],
+        "test_readings": [_without_data(reading) for reading in outcome.readings],
         "shares": asdict(winner.shares),
         "alpha": winner.shares.alpha,
         "beta": winner.shares.beta,
@@ -184,3 +184,8 @@ def _flat(standings: Sequence[Standing]) -> list[dict[str, Any]]:
         }
         for standing in standings
     ]
+
+
+def _without_data(reading: Reading) -> dict[str, Any]:
+    """A reading as a search makes it: always of its own images."""
+    return {name: value for name, value in asdict(reading).items() if name != "data"}

@@ -206,7 +206,8 @@ def _images_done(folder: Path) -> int:
 
 def _test_accuracy(run: Run, device: torch.device, folder: Path) -> float | None:
     """The test accuracy, from the log if it was read before."""
-    earlier = readings(folder)
+    # `eval` reads, too, with other means or other images
+    earlier = [reading for reading in readings(folder) if reading.by == "train"]
     if earlier:
         return earlier[-1].accuracy
     score = read_test_split(run, device=device, folder=folder)

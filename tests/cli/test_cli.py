@@ -24,7 +24,7 @@ from cmtscale.search.request import SearchRequest
 
 COMMANDS = (
     "variants", "flops", "scale", "search", "show", "check", "plot", "train", "predict", "export",
-    "bench", "cache",
+    "bench", "eval", "cache",
 )  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
@@ -146,6 +146,10 @@ Capture = pytest.CaptureFixture[str]
         ("bench cmt-ti --threads 0", "threads 0 is not a whole number from 1 on"),
         ("bench cmt-ti --device tpu", "device 'tpu' is not one of"),
         ("bench cmt-ti --figure x.jpg", "figure x.jpg is of no kind known here; use .png, .svg"),
+        ("eval --data digits", "MODEL is missing: Folder of a trained model, or of its training"),
+        ("eval /nowhere --data digits", "/nowhere does not exist; give the folder of a trained"),
+        ("eval . --data digits", "holds no model.toml; give the folder of a trained model"),
+        ("eval /nowhere --data digits --tta rotate", "--tta 'rotate' is not one of"),
         ("cache --cache-dir", "requires an argument (see cmtscale cache --help)"),
     ],
 )

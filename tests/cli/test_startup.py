@@ -45,6 +45,7 @@ def test_the_help_of_a_command_loads_nothing_heavy() -> None:
         ["search", "--budget", "lots"],
         ["search", "--budget", "4G", "--data", "nonsense"],
         ["train", "--variant", "cmt-ti", "--data", "nonsense", "--out", "x"],
+        ["eval", "x", "--data", "nonsense"],
     ],
     ids=" ".join,
 )

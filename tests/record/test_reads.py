@@ -22,6 +22,14 @@ def test_readings_are_logged_in_order_exactly_and_with_the_time(tmp_path):
     assert began <= times[0] <= times[1] <= times[2] <= datetime.now(UTC)
 
 
+def test_a_log_that_was_begun_before_it_named_other_data_goes_on(tmp_path):
+    (tmp_path / TEST_READS).write_bytes(HEADER + LINE)
+    log_reading(tmp_path, by="eval", run_id="a", images=9, accuracy=0.25, data="folder:/b")
+    first, second = readings(tmp_path)
+    assert (first.by, first.accuracy, first.data) == ("search", 0.5, "")
+    assert (second.by, second.accuracy, second.data) == ("eval", 0.25, "folder:/b")
+
+
 def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, full_disk):
     log_reading(tmp_path, by="search", run_id="a", images=9, accuracy=0.5)
     before = (tmp_path / TEST_READS).read_bytes()

@@ -9,7 +9,7 @@ from filelock import FileLock
 from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
 from cmtscale.arch.variant import variant
 from cmtscale.data.sources import open_source
-from cmtscale.record.reads import readings
+from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.single import train_single
@@ -224,6 +224,14 @@ def test_the_test_split_is_read_once_and_only_when_asked(single, digits, tmp_pat
     assert (accuracy * images) % 1 == pytest.approx(0, abs=1e-9)
     assert single(tmp_path, test=True)[1] == accuracy
     assert readings(tmp_path) == [reading]
+
+
+def test_readings_by_other_commands_are_not_the_training_s(single, tmp_path):
+    single(tmp_path)
+    log_reading(tmp_path, by="eval", run_id="x", images=9, accuracy=0.0, data="folder:/other")
+    _, accuracy = single(tmp_path, test=True)
+    assert accuracy > 0
+    assert [reading.by for reading in readings(tmp_path)] == ["eval", "train"]
 
 
 def test_another_split_is_another_training(single, cache_dir, tmp_path):

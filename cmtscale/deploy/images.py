@@ -1,0 +1,180 @@
+"""The images of one split of a data set, labelled as a model names its classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cmtscale.arch.errors import DataError
+from cmtscale.data.cache import default_cache_dir
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.folders import ImageTree, scan_folder
+from cmtscale.data.pack import is_packed_from
+from cmtscale.data.sources import LARGEST_NATIVE_PX, DataSpec, open_source, parse_spec
+from cmtscale.data.splits import SPLIT_NAMES, IntArray, make_splits
+from cmtscale.record.model_folder import ModelDescription
+
+ALL = "all"  # the one split of a folder that has none, and that the model was not trained on
+LISTED = 5  # names of classes in an error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImages:
+    """The images of a split: `read(position)` is one, or its file.
+
+    `labels` (n,) are outputs of the model, `names` what records call the images: a path within the
+    folder, or a number within the data set. `is_own`: the model was trained on this data set, and
+    the split is the one of then; where that is not certain, or may matter though it is not,
+    `caution` says so.
+    """
+
+    data: str
+    split: str
+    names: Sequence[str]
+    labels: IntArray
+    read: Callable[[int], Image.Image | Path]
+    may_flip: bool
+    is_own: bool
+    caution: str
+
+
+def open_images(
+    description: ModelDescription, data: str, *, split: str | None, cache_dir: Path | None
+) -> LabelledImages:
+    """The split of the data set `data` (None: val, or all of a folder without splits).
+
+    Splits that the data set does not give are drawn as for the model's training, by its split
+    seed. A folder that the model was not trained on has the splits that it gives itself, or
+    `all`. Classes are matched by name. Raises `DataError` for a data set with classes that the
+    model lacks, without this split, or whose split would be drawn otherwise than for the training.
+    """
+    spec = parse_spec(data)
+    cache_dir = (cache_dir or default_cache_dir()).expanduser()
+    if spec.path is None:
+        return _named(description, spec, split, cache_dir)
+    return _files(description, spec, scan_folder(spec.path), split, cache_dir)
+
+
+def _named(
+    description: ModelDescription, spec: DataSpec, split: str | None, cache_dir: Path
+) -> LabelledImages:
+    training = description.training
+    split = _one_of(SPLIT_NAMES, split, spec.text)
+    source = open_source(spec.text, split_seed=training.split_seed, cache_dir=cache_dir)
+    dataset = source.pack(LARGEST_NATIVE_PX)
+    labels = outputs_of(dataset.class_names, description.classes, spec.text)
+    indices: IntArray = getattr(dataset.splits, split)
+    is_same = dataset.content_hash == training.data_hash
+    return LabelledImages(
+        data=spec.text,
+        split=split,
+        names=[str(index) for index in indices],
+        labels=labels[dataset.labels[indices]],
+        read=lambda position: _packed_image(dataset, int(indices[position])),
+        may_flip=dataset.may_flip,
+        is_own=is_same,
+        caution="" if is_same else _other_data(spec.text, training.data),
+    )
+
+
+def _packed_image(dataset: Dataset, index: int) -> Image.Image:
+    pixels = dataset.images[index]  # (side, side, C)
+    return Image.fromarray(pixels[..., 0] if dataset.channels == 1 else pixels)
+
+
+def _files(
+    description: ModelDescription,
+    spec: DataSpec,
+    tree: ImageTree,
+    split: str | None,
+    cache_dir: Path,
+) -> LabelledImages:
+    training = description.training
+    labels = outputs_of(tree.class_names, description.classes, spec.text)
+    is_same = is_packed_from(cache_dir, tree.fingerprint, training.data_hash)
+    is_own = is_same or spec.text == training.data
+    caution = ""
+    if is_own:
+        drawn = make_splits(tree.labels, tree.class_names, tree.given, seed=training.split_seed)
+        splits = {name: getattr(drawn, name) for name in SPLIT_NAMES}
+    else:
+        splits = tree.given or {ALL: np.arange(len(tree.paths))}
+        caution = _other_data(spec.text, training.data)
+    split = _one_of(tuple(splits), split, spec.text)
+    if is_own and not is_same and split not in (*tree.given, "train"):
+        _require_sizes(description, splits, spec.text)
+        caution = (
+            f"{spec.text} cannot be shown to hold the files of the training, or has changed since: "
+            f"where files were added or removed, {split} holds images that were trained on"
+        )
+    indices = splits[split]
+    paths = [tree.paths[index] for index in indices]
+    return LabelledImages(
+        data=spec.text,
+        split=split,
+        names=[path.relative_to(tree.root).as_posix() for path in paths],
+        labels=labels[tree.labels[indices]],
+        read=lambda position: paths[position],
+        may_flip=True,
+        is_own=is_own,
+        caution=caution,
+    )
+
+
+def outputs_of(names: Sequence[str], classes: Sequence[str], data: str) -> IntArray:
+    """(len(names),): which output of a model with these `classes` each class of a data set is.
+
+    By name: the data set may have fewer classes, and in another order. Raises `DataError` for one
+    that the model lacks.
+    """
+    number = {name: index for index, name in enumerate(classes)}
+    if foreign := [name for name in names if name not in number]:
+        raise DataError(
+            f"{data} has classes that the model lacks: {_listed(foreign)}; it knows "
+            f"{_listed(classes)}; rename the class folders, or give another model"
+        )
+    return np.array([number[name] for name in names], dtype=np.int64)
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(repr(name) for name in names[:LISTED]) + rest
+
+
+def _one_of(existing: tuple[str, ...], wanted: str | None, data: str) -> str:
+    if wanted is None and existing == (ALL,):
+        return ALL
+    chosen = wanted or "val"
+    if chosen not in existing:
+        raise DataError(
+            f"{data} has no {chosen} split; it has {', '.join(existing)}: choose with --split"
+        )
+    return chosen
+
+
+def _other_data(data: str, trained_on: str) -> str:
+    if data == trained_on:
+        return (
+            f"{data} is not as it was when the model was trained on it; whether the same images "
+            "were trained on is not known"
+        )
+    return (
+        f"the model was trained on {trained_on}, not on {data}; scores are too high where both "
+        "hold the same images"
+    )
+
+
+def _require_sizes(
+    description: ModelDescription, splits: Mapping[str, IntArray], data: str
+) -> None:
+    """Refuse a folder from which other images would be drawn than for the training."""
+    scores = description.scores
+    for name, count in (("val", scores.val_images), ("test", scores.test_images)):
+        if count is not None and count != len(splits[name]):
+            raise DataError(
+                f"{data} has changed since the model was trained on it: {name} had {count:,} "
+                f"images and would have {len(splits[name]):,}, most of which were trained on; "
+                "give new images in a folder of their own"
+            )
