@@ -93,17 +93,23 @@ def to_onnx(program: ExportedProgram, *, about: str, opset: int) -> bytes:
     return content
 
 
-def run_onnx(content: bytes) -> Run:
-    """What onnxruntime answers on the CPU; raises `ExportError` where it cannot run the file."""
+def open_session(content: bytes, *, threads: int) -> Any:
+    """An onnxruntime session on the CPU; raises `ExportError` where it cannot run the file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a class of its own for each status of the C++ library
         raise _cannot_run(error) from error
+
+
+def run_onnx(content: bytes) -> Run:
+    """What onnxruntime answers on the CPU; raises `ExportError` where it cannot run the file."""
+    session = open_session(content, threads=torch.get_num_threads())
 
     def run(images: Tensor) -> Tensor:
         try:

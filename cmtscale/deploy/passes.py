@@ -1,16 +1,15 @@
 """Forward passes to be timed: with torch, or with onnxruntime."""
 
-import re
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cmtscale.arch.errors import RequestError
 from cmtscale.arch.network import Network
+from cmtscale.deploy.about import INPUT
+from cmtscale.deploy.capture import capture
+from cmtscale.deploy.sides import Sides
 from cmtscale.model.networks import build_network
 
 Pass = Callable[[], object]  # one forward pass of a batch; it returns when the device has done it
@@ -43,22 +42,17 @@ def torch_pass(
 
 
 def onnx_pass(model: nn.Module, network: Network, batch: int, *, threads: int) -> Pass:
-    """A pass of `onnxruntime` on the CPU, over an export for this batch size.
+    """A pass of `onnxruntime` on the CPU, over the graph that `export` writes at the own side.
 
-    Raises `RequestError` for a network with an operator that ONNX does not have.
+    Raises `ExportError` for a network with an operator that ONNX does not have.
     """
-    import onnxruntime
+    from cmtscale.deploy.onnx_file import OPSET, open_session, require_onnx, to_onnx
 
-    images = _images(network, batch)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        _export(model, images, path, network.name)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: images.numpy()}
+    require_onnx(OPSET)
+    sides = Sides(own_px=network.resolution_px).fixed("it is timed at its own")
+    program, _ = capture(model, channels=network.in_channels, sides=sides)
+    session = open_session(to_onnx(program, about="{}", opset=OPSET), threads=threads)
+    feed = {INPUT: _images(network, batch).numpy()}
     return lambda: session.run(None, feed)
 
 
@@ -66,12 +60,3 @@ def _images(network: Network, batch: int) -> Tensor:
     side = network.resolution_px
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, network.in_channels, side, side, generator=generator)
-
-
-def _export(model: nn.Module, images: Tensor, path: Path, name: str) -> None:
-    try:
-        torch.onnx.export(model, (images,), path, dynamo=True, verbose=False)
-    except torch.onnx.OnnxExporterError as error:
-        operator = re.search(r"OpOverload\(op='([^']+)'", str(error))
-        reason = f"ONNX has no {operator[1]}" if operator else str(error).partition("\n")[0]
-        raise RequestError(f"{name} cannot be exported: {reason}") from error

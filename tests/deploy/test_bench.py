@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from cmtscale.deploy import bench as bench_module
 from cmtscale.deploy.bench import WARM_UP, bench, take_turns
 from cmtscale.deploy.bench_request import TIMED, BenchRequest
 from cmtscale.deploy.memory import resident_growth, weight_bytes
-from cmtscale.deploy.passes import Pass, _export, build_for_timing, onnx_pass
+from cmtscale.deploy.passes import Pass, build_for_timing, onnx_pass
 from cmtscale.deploy.subjects import Subject
 from cmtscale.record.bench import Measurement
 
@@ -271,15 +270,6 @@ def test_onnxruntime_computes_the_same_network(tiny_base: Variant) -> None:
     with torch.inference_mode():
         expected = model(torch.randn(2, 1, 64, 64, generator=generator))
     torch.testing.assert_close(torch.from_numpy(outputs[0]), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_an_operator_that_onnx_does_not_have_is_named(tmp_path: Path) -> None:
-    class Eigenvalues(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return torch.linalg.eigvals(images).real
-
-    with pytest.raises(RequestError, match=r"odd cannot be exported: ONNX has no aten\.linalg_eig"):
-        _export(Eigenvalues().eval(), torch.zeros(1, 3, 8, 8), tmp_path / "x.onnx", "odd")
 
 
 @pytest.mark.gpu
