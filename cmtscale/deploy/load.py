@@ -1,50 +1,25 @@
 """Open a trained model's folder: the network, its preprocessing and its classes."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cmtscale.arch.errors import DataError, ModelError
-from cmtscale.data.decode import DECODING_ERRORS, as_channels, cut_square, decode, to_input
+from cmtscale.arch.errors import ModelError
+from cmtscale.data.preprocess import Preprocess
 from cmtscale.model.networks import build_network
+from cmtscale.model.saved import read_weights
 from cmtscale.record.model_folder import (
     WEIGHTS,
     ModelDescription,
-    Preprocessing,
     find_model,
     read_description,
 )
 
 LISTED = 5  # names of weights in an error
-
-
-class Preprocess:
-    """Makes images the input of a network, as `spec` says."""
-
-    def __init__(self, spec: Preprocessing) -> None:
-        self.spec = spec
-        self._mean, self._std = (255 * torch.tensor(values) for values in (spec.mean, spec.std))
-
-    def __call__(self, image: Image.Image | Path | str) -> Tensor:
-        """A Pillow image or a file → float (C, S, S); raises `DataError` for a broken file."""
-        spec = self.spec
-        if isinstance(image, Image.Image):
-            picture = as_channels(image, channels=spec.channels)
-        else:
-            path = Path(image)
-            try:
-                picture = decode(path, channels=spec.channels)
-            except DECODING_ERRORS as error:
-                raise DataError(f"{path} is no image that can be read: {error}") from error
-        pixels = cut_square(picture, side_px=spec.stored_px, crop_fraction=spec.crop_fraction)
-        batch = torch.from_numpy(np.array(pixels))[None]
-        return to_input(batch, mean=self._mean, std=self._std, resolution_px=spec.resolution_px)[0]
 
 
 class LoadedModel(NamedTuple):
@@ -72,26 +47,13 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> Loade
 
 
 def _load_network(folder: Path, description: ModelDescription, digest: str) -> nn.Module:
-    weights = _read_weights(folder / WEIGHTS, digest)
+    weights = read_weights(folder, digest)
     with torch.device("meta"):  # a description of any size takes no memory until it fits the file
         model = build_network(description.network)
     _require_fit(weights, model.state_dict(), folder / WEIGHTS)
     model = build_network(description.network)
     model.load_state_dict(dict(weights))
     return model.eval()
-
-
-def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ModelError(f"{path} is not the file that model.toml describes; copy both anew")
-        return load(content)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; train or copy the model anew") from error
 
 
 def _require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Any], path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmtscale.arch import paper
 from cmtscale.arch.errors import WeightsError
+from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT
 
 WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
@@ -51,8 +53,7 @@ def load_published(
     "model" wins; `ema` takes "model_ema". Batch counters may be absent. Raises `WeightsError` if
     the source cannot be read or a tensor is missing, left over or of another shape.
     """
-    checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
-    published = _unwrap(checkpoint, ema=ema)
+    published = read_published(source, ema=ema)
     _require_fit(published, published_state_dict(model))
     weights = {
         ours: torch.cat([published[name] for name in theirs])
@@ -62,6 +63,31 @@ def load_published(
         if theirs[0] in published
     }
     model.load_state_dict(weights, strict=False)  # only batch counters can be absent
+
+
+def read_published(source: Mapping[str, Any] | str | Path, *, ema: bool = False) -> dict[str, Any]:
+    """The bare state dict of a checkpoint; see `load_published`."""
+    checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
+    return _unwrap(checkpoint, ema=ema)
+
+
+def published_input(published: Mapping[str, Any], variant: Variant) -> tuple[int, int, int]:
+    """(resolution in px, classes, channels) that a checkpoint was trained with.
+
+    Where it does not say, what the `variant` has.
+    """
+    bias, head, stem = (
+        published.get(name) for name in ("relative_pos_a", "head.weight", "stem_conv1.weight")
+    )
+    resolution_px, num_classes = variant.resolution_px, variant.num_classes
+    channels = variant.in_channels
+    if isinstance(bias, Tensor) and bias.ndim == 3:
+        resolution_px = paper.STAGE_STRIDES[0] * round(bias.shape[1] ** 0.5)
+    if isinstance(head, Tensor) and head.ndim == 2:
+        num_classes = head.shape[0]
+    if isinstance(stem, Tensor) and stem.ndim == 4:
+        channels = stem.shape[1]
+    return resolution_px, num_classes, channels
 
 
 def published_state_dict(model: CMT) -> dict[str, Tensor]:

@@ -13,17 +13,13 @@ from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.epochs import images_per_epoch
-from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import (
     CHECKPOINT,
     METRICS,
     RESULT,
     RUN,
     held,
-    holds_anything,
-    require_folder,
 )
-from cmtscale.record.identity import difference, flat
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import (
     ChosenBy,
@@ -36,6 +32,7 @@ from cmtscale.record.model_folder import (
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.checkpoint import load_checkpoint
+from cmtscale.train.claim import VARIANT, claim, require_ours
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe, Run, require_seed
@@ -43,8 +40,6 @@ from cmtscale.train.run_time import run_seconds
 from cmtscale.train.save_model import packed_preprocessing, save_model, size_of, versions
 from cmtscale.train.testing import read_test_split
 from cmtscale.train.timing import seconds_per_image
-
-VARIANT = "variant.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +94,9 @@ def train_single(
         seed=seed,
         data=dataset.ref,
     )
-    _require_ours(folder, run)  # before a lock is put into somebody else's folder
+    require_ours(folder, run)  # before a lock is put into somebody else's folder
     with held(folder):
-        _claim(folder, run, source)
+        claim(folder, run, source, {VARIANT: run.variant.to_toml()})
         result = read_result(folder / RESULT, run.identity)
         if result is None:
             try:
@@ -214,35 +209,3 @@ def _test_accuracy(run: Run, device: torch.device, folder: Path) -> float | None
         return None
     log_reading(folder, by="train", run_id=run.run_id, images=score.images, accuracy=score.accuracy)
     return score.accuracy
-
-
-def _require_ours(folder: Path, run: Run) -> bool:
-    """Whether the folder is this run's already; raises `RequestError` if it is another's."""
-    require_folder(folder)
-    try:
-        described = read_json(folder / RUN)
-    except FileNotFoundError:
-        if holds_anything(folder):
-            raise RequestError(
-                f"{folder} is not empty and holds no training; use another --out"
-            ) from None
-        return False
-    if "identity" not in described:
-        raise RequestError(
-            f"{folder} holds another training, or one of cmtscale 0.1.0; use another --out"
-        )
-    if described["identity"] != run.identity:
-        differs = difference(described.get("run") or {}, run.identity_fields())
-        raise RequestError(
-            f"{folder} holds another training{differs}; "
-            f"use another --out, or the command it began with"
-        )
-    return True
-
-
-def _claim(folder: Path, run: Run, source: dict[str, Any]) -> None:
-    """Write what the folder is for; first whose it is, so that a killed start can be repeated."""
-    if not _require_ours(folder, run):
-        described = {"identity": run.identity, **source, "run": flat(run.identity_fields())}
-        write_json(folder / RUN, described)
-    write_text_atomically(folder / VARIANT, run.variant.to_toml())

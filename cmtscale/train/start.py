@@ -1,0 +1,150 @@
+"""Weights that a training begins with: of a trained model, or of an authors' checkpoint."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cmtscale.arch.errors import RequestError, WeightsError
+from cmtscale.arch.network import Network, TimmNetwork
+from cmtscale.arch.variant import Variant
+from cmtscale.model.blocks import resize_position_bias
+from cmtscale.model.cmt import CMT, Stage, build
+from cmtscale.model.saved import read_weights
+from cmtscale.model.weights import load_published, published_input, read_published
+from cmtscale.record.model_folder import find_model, read_description
+
+LISTED = 8  # names of weights in an error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """Weights under the names of our networks, for a network of `side_px` and its `classes`.
+
+    `classes` are None where they have no names. `digest` is the sha256 of the file, `label` says
+    for people which it is.
+    """
+
+    weights: Mapping[str, Tensor]
+    network: Network
+    classes: tuple[str, ...] | None
+    digest: str
+    label: str
+
+    def fill(self, network: nn.Module, classes: tuple[str, ...]) -> None:
+        """Load the weights into a network of these classes, in place, all that fits.
+
+        The classifier stays fresh where classes differ; a position bias for another side is
+        resized bicubically. Raises `WeightsError` if anything else does not fit, and
+        `RequestError` for other channels.
+        """
+        expected = network.state_dict()
+        classifier = _classifier_names(network)
+        same_classes = self.network.num_classes == len(classes) and self.classes in (None, classes)
+        weights = {
+            name: value
+            for name, value in self.weights.items()
+            if same_classes or name not in classifier
+        }
+        if isinstance(network, CMT):
+            _require_channels(self.network.in_channels, network.variant.in_channels, self.label)
+            weights |= _resized_biases(weights, network)
+        wrong = sorted(
+            name
+            for name in weights.keys() | expected.keys()
+            if not (name in classifier and not same_classes)
+            and (
+                name not in weights
+                or name not in expected
+                or weights[name].shape != expected[name].shape
+            )
+        )
+        if wrong:
+            rest = f" and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+            raise WeightsError(
+                f"{self.label} is a {self.network.name} and does not fit this network: "
+                f"{', '.join(wrong[:LISTED])}{rest} differ; train the network that it is"
+            )
+        network.load_state_dict(weights, strict=False)
+
+
+def read_start(path: Path, network: Network) -> Start:
+    """The weights of a model's folder, or of an authors' checkpoint (a file) of the `network`.
+
+    Raises a `CmtscaleError` for what is neither, and for a checkpoint of another variant.
+    """
+    if path.is_file():
+        return _read_published(path, network)
+    folder = find_model(path)
+    description, digest = read_description(folder)
+    return Start(
+        weights=read_weights(folder, digest),
+        network=description.network,
+        classes=description.classes,
+        digest=digest,
+        label=str(path),
+    )
+
+
+def _read_published(path: Path, network: Network) -> Start:
+    if isinstance(network, TimmNetwork):
+        raise RequestError(
+            f"{path} is a file, and authors' checkpoints are of CMTs, not of {network.name}; "
+            "give the folder of a trained model"
+        )
+    published = read_published(path)
+    resolution_px, num_classes, channels = published_input(published, network)
+    variant: Variant = replace(
+        network, resolution_px=resolution_px, num_classes=num_classes, in_channels=channels
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = build(variant)
+    load_published(model, published)
+    return Start(
+        weights=model.state_dict(),
+        network=variant,
+        classes=None,
+        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        label=str(path),
+    )
+
+
+def _classifier_names(network: nn.Module) -> set[str]:
+    """The names of the classifier's weights."""
+    if isinstance(network, CMT):
+        head: nn.Module = network.head.classifier
+    else:
+        head = network.get_classifier()  # type: ignore[operator]  # all of timm's have it
+    inner = {id(parameter) for parameter in head.parameters()}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in inner}
+
+
+def _require_channels(theirs: int, ours: int, label: str) -> None:
+    if theirs != ours:
+        raise RequestError(
+            f"{label} takes images of {theirs} channels, these have {ours}; train from scratch"
+        )
+
+
+def _resized_biases(weights: Mapping[str, Tensor], network: CMT) -> dict[str, Tensor]:
+    """Position biases of the network's stages, for the sides that it has."""
+    resized = {}
+    for number, stage in enumerate(network.stages):
+        assert isinstance(stage, Stage)
+        name, k = f"stages.{number}.position_bias", stage.reduction
+        bias = weights.get(name)
+        if bias is None or bias.ndim != 3:
+            continue
+        side = round(bias.shape[1] ** 0.5)
+        if side**2 == bias.shape[1] and (side // k) ** 2 == bias.shape[2]:
+            resized[name] = resize_position_bias(
+                bias,
+                queries=(side, side),
+                keys=(side // k, side // k),
+                to_queries=(stage.side, stage.side),
+                to_keys=(stage.side // k, stage.side // k),
+            )
+    return resized
