@@ -1,0 +1,179 @@
+"""A full training: resumed to the bit, scored as its model will be, and safe in what it writes."""
+
+import errno
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import cmtscale
+from cmtscale.arch.errors import RequestError, StoppedError
+from cmtscale.record.metrics import read_metrics
+from cmtscale.record.model_folder import find_model, read_description
+from cmtscale.record.reads import readings
+from cmtscale.train.evaluate import fit_temperature
+
+
+def weights(folder):
+    return cmtscale.load_model(folder).model.state_dict()
+
+
+def assert_same_weights(one, other):
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture
+def look_often(monkeypatch):
+    monkeypatch.setattr("cmtscale.train.full_loop.LOG_STEPS", 1)
+
+
+def stop_at(step, number=signal.SIGTERM):
+    def watch(line):
+        if line["step"] == step and "val_accuracy" not in line:
+            os.kill(os.getpid(), number)
+
+    return watch
+
+
+def test_the_model_scores_images_as_its_training_did(full, few_digits, tmp_path):
+    result, accuracy = full(tmp_path / "out", test=True)
+    model, preprocess, classes = cmtscale.load_model(tmp_path / "out")
+    for part, expected in (("val", result.val_accuracy), ("test", accuracy)):
+        indices = getattr(few_digits.splits, part)
+        images = torch.stack([preprocess(few_digits.images.open(int(index))) for index in indices])
+        labels = torch.from_numpy(few_digits.labels[indices])
+        with torch.inference_mode():  # in the batches of training
+            logits = torch.cat([model(some) for some in images.split(32)]).double()
+        assert float((logits.argmax(1) == labels).double().mean()) == expected
+        if part == "val":
+            temperature = fit_temperature(logits, labels)
+            assert float(F.cross_entropy(logits / temperature, labels)) == pytest.approx(
+                result.val_loss, abs=1e-12
+            )
+    assert classes == few_digits.class_names
+
+
+def test_what_a_training_leaves_says_all_of_it(full, full_recipe, tmp_path):
+    result, _ = full(tmp_path)
+    description = read_description(find_model(tmp_path))[0]
+    assert description.recipe["mixup"] == 0.8
+    assert description.recipe["clip_norm"] == "none"
+    assert description.recipe.keys() == vars(full_recipe).keys()
+    assert description.training.images_seen == 2 * 3 * 32
+    assert description.scores.val_accuracy == result.val_accuracy
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [3, 3, 6, 6]
+    assert 0 <= lines[0]["loader_share"] <= 1
+    assert lines[0]["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_training_stopped_in_an_epoch_ends_as_if_it_had_not(
+    full, tmp_path, look_often, step, number
+):
+    whole, _ = full(tmp_path / "whole")
+    with pytest.raises(StoppedError, match="the same command goes on") as caught:
+        full(tmp_path / "stopped", watch=stop_at(step, number))
+    assert caught.value.exit_code == 128 + number
+    lines = []
+    resumed, _ = full(tmp_path / "stopped", watch=lines.append)
+    assert lines[0]["step"] == step + 1
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+    for name in ("val_loss", "val_accuracy", "temperature", "train_loss"):
+        assert getattr(resumed, name) == getattr(whole, name)
+
+
+def test_a_training_stopped_while_it_validates_goes_on_with_that(full, tmp_path, monkeypatch):
+    whole, _ = full(tmp_path / "whole")
+    from cmtscale.train.scoring import Scorer
+
+    load = Scorer.load
+
+    def stop(self, network):
+        load(self, network)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Scorer, "load", stop)
+    with pytest.raises(StoppedError):
+        full(tmp_path / "stopped")
+    monkeypatch.undo()
+    resumed, _ = full(tmp_path / "stopped")
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+    steps = [line["step"] for line in read_metrics(tmp_path / "stopped")]
+    assert steps == [3, 3, 6, 6]
+    assert resumed.train_loss == whole.train_loss
+
+
+def test_the_number_of_workers_changes_no_bit(full, tmp_path):
+    full(tmp_path / "none")
+    full(tmp_path / "two", workers=2)
+    assert_same_weights(tmp_path / "none", tmp_path / "two")
+
+
+def test_another_seed_is_another_training(full, tmp_path):
+    one, _ = full(tmp_path / "one")
+    other, _ = full(tmp_path / "other", seed=1)
+    assert one.val_loss != other.val_loss
+    with pytest.raises(RequestError, match=r"\(its seed differs\)"):
+        full(tmp_path / "one", seed=1)
+
+
+def test_the_same_command_again_repeats_nothing_and_may_read_the_test_split_once(full, tmp_path):
+    first, nothing = full(tmp_path)
+    lines = []
+    again, _ = full(tmp_path, watch=lines.append)
+    assert (again, nothing, lines) == (first, None, [])
+    assert readings(tmp_path) == []
+    _, accuracy = full(tmp_path, test=True)
+    assert full(tmp_path, test=True)[1] == accuracy
+    (reading,) = readings(tmp_path)
+    assert (reading.images, reading.accuracy) == (40, accuracy)
+    assert read_description(find_model(tmp_path))[0].scores.test_accuracy == accuracy
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
+    full, full_recipe, tmp_path, look_often
+):
+    with pytest.raises(StoppedError):
+        full(tmp_path, watch=stop_at(1), recipe=replace(full_recipe, lr=1e30))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    result, _ = full(tmp_path, recipe=replace(full_recipe, lr=1e30))
+    assert result.status == "diverged"
+    assert result.cause == "loss not finite at step 3 of 6"
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(full, tmp_path, monkeypatch, look_often):
+    with pytest.raises(StoppedError):
+        full(tmp_path / "full", watch=stop_at(1))
+    before = (tmp_path / "full" / "checkpoint.pt").read_bytes()
+
+    def no_space(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill(line):
+        if line["step"] == 2:
+            monkeypatch.setattr("cmtscale.record.files.os.fsync", no_space)
+            stop_at(2)(line)
+
+    with pytest.raises(OSError, match="No space left"):
+        full(tmp_path / "full", watch=fill)
+    monkeypatch.undo()
+    assert (tmp_path / "full" / "checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "full").glob(".checkpoint.pt.*"))
+    full(tmp_path / "full")
+    full(tmp_path / "whole")
+    assert_same_weights(tmp_path / "whole", tmp_path / "full")
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused_and_claims_no_folder(full, full_recipe, tmp_path):
+    with pytest.raises(RequestError, match="batch_size 33 cannot be dealt to 1 parts .*; use 32"):
+        full(tmp_path, recipe=replace(full_recipe, batch_size=33))
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
