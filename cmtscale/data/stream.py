@@ -35,8 +35,8 @@ class ImageSet:
     """What a full training needs to know of its images; see `Dataset` for what the fields mean.
 
     `moments` are (mean, standard deviation) of each channel, or None where they are to be
-    estimated. `content_hash` covers images, labels and splits; of a folder, its files' names,
-    sizes and times.
+    estimated. `content_hash` covers images, labels and splits; of a folder, only the names of its
+    files and the splits, so that a broken file can be replaced while a training goes on.
     """
 
     name: str
@@ -75,10 +75,11 @@ def tree_images(name: str, tree: ImageTree, *, split_seed: int) -> ImageSet:
     splits = make_splits(tree.labels, tree.class_names, tree.given, seed=split_seed)
     sample = fixed_subset(splits.train, HEADER_IMAGES)
     headers = read_headers(tree, sample)
-    content = f"{tree.fingerprint} {splits.hash}"
+    images = _FileImages(tree, channels=headers.channels)
+    names = b"\0".join(images.names)
     return ImageSet(
         name=name,
-        images=_FileImages(tree, channels=headers.channels),
+        images=images,
         labels=tree.labels,
         class_names=tree.class_names,
         splits=splits,
@@ -86,7 +87,7 @@ def tree_images(name: str, tree: ImageTree, *, split_seed: int) -> ImageSet:
         native_px=headers.native_px,
         may_flip=True,
         moments=None,
-        content_hash=hashlib.sha256(content.encode()).hexdigest(),
+        content_hash=hashlib.sha256(names + splits.hash.encode()).hexdigest(),
     )
 
 
@@ -153,6 +154,4 @@ class _FileImages:
             return decode(path, channels=self.channels)
         except DECODING_ERRORS as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(
-                f"image {path} cannot be read: {reason}; replace it or remove it"
-            ) from error
+            raise DataError(f"image {path} cannot be read: {reason}; replace it") from error

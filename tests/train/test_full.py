@@ -1,16 +1,24 @@
 """A full training: resumed to the bit, scored as its model will be, and safe in what it writes."""
 
 import errno
+import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import cmtscale
-from cmtscale.arch.errors import RequestError, StoppedError
+from cmtscale.arch.errors import RequestError, StoppedError, TrainingError
+from cmtscale.arch.network import TimmNetwork
+from cmtscale.data.order import TrainingOrder
+from cmtscale.data.sources import open_source
+from cmtscale.data.stream import packed_images
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
@@ -73,11 +81,10 @@ def test_what_a_training_leaves_says_all_of_it(full, full_recipe, tmp_path):
     assert lines[0]["images_per_second"] > 0
 
 
+@pytest.mark.usefixtures("look_often")
 @pytest.mark.parametrize("step", [1, 4])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_training_stopped_in_an_epoch_ends_as_if_it_had_not(
-    full, tmp_path, look_often, step, number
-):
+def test_a_training_stopped_in_an_epoch_ends_as_if_it_had_not(full, tmp_path, step, number):
     whole, _ = full(tmp_path / "whole")
     with pytest.raises(StoppedError, match="the same command goes on") as caught:
         full(tmp_path / "stopped", watch=stop_at(step, number))
@@ -138,8 +145,9 @@ def test_the_same_command_again_repeats_nothing_and_may_read_the_test_split_once
     assert read_description(find_model(tmp_path))[0].scores.test_accuracy == accuracy
 
 
+@pytest.mark.usefixtures("look_often")
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
-    full, full_recipe, tmp_path, look_often
+    full, full_recipe, tmp_path
 ):
     with pytest.raises(StoppedError):
         full(tmp_path, watch=stop_at(1), recipe=replace(full_recipe, lr=1e30))
@@ -150,7 +158,8 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(full, tmp_path, monkeypatch, look_often):
+@pytest.mark.usefixtures("look_often")
+def test_a_full_disk_leaves_the_old_checkpoint(full, tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         full(tmp_path / "full", watch=stop_at(1))
     before = (tmp_path / "full" / "checkpoint.pt").read_bytes()
@@ -174,6 +183,83 @@ def test_a_full_disk_leaves_the_old_checkpoint(full, tmp_path, monkeypatch, look
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused_and_claims_no_folder(full, full_recipe, tmp_path):
-    with pytest.raises(RequestError, match="batch_size 33 cannot be dealt to 1 parts .*; use 32"):
+    with pytest.raises(RequestError, match=r"batch_size 33 cannot be dealt to 1 parts .*; use 32"):
         full(tmp_path, recipe=replace(full_recipe, batch_size=33))
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two classes of 20 coloured images of other sizes, told apart by their brightness."""
+    random = np.random.RandomState(0)
+    for name, least in (("dark", 0), ("light", 100)):
+        folder = tmp_path / "tree" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            shape = (30 + number, 50, 3)
+            pixels = random.randint(least, least + 120, shape).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "tree"
+
+
+@pytest.mark.usefixtures("look_often")
+def test_a_folder_of_images_trains_and_a_cut_file_breaks_it_off_with_a_checkpoint(
+    full, full_recipe, tree, tmp_path
+):
+    recipe = replace(full_recipe, batch_size=8, repeats=1, checkpoint_seconds=1e-9)
+    image_set = open_source(f"folder:{tree}").stream()
+
+    def train(folder, **changes):
+        return full(folder, recipe=recipe, image_set=image_set, **changes)
+
+    whole, _ = train(tmp_path / "whole")
+    moments = json.loads((tmp_path / "whole" / "images.json").read_text())
+    spec = read_description(find_model(tmp_path / "whole"))[0].preprocessing
+    assert (list(spec.mean), list(spec.std)) == (moments["mean"], moments["std"])
+    order = TrainingOrder(images=28, batch_images=8, parts=1, repeats=1, seed=0).epoch(0)
+    last = tree.joinpath(*image_path(image_set, order[23]).parts[-2:])  # of the third, last step
+    content = last.read_bytes()
+
+    def cut(line):
+        if line["step"] == 2:
+            last.write_bytes(content[:200])
+
+    message = rf"{last.name} cannot be read: .*then the same command goes on"
+    with pytest.raises(TrainingError, match=message) as caught:
+        train(tmp_path / "cut", watch=cut)
+    assert caught.value.exit_code == 1
+    assert (tmp_path / "cut" / "checkpoint.pt").exists()
+    last.write_bytes(content)
+    image_set = open_source(f"folder:{tree}").stream()
+    lines = []
+    mended, _ = train(tmp_path / "cut", watch=lines.append)
+    assert lines[0]["step"] == 3
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert mended.val_loss == whole.val_loss
+
+
+def image_path(image_set, position):
+    index = image_set.splits.train[position]
+    return Path(os.fsdecode(image_set.images.names[index]))
+
+
+def test_a_network_of_timm_trains_fully(full, full_recipe, few_digits, tmp_path):
+    recipe = replace(full_recipe, epochs=1, warmup_epochs=0.1, dropout=0.0)
+    network = TimmNetwork(model="test_resnet", resolution_px=32)
+    result, accuracy = full(tmp_path, network=network, recipe=recipe, test=True)
+    assert result.status == "complete"
+    model, preprocess, _ = cmtscale.load_model(tmp_path)
+    images = [few_digits.images.open(int(index)) for index in few_digits.splits.test]
+    with torch.inference_mode():
+        logits = model(torch.stack([preprocess(image) for image in images]))
+    labels = torch.from_numpy(few_digits.labels[few_digits.splits.test])
+    assert float((logits.argmax(1) == labels).double().mean()) == accuracy
+
+
+def test_a_full_training_learns(full, full_recipe, digits, tmp_path):
+    gentle = replace(
+        full_recipe, epochs=6, lr=0.04, mixup=0.0, cutmix=0.0, rand_augment=None, repeats=1
+    )
+    gentle = replace(gentle, random_erasing=0.0, smallest_crop=0.6, crop_fraction=1.0, dropout=0.0)
+    result, _ = full(tmp_path, recipe=gentle, image_set=packed_images(digits))
+    assert result.val_accuracy > 0.6
