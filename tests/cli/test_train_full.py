@@ -102,7 +102,7 @@ def test_a_diverged_training_exits_with_1(command: list[str], capsys: Capture) -
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_one_line_and_the_same_command_goes_on(
-    command: list[str], tmp_path: Path, capsys: Capture, number: int, code: int
+    command: list[str], tmp_path: Path, number: int, code: int
 ) -> None:
     long = ["40" if word == "2" else word for word in command]
     process = subprocess.Popen(
