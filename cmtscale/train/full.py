@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cmtscale.arch.errors import CmtscaleError, ModelError, RequestError
+from cmtscale.arch.errors import CmtscaleError, ModelError, RequestError, TrainingError
 from cmtscale.arch.network import Network, fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.stream import ImageSet, estimate_moments
@@ -37,6 +37,7 @@ from cmtscale.train.recipe import require_seed
 from cmtscale.train.save_model import save_model, size_of, versions
 from cmtscale.train.start import Start
 from cmtscale.train.stop import listening
+from cmtscale.train.tensorboard import tensorboard_watch
 
 MOMENTS = "images.json"  # mean and deviation of the images, where they were estimated
 MOST_WORKERS = 16  # of each GPU
@@ -118,7 +119,16 @@ def train_full(
                 setup = set_up(run, request.image_set, system, begin=_beginning(request))
                 if planned is not None and processes.is_first:
                     planned(_plan(run, request, slot, setup, processes))
-                result = train_fully(run, request.image_set, setup, system, stop, watch=watch)
+                result = train_fully(
+                    run,
+                    request.image_set,
+                    setup,
+                    system,
+                    stop,
+                    watch=_watchers(watch, tensorboard_watch(folder, step=setup.state.step)),
+                )
+        except TrainingError:
+            raise
         except CmtscaleError:  # where nothing was trained, another training may begin here
             if processes.is_first and not (folder / CHECKPOINT).exists():
                 for name in (RUN, VARIANT, RECIPE, METRICS, MOMENTS):
@@ -130,6 +140,18 @@ def train_full(
         if result.status == "complete":
             accuracy = _conclude(request, run, system, setup, result)
     return result, accuracy
+
+
+def _watchers(
+    *watchers: Callable[[dict[str, Any]], None] | None,
+) -> Callable[[dict[str, Any]], None]:
+    heard = [watch for watch in watchers if watch is not None]
+
+    def watch_all(line: dict[str, Any]) -> None:
+        for watch in heard:
+            watch(line)
+
+    return watch_all
 
 
 def _make_run(request: FullRequest, device: str) -> FullRun:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,15 +13,21 @@ SIGNALS = [
 ]
 
 
+IMPATIENT_SECONDS = 2.0  # torchrun passes a Ctrl-C on to processes that have it already
+
+
 class StopRequest:
     """The last signal that has come, or 0."""
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self.heard_at = 0.0
 
     def hear(self, number: int, _: FrameType | None) -> None:
-        """A second Ctrl-C does not wait for the state to be kept."""
-        if number == self.signal_number == signal.SIGINT:
+        """A second Ctrl-C, later, does not wait for the state to be kept."""
+        if not self.signal_number:
+            self.heard_at = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self.heard_at > IMPATIENT_SECONDS:
             raise KeyboardInterrupt
         self.signal_number = number
 

@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
 from cmtscale.train.evaluate import fit_temperature
+from cmtscale.train.tensorboard import tensorboard_watch
 
 
 def weights(folder):
@@ -258,8 +261,68 @@ def test_a_network_of_timm_trains_fully(full, full_recipe, few_digits, tmp_path)
 
 def test_a_full_training_learns(full, full_recipe, digits, tmp_path):
     gentle = replace(
-        full_recipe, epochs=6, lr=0.04, mixup=0.0, cutmix=0.0, rand_augment=None, repeats=1
+        full_recipe, epochs=4, lr=0.04, mixup=0.0, cutmix=0.0, rand_augment=None, repeats=1
     )
     gentle = replace(gentle, random_erasing=0.0, smallest_crop=0.6, crop_fraction=1.0, dropout=0.0)
     result, _ = full(tmp_path, recipe=gentle, image_set=packed_images(digits))
     assert result.val_accuracy > 0.6
+
+
+def test_what_is_scored_and_kept_is_the_average_of_the_weights(full, full_recipe, tmp_path):
+    full(tmp_path / "averaged")
+    full(tmp_path / "last", recipe=replace(full_recipe, ema_decay=None))
+    averaged = torch.load(tmp_path / "averaged" / "checkpoint.pt")
+    last = torch.load(tmp_path / "last" / "checkpoint.pt")
+    name = "head.classifier.weight"
+    assert torch.equal(weights(tmp_path / "averaged")[name], averaged["ema"][name])
+    assert torch.equal(weights(tmp_path / "last")[name], last["network"][name])
+    assert torch.equal(averaged["network"][name], last["network"][name])  # trained alike
+
+
+def test_epochs_between_validations_are_not_scored(full, full_recipe, tmp_path):
+    full(tmp_path, recipe=replace(full_recipe, epochs=3, validation_epochs=2))
+    scored = [line["step"] for line in read_metrics(tmp_path) if "val_accuracy" in line]
+    assert scored == [6, 9]
+
+
+def test_gradients_are_clipped_and_accumulated_and_bfloat16_trains(full, full_recipe, tmp_path):
+    recipe = replace(full_recipe, clip_norm=1e-9, accumulate=2, precision="bf16")
+    result, _ = full(tmp_path, recipe=recipe)
+    assert result.status == "complete"
+    assert read_description(find_model(tmp_path))[0].recipe["precision"] == "bf16"
+
+
+def test_a_compiled_network_keeps_the_names_of_its_weights(full, tmp_path, monkeypatch):
+    compiled = []
+
+    def compile_network(network):
+        compiled.append(network)
+        return lambda images: network(images)
+
+    monkeypatch.setattr(torch, "compile", compile_network)
+    full(tmp_path / "compiled", compiled=True)
+    full(tmp_path / "plain")
+    assert len(compiled) == 1
+    assert_same_weights(tmp_path / "compiled", tmp_path / "plain")
+
+
+def test_tensorboard_gets_the_log_where_it_is_installed(full, tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def flush(self):
+            pass
+
+    installed = SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", installed)
+    result, _ = full(tmp_path)
+    assert written[0] == (tmp_path / "tensorboard", 1)
+    assert ("val_accuracy", result.val_accuracy, 6) in written
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert tensorboard_watch(tmp_path, step=0) is None

@@ -17,7 +17,7 @@ from cmtscale.train.processes import ALONE, joined
 
 
 @pytest.fixture
-def trained(make_variant, full_recipe, cache_dir, digits, tmp_path):
+def trained(make_variant, cache_dir, digits, tmp_path):
     """Train on the digits in some processes that torchrun starts; the folder."""
 
     def call(name: str, recipe: FullRecipe, processes: int):

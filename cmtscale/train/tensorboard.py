@@ -1,0 +1,28 @@
+"""The log of a training for TensorBoard, where that is installed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FOLDER = "tensorboard"  # in that of the training
+
+
+def tensorboard_watch(folder: Path, *, step: int) -> Callable[[dict[str, Any]], None] | None:
+    """Writes each line of the log as scalars into `folder/tensorboard`; None without TensorBoard.
+
+    What an earlier attempt wrote after `step` is dropped. Nothing is made before the first line.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writers: list[Any] = []
+
+    def write(line: dict[str, Any]) -> None:
+        if not writers:
+            writers.append(SummaryWriter(folder / FOLDER, purge_step=step + 1))
+        for name in line.keys() - {"step"}:
+            writers[0].add_scalar(name, line[name], line["step"])
+        writers[0].flush()
+
+    return write
