@@ -47,6 +47,10 @@ def train(
     drop_path: Annotated[
         float | None, typer.Option(help="Stochastic depth of the last block; short: 0.")
     ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(help="Parts that a step's images are seen in, to save memory; not short."),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option("--from", help="Begin with a trained model, or an authors' checkpoint."),
@@ -76,8 +80,9 @@ def train(
     data = parse_spec(data).text
     require_seed("split_seed", split_seed or 0)
     if recipe == SHORT:
-        full_only = {"--from": start, "--freeze": freeze, "--compile": compiled}
-        for option in [name for name, value in full_only.items() if value]:
+        full_only: dict[str, object] = {"--from": start, "--freeze": freeze, "--compile": compiled}
+        full_only |= {"--accumulate": accumulate, "--workers": workers}
+        for option in [name for name, value in full_only.items() if value not in (None, "", False)]:
             raise RequestError(f"{option} is not for the short recipe; add --recipe {PAPER}")
         if variant.startswith(TIMM):
             raise RequestError(f"the short recipe is for CMTs; train {variant} by --recipe {PAPER}")
@@ -117,6 +122,7 @@ def train(
         batch_size=batch_size,
         lr=lr,
         drop_path=drop_path,
+        accumulate=accumulate,
         start=start,
         freeze=freeze,
         workers=workers,

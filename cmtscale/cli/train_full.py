@@ -25,6 +25,7 @@ def train_full(
     batch_size: int | None,
     lr: float | None,
     drop_path: float | None,
+    accumulate: int | None,
     start: Path | None,
     freeze: str,
     workers: int | None,
@@ -46,14 +47,15 @@ def train_full(
     from cmtscale.record.choice import chosen_by
     from cmtscale.record.folder import require_free
     from cmtscale.train.devices import device_slots
-    from cmtscale.train.full import FullRequest
     from cmtscale.train.full import train_full as train
+    from cmtscale.train.full_request import FullRequest
     from cmtscale.train.memory import keep_freed_memory
     from cmtscale.train.processes import is_first_process
     from cmtscale.train.start import read_start
 
     network = read_network(variant)
     values = {"batch_size": batch_size, "lr": lr, "drop_path": drop_path, "attention": attention}
+    values["accumulate"] = accumulate
     chosen, words = _recipe(recipe, network, epochs, values)
     device_slots(device)  # before images are read
     is_first = is_first_process()

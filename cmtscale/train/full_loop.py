@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,6 +24,7 @@ from cmtscale.train.loop import LOG_STEPS, first_bad_step
 from cmtscale.train.run_log import RunLog
 from cmtscale.train.stop import StopRequest
 
+Watch = Callable[[dict[str, Any]], None]
 LOOK_SECONDS = 10.0  # after which losses are looked at even before LOG_STEPS
 
 
@@ -33,26 +34,31 @@ def train_fully(
     setup: Setup,
     system: System,
     stop: StopRequest,
-    *,
-    watch: Callable[[dict[str, Any]], None] | None = None,
+    watchers: Sequence[Watch | None],
 ) -> RunResult:
     """Train, log, checkpoint and score, from where the state is.
 
-    `watch` is told each line of the log. The same run on the same CPU gives the same result to the
-    bit, stopped or not, with any number of loader workers. Raises `StoppedError` once the state is
-    kept, and `TrainingError` for an image that cannot be read. A loss that is not finite ends it
+    `watchers` are told each line of the log. The same run on the same CPU gives the same result to
+    the bit, stopped or not, with any number of loader workers. Raises `StoppedError` once the state
+    is kept, and `TrainingError` for an image that cannot be read. A loss that is not finite ends it
     as diverged, with the step.
     """
     recipe, processes, state, order = run.recipe, system.processes, setup.state, setup.order
     total_steps = recipe.epochs * order.steps_per_epoch
     autocast = make_autocast(recipe, system.device)
     is_first = processes.is_first
+
+    def tell(line: dict[str, Any]) -> None:
+        for watch in watchers:
+            if watch is not None:
+                watch(line)
+
     run_log = RunLog(
         system.folder if is_first else None,
         run.identity,
         system.device,
         time.perf_counter(),
-        watch if is_first else None,
+        tell if is_first else None,
     )
     run_log.begin(state.step if setup.is_resumed else None)
     run_log.seconds_before = state.seconds

@@ -1,14 +1,13 @@
 """One training on its own: a variant, a data set, a folder that remembers what it holds."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmtscale.arch.errors import CmtscaleError, ModelError, RequestError
+from cmtscale.arch.errors import CmtscaleError, RequestError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
@@ -21,14 +20,7 @@ from cmtscale.record.folder import (
     held,
 )
 from cmtscale.record.metrics import read_metrics
-from cmtscale.record.model_folder import (
-    ChosenBy,
-    ModelDescription,
-    Scores,
-    Training,
-    find_model,
-    read_description,
-)
+from cmtscale.record.model_folder import ChosenBy, ModelDescription, Training
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.checkpoint import load_checkpoint
@@ -37,7 +29,14 @@ from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe, Run, require_seed
 from cmtscale.train.run_time import run_seconds
-from cmtscale.train.save_model import packed_preprocessing, save_model, size_of, versions
+from cmtscale.train.save_model import (
+    model_stands,
+    packed_preprocessing,
+    save_model,
+    scores_of,
+    size_of,
+    versions,
+)
 from cmtscale.train.testing import read_test_split
 from cmtscale.train.timing import seconds_per_image
 
@@ -128,16 +127,11 @@ def _save_model(
     chosen_by: ChosenBy | None,
 ) -> None:
     """Write the model, unless it stands with this test accuracy or the checkpoint is gone."""
-    with suppress(ModelError):
-        scores = read_description(find_model(folder))[0].scores
-        if test_accuracy is None or scores.test_accuracy == test_accuracy:
-            return
+    if model_stands(folder, test_accuracy):
+        return
     state = load_checkpoint(folder, run.identity)
     if state is None:
         return
-    assert result.val_accuracy is not None
-    assert result.val_loss is not None
-    assert result.temperature is not None
     recipe, network = run.recipe, run.variant
     images = len(training_part(dataset, recipe.train_images))
     description = ModelDescription(
@@ -157,14 +151,7 @@ def _save_model(
             started_from="",
             versions=versions(),
         ),
-        scores=Scores(
-            val_images=len(dataset.splits.val),
-            val_accuracy=result.val_accuracy,
-            val_loss=result.val_loss,
-            temperature=result.temperature,
-            test_images=None if test_accuracy is None else len(dataset.splits.test),
-            test_accuracy=test_accuracy,
-        ),
+        scores=scores_of(result, dataset.splits, test_accuracy),
         recipe={name: value for name, value in asdict(recipe).items() if value is not None},
         chosen_by=chosen_by,
     )

@@ -34,8 +34,8 @@ class Start:
     digest: str
     label: str
 
-    def fill(self, network: nn.Module, classes: tuple[str, ...]) -> None:
-        """Load the weights into a network of these classes, in place, all that fits.
+    def fill(self, network: nn.Module, spec: Network, classes: tuple[str, ...]) -> None:
+        """Load the weights in place into a network, which `spec` describes, of these classes.
 
         The classifier stays fresh where classes differ; a position bias for another side is
         resized bicubically. Raises `WeightsError` if anything else does not fit, and
@@ -49,8 +49,12 @@ class Start:
             for name, value in self.weights.items()
             if same_classes or name not in classifier
         }
+        if spec.in_channels != self.network.in_channels:
+            raise RequestError(
+                f"{self.label} takes images of {self.network.in_channels} channels, these have "
+                f"{spec.in_channels}; train from scratch"
+            )
         if isinstance(network, CMT):
-            _require_channels(self.network.in_channels, network.variant.in_channels, self.label)
             weights |= _resized_biases(weights, network)
         wrong = sorted(
             name
@@ -120,13 +124,6 @@ def _classifier_names(network: nn.Module) -> set[str]:
         head = network.get_classifier()  # type: ignore[operator]  # all of timm's have it
     inner = {id(parameter) for parameter in head.parameters()}
     return {name for name, parameter in network.named_parameters() if id(parameter) in inner}
-
-
-def _require_channels(theirs: int, ours: int, label: str) -> None:
-    if theirs != ours:
-        raise RequestError(
-            f"{label} takes images of {theirs} channels, these have {ours}; train from scratch"
-        )
 
 
 def _resized_biases(weights: Mapping[str, Tensor], network: CMT) -> dict[str, Tensor]:

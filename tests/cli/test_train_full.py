@@ -53,7 +53,9 @@ def test_a_full_training_says_its_recipe_and_ends_in_a_model(
     assert (described["status"], described["test_accuracy"]) == ("complete", None)
 
 
-def test_a_recipe_of_ones_own_is_a_file(command: list[str], tmp_path: Path) -> None:
+def test_a_recipe_of_ones_own_is_a_file_and_its_model_can_be_tuned(
+    command: list[str], tmp_path: Path, refusal: Callable[..., str]
+) -> None:
     recipe = published_recipe("cmt-ti").to_toml()
     recipe = re.sub(r"(?m)^(epochs|batch_size) = .*$", r"\1 = 400", recipe)
     (tmp_path / "mine.toml").write_text(recipe.replace("epochs = 400", "epochs = 300"))
@@ -62,6 +64,13 @@ def test_a_recipe_of_ones_own_is_a_file(command: list[str], tmp_path: Path) -> N
     asked = read_recipe(tmp_path / "out" / "recipe.toml")
     assert asked.batch_size == 256  # of the command line
     assert asked.warmup_epochs == pytest.approx(20 / 300)
+    tuned = [word.replace("/out", "/tuned") for word in words]
+    tuned += ["--epochs", "1", "--from", f"{tmp_path}/out"]
+    assert "freeze '9' is not 0 to 4" in refusal(*tuned, "--freeze", "9")
+    assert run([*tuned, "--freeze", "all", "--accumulate", "2"]) == 0
+    card = (tmp_path / "tuned" / "model" / "README.md").read_text()
+    assert f"| started from | {tmp_path}/out |" in card
+    assert "| recipe | mine.toml |" in card
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Images streamed one by one: folders of any size, and packed sets alike."""
 
+import os
 import pickle
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,3 +143,19 @@ def test_a_fixed_subset_is_always_the_same_and_never_larger_than_all():
     assert np.array_equal(some, fixed_subset(indices, 10))
     assert len(set(some)) == 10
     assert set(some) <= set(indices)
+
+
+class Deadly:
+    """Images of which each one kills the process that opens it."""
+
+    def open(self, index: int) -> Image.Image:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError(index)
+
+
+def test_a_reading_process_that_is_killed_ends_the_training_in_one_line(digits):
+    image_set = replace(packed_images(digits), images=Deadly())
+    with pytest.raises(TrainingError, match="a process that reads images has ended") as caught:
+        batches(image_set, np.arange(8), workers=1)
+    assert "\n" not in str(caught.value)
+    assert "use fewer --workers" in str(caught.value)

@@ -12,8 +12,9 @@ from cmtscale.data.dataset import DataRef, Dataset
 from cmtscale.data.sources import open_source
 from cmtscale.data.splits import Splits
 from cmtscale.data.stream import ImageSet, packed_images
-from cmtscale.train.full import FullRequest, train_full
+from cmtscale.train.full import train_full
 from cmtscale.train.full_recipe import FullRecipe
+from cmtscale.train.full_request import FullRequest
 from cmtscale.train.paper_recipe import published_recipe
 from cmtscale.train.recipe import Recipe, Run
 

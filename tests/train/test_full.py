@@ -322,7 +322,28 @@ def test_tensorboard_gets_the_log_where_it_is_installed(full, tmp_path, monkeypa
     installed = SimpleNamespace(SummaryWriter=SummaryWriter)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", installed)
     result, _ = full(tmp_path)
-    assert written[0] == (tmp_path / "tensorboard", 1)
+    assert written[0] == (tmp_path / "tensorboard", 3)
     assert ("val_accuracy", result.val_accuracy, 6) in written
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert tensorboard_watch(tmp_path, step=0) is None
+    assert tensorboard_watch(tmp_path) is None
+
+
+def test_what_does_not_fit_into_memory_says_what_to_do_and_claims_no_folder(
+    full, tmp_path, monkeypatch
+):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
+    with pytest.raises(RequestError, match=r"not fit into the memory of cpu .*--accumulate 2$"):
+        full(tmp_path)
+    monkeypatch.undo()
+    assert full(tmp_path, seed=3)[0].status == "complete"
+
+
+def test_a_training_killed_before_its_result_is_scored_again(full, tmp_path):
+    whole, _ = full(tmp_path)
+    (tmp_path / "result.json").unlink()
+    again, _ = full(tmp_path)
+    for name in ("val_loss", "val_accuracy", "temperature", "train_loss"):
+        assert getattr(again, name) == getattr(whole, name)

@@ -36,7 +36,7 @@ def filled(start, network, classes=CLASSES):
     torch.manual_seed(5)
     model = build_network(network)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    start.fill(model, classes)
+    start.fill(model, network, classes)
     return model.state_dict(), before
 
 
@@ -161,7 +161,9 @@ def test_a_fine_tuned_model_keeps_what_was_frozen_and_says_where_it_began(
     assert training.started_from == str(trained)
     with pytest.raises(RequestError, match=r"\(its frozen differs\)"):
         full(tmp_path / "tuned", recipe=recipe, start=start)
-    with pytest.raises(RequestError, match=r"\(its started_from differs\)"):
+    with pytest.raises(RequestError, match=r"\(its started_from, frozen differ\)"):
+        full(tmp_path / "tuned", recipe=recipe)
+    with pytest.raises(RequestError, match="freeze '2' would keep random weights; add --from"):
         full(tmp_path / "tuned", recipe=recipe, frozen="2")
 
 
