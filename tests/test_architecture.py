@@ -77,7 +77,7 @@ def test_imports_point_one_way(folder: str) -> None:
             "data",
             {"torch", "torchvision", "timm", "numpy", "PIL", "sklearn", "filelock", "platformdirs"},
         ),
-        ("train", {"torch", "timm", "numpy", "scipy", "joblib", "PIL", "torchvision"}),
+        ("train", {"torch", "timm", "numpy", "scipy", "joblib", "PIL"}),
         ("deploy", {"torch", "numpy", "PIL"}),
         ("report", {"numpy", "pandas", "matplotlib", "mpltern", "scipy"}),
         ("cli", {"typer", "rich", "pydantic"}),

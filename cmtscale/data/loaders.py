@@ -95,11 +95,10 @@ def training_loader(
 def plain_loader(
     images: PlainImages, *, batch_size: int, workers: int, device: torch.device
 ) -> DataLoader[Any]:
-    """The images in order; the last batch may be smaller. Workers stay for the next time."""
+    """The images in order; the last batch may be smaller."""
     return DataLoader(
         images,
         batch_size=batch_size,
-        persistent_workers=workers > 0,
         **_options(workers, device),
     )
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cmtscale.arch.variant import Variant
 from cmtscale.cli.app import run
@@ -54,19 +55,27 @@ def test_a_full_training_says_its_recipe_and_ends_in_a_model(
 
 
 def test_a_recipe_of_ones_own_is_a_file_and_its_model_can_be_tuned(
-    command: list[str], tmp_path: Path, refusal: Callable[..., str]
+    command: list[str],
+    tmp_path: Path,
+    refusal: Callable[..., str],
+    printed: Callable[..., str],
 ) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (20, 20)).save(tmp_path / "tree" / name / f"{number}.png")
     recipe = published_recipe("cmt-ti").to_toml()
     recipe = re.sub(r"(?m)^(epochs|batch_size) = .*$", r"\1 = 400", recipe)
     (tmp_path / "mine.toml").write_text(recipe.replace("epochs = 400", "epochs = 300"))
     words = [word if word != "paper" else f"{tmp_path}/mine.toml" for word in command]
-    assert run([*words, "--epochs", "1"]) == 0
+    assert "validation accuracy" in printed(*words, "--epochs", "1")
     asked = read_recipe(tmp_path / "out" / "recipe.toml")
     assert asked.batch_size == 256  # of the command line
     assert asked.warmup_epochs == pytest.approx(20 / 300)
     tuned = [word.replace("/out", "/tuned") for word in words]
     tuned += ["--epochs", "1", "--from", f"{tmp_path}/out"]
     assert "freeze '9' is not 0 to 4" in refusal(*tuned, "--freeze", "9")
+    assert "takes images of 1 channels" in refusal(*tuned, "--data", f"folder:{tmp_path}/tree")
     assert run([*tuned, "--freeze", "all", "--accumulate", "2"]) == 0
     card = (tmp_path / "tuned" / "model" / "README.md").read_text()
     assert f"| started from | {tmp_path}/out |" in card
