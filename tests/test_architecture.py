@@ -77,7 +77,7 @@ def test_imports_point_one_way(folder: str) -> None:
             "data",
             {"torch", "torchvision", "timm", "numpy", "PIL", "sklearn", "filelock", "platformdirs"},
         ),
-        ("train", {"torch", "timm", "numpy", "scipy", "joblib", "PIL"}),
+        ("train", {"torch", "timm", "numpy", "scipy", "joblib", "PIL", "tomli_w"}),
         ("deploy", {"torch", "numpy", "PIL"}),
         ("report", {"numpy", "pandas", "matplotlib", "mpltern", "scipy"}),
         ("cli", {"typer", "rich", "pydantic"}),
