@@ -1,5 +1,6 @@
 """`cmtscale train`: one network on one data set, with the short recipe or to full accuracy."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +87,8 @@ def train(
             raise RequestError(f"{option} is not for the short recipe; add --recipe {PAPER}")
         if variant.startswith(TIMM):
             raise RequestError(f"the short recipe is for CMTs; train {variant} by --recipe {PAPER}")
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise RequestError("the short recipe trains in one process; start it without torchrun")
         from cmtscale.cli.train_short import train_short
 
         train_short(

@@ -113,6 +113,14 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_the_short_recipe_does_not_start_in_several_processes(
+    command: list[str], refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ["short" if word == "paper" else word for word in command]
+    assert "start it without torchrun" in refusal(*words)
+
+
 def test_a_diverged_training_exits_with_1(command: list[str], capsys: Capture) -> None:
     assert run([*command, "--lr", "1e30"]) == 1
     assert re.match(r"diverged: loss not finite at step \d of 8\n", capsys.readouterr().out)
