@@ -1,8 +1,8 @@
 """Open a trained model's folder: the network, its preprocessing and its classes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from cmtscale.arch.errors import ModelError
 from cmtscale.data.preprocess import Preprocess
 from cmtscale.model.networks import build_network
-from cmtscale.model.saved import read_weights
+from cmtscale.model.saved import differing, listed, read_weights
 from cmtscale.record.model_folder import (
     WEIGHTS,
     ModelDescription,
     find_model,
     read_description,
 )
-
-LISTED = 5  # names of weights in an error
 
 
 class LoadedModel(NamedTuple):
@@ -50,23 +48,11 @@ def _load_network(folder: Path, description: ModelDescription, digest: str) -> n
     weights = read_weights(folder, digest)
     with torch.device("meta"):  # a description of any size takes no memory until it fits the file
         model = build_network(description.network)
-    _require_fit(weights, model.state_dict(), folder / WEIGHTS)
+    if wrong := differing(weights, model.state_dict()):
+        raise ModelError(
+            f"{folder / WEIGHTS} does not hold the weights of the network in model.toml: "
+            f"{listed(wrong)} differ"
+        )
     model = build_network(description.network)
     model.load_state_dict(dict(weights))
     return model.eval()
-
-
-def _require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Any], path: Path) -> None:
-    wrong = sorted(
-        name
-        for name in weights.keys() | expected.keys()
-        if name not in weights
-        or name not in expected
-        or weights[name].shape != expected[name].shape
-    )
-    if wrong:
-        rest = f" and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
-        raise ModelError(
-            f"{path} does not hold the weights of the network in model.toml: "
-            f"{', '.join(wrong[:LISTED])}{rest} differ"
-        )

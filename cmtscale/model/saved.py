@@ -1,6 +1,7 @@
-"""The weights in a trained model's folder."""
+"""The weights in a trained model's folder, and what of them does not fit a network."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -22,3 +23,21 @@ def read_weights(folder: Path, digest: str) -> dict[str, Tensor]:
         return load(content)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}; train or copy the model anew") from error
+
+
+def differing(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """The names that one of two state dicts lacks, or whose shapes differ; sorted."""
+    return sorted(
+        name
+        for name in weights.keys() | expected.keys()
+        if name not in weights
+        or name not in expected
+        or weights[name].shape != expected[name].shape
+    )
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """`a, b and 7 more`, for an error."""
+    named = list(names)
+    rest = len(named) - most
+    return ", ".join(named[:most]) + (f" and {rest} more" if rest > 0 else "")

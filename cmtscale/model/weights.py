@@ -12,6 +12,7 @@ from cmtscale.arch import paper
 from cmtscale.arch.errors import WeightsError
 from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT
+from cmtscale.model.saved import listed
 
 WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
 LISTED_KEYS = 10  # an error names this many keys of a kind and counts the rest
@@ -153,7 +154,7 @@ def _unwrap(checkpoint: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
     allowed = ("model_ema",) if ema else WRAPPERS
     wrappers = [name for name in allowed if isinstance(checkpoint.get(name), Mapping)]
     if ema and not wrappers:
-        keys = _listed(map(str, checkpoint))
+        keys = listed(map(str, checkpoint), LISTED_KEYS)
         raise WeightsError(f"the checkpoint has no model_ema, only {keys}; load without ema")
     weights = checkpoint[wrappers[0]] if wrappers else checkpoint
     return {str(name).removeprefix("module."): value for name, value in weights.items()}
@@ -173,9 +174,11 @@ def _require_fit(published: dict[str, Any], expected: dict[str, Tensor]) -> None
         "misshapen": misshapen,
     }
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+        wrong = "; ".join(
+            f"{kind}: {listed(names, LISTED_KEYS)}" for kind, names in faults.items() if names
+        )
         raise WeightsError(
-            f"the checkpoint does not fit the network, nothing was loaded; {listed}; "
+            f"the checkpoint does not fit the network, nothing was loaded; {wrong}; "
             f"build the variant, resolution and classes that it was trained with"
         )
 
@@ -184,9 +187,3 @@ def _shape(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return "x".join(map(str, value.shape)) or "scalar"
-
-
-def _listed(names: Any) -> str:
-    names = list(names)
-    rest = len(names) - LISTED_KEYS
-    return ", ".join(names[:LISTED_KEYS]) + (f" and {rest} more" if rest > 0 else "")

@@ -13,7 +13,7 @@ import tomli_w
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import RequestError
-from cmtscale.train.recipe import Attention, require_count
+from cmtscale.train.recipe import Attention, require_count, require_number
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 NO_TEXT = "none"  # TOML has no null
@@ -65,18 +65,20 @@ class FullRecipe:
         for name in (*counts, "validation_epochs"):
             require_count(name, getattr(self, name))
         for name in ("lr", "checkpoint_seconds"):
-            _require(name, getattr(self, name), 1e-12, math.inf, "use a number above 0")
+            require_number(name, getattr(self, name), 1e-12, math.inf, "use a number above 0")
         for name in ("warmup_epochs", "warmup_lr", "min_lr", "weight_decay", "mixup", "cutmix"):
-            _require(name, getattr(self, name), 0, 1e6, "use 0 or more")
+            require_number(name, getattr(self, name), 0, 1e6, "use 0 or more")
         for name in ("beta1", "beta2", "drop_path", "dropout", "label_smoothing"):
-            _require(name, getattr(self, name), 0, 0.99999, "use a fraction from 0 to below 1")
+            require_number(
+                name, getattr(self, name), 0, 0.99999, "use a fraction from 0 to below 1"
+            )
         for name in ("mix_probability", "random_erasing", "colour_jitter"):
-            _require(name, getattr(self, name), 0, 1, "use a fraction from 0 to 1")
+            require_number(name, getattr(self, name), 0, 1, "use a fraction from 0 to 1")
         for name in ("smallest_crop", "crop_fraction"):
-            _require(name, getattr(self, name), 0.001, 1, "use a fraction above 0, up to 1")
+            require_number(name, getattr(self, name), 0.001, 1, "use a fraction above 0, up to 1")
         for name, high in (("clip_norm", math.inf), ("layer_decay", 1.0), ("ema_decay", 0.999999)):
             if getattr(self, name) is not None:
-                _require(name, getattr(self, name), 1e-12, high, "leave it away for none")
+                require_number(name, getattr(self, name), 1e-12, high, "leave it away for none")
         for name in ("flip", "sync_batch_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"{name} {getattr(self, name)!r} is neither true nor false")
@@ -157,8 +159,3 @@ def _require_rand_augment(text: object) -> None:
         raise RequestError(
             f"rand_augment {text!r} is not timm's notation; use {paper.RAND_AUGMENT!r} or 'none'"
         )
-
-
-def _require(name: str, value: object, low: float, high: float, advice: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise RequestError(f"{name} {value!r} is out of range; {advice}")

@@ -13,11 +13,9 @@ from cmtscale.arch.network import Network, TimmNetwork
 from cmtscale.arch.variant import Variant
 from cmtscale.model.blocks import resize_position_bias
 from cmtscale.model.cmt import CMT, Stage, build
-from cmtscale.model.saved import read_weights
+from cmtscale.model.saved import differing, listed, read_weights
 from cmtscale.model.weights import load_published, published_input, read_published
 from cmtscale.record.model_folder import find_model, read_description
-
-LISTED = 8  # names of weights in an error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,36 +39,23 @@ class Start:
         resized bicubically. Raises `WeightsError` if anything else does not fit, and
         `RequestError` for other channels.
         """
-        expected = network.state_dict()
-        classifier = _classifier_names(network)
-        same_classes = self.network.num_classes == len(classes) and self.classes in (None, classes)
-        weights = {
-            name: value
-            for name, value in self.weights.items()
-            if same_classes or name not in classifier
-        }
         if spec.in_channels != self.network.in_channels:
             raise RequestError(
                 f"{self.label} takes images of {self.network.in_channels} channels, these have "
                 f"{spec.in_channels}; train from scratch"
             )
+        same_classes = self.network.num_classes == len(classes) and self.classes in (None, classes)
+        fresh = set() if same_classes else _classifier_names(network)
+        expected, weights = (
+            {name: value for name, value in state.items() if name not in fresh}
+            for state in (network.state_dict(), self.weights)
+        )
         if isinstance(network, CMT):
             weights |= _resized_biases(weights, network)
-        wrong = sorted(
-            name
-            for name in weights.keys() | expected.keys()
-            if not (name in classifier and not same_classes)
-            and (
-                name not in weights
-                or name not in expected
-                or weights[name].shape != expected[name].shape
-            )
-        )
-        if wrong:
-            rest = f" and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+        if wrong := differing(weights, expected):
             raise WeightsError(
                 f"{self.label} is a {self.network.name} and does not fit this network: "
-                f"{', '.join(wrong[:LISTED])}{rest} differ; train the network that it is"
+                f"{listed(wrong)} differ; train the network that it is"
             )
         network.load_state_dict(weights, strict=False)
 
