@@ -2,7 +2,9 @@
 
 
 class CmtscaleError(Exception):
-    """Base of every error raised for user input; the CLI prints it as one line, exit code 2."""
+    """Base of every error raised for user input; the CLI prints it as one line."""
+
+    exit_code = 2
 
 
 class VariantError(CmtscaleError, ValueError):
@@ -43,3 +45,19 @@ class ModelError(CmtscaleError):
 
 class ExportError(CmtscaleError, RuntimeError):
     """A trained network that a format cannot hold, or that answers otherwise in it."""
+
+    exit_code = 1
+
+
+class TrainingError(CmtscaleError, RuntimeError):
+    """A training that broke off at something outside it; its checkpoint stands."""
+
+    exit_code = 1
+
+
+class StoppedError(CmtscaleError):
+    """A training that was asked to stop by a signal, and has kept its state."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("stopped; the same command goes on")
+        self.exit_code = 128 + signal_number  # as shells have it

@@ -93,3 +93,81 @@ VARIANTS = {
         top1=84.5,
     ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRow:
+    """How a variant was trained on ImageNet-1K: authors' README, its table of commands.
+
+    `gpu_batch_size` is that of each of `TRAINING_GPUS`; `lr` is for a batch of `LR_BATCH` images.
+    """
+
+    epochs: int
+    gpu_batch_size: int
+    lr: float
+    weight_decay: float
+    drop_path: float
+    warmup_lr: float
+    min_lr: float
+    ema_decay: float | None
+    dropout: float  # authors' code: before the classifier
+
+
+TRAINING_GPUS = 8  # authors' README
+LR_BATCH = 512  # authors' code, after DeiT (arXiv 2012.12877): lr · total batch / 512
+WARMUP_EPOCHS = 20  # authors' README
+# DeiT's augmentation (arXiv 2012.12877, table 9), which the authors' code keeps
+RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
+COLOUR_JITTER = 0.4
+MIXUP, CUTMIX = 0.8, 1.0
+LABEL_SMOOTHING = 0.1
+RANDOM_ERASING = 0.25
+REPEATS = 3  # of each image in an epoch: repeated augmentation
+CROP_FRACTION = 224 / 256  # evaluation: resized to resolution · 256 / 224, centre crop
+
+TRAININGS = {
+    "cmt-ti": TrainingRow(
+        epochs=800,
+        gpu_batch_size=256,
+        lr=8e-4,
+        weight_decay=0.05,
+        drop_path=0.1,
+        warmup_lr=1e-7,
+        min_lr=1e-5,
+        ema_decay=None,
+        dropout=0.1,
+    ),
+    "cmt-xs": TrainingRow(
+        epochs=400,
+        gpu_batch_size=256,
+        lr=7e-4,
+        weight_decay=0.04,
+        drop_path=0.08,
+        warmup_lr=1e-6,
+        min_lr=2e-5,
+        ema_decay=0.9998,
+        dropout=0.1,
+    ),
+    "cmt-s": TrainingRow(
+        epochs=300,
+        gpu_batch_size=128,
+        lr=5e-4,
+        weight_decay=0.05,
+        drop_path=0.1,
+        warmup_lr=1e-7,
+        min_lr=1e-5,
+        ema_decay=0.99996,
+        dropout=0.1,
+    ),
+    "cmt-b": TrainingRow(
+        epochs=300,
+        gpu_batch_size=64,
+        lr=5e-4,
+        weight_decay=0.05,
+        drop_path=0.25,
+        warmup_lr=1e-6,
+        min_lr=2e-5,
+        ema_decay=0.99996,
+        dropout=0.3,
+    ),
+}

@@ -81,7 +81,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line and return the exit code.
+
+    0; 2 for bad input; 1 for a training that broke off; 128 + its number after a signal.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments or ["--help"], prog_name="cmtscale", standalone_mode=False)
@@ -90,7 +93,7 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()  # a closed pipe is caught below; at exit it would be a traceback
         return code if isinstance(code, int) else 0
     except CmtscaleError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), error.exit_code)
     except typer.TyperException as error:
         return _refuse(f"{usage_message(error)} (see {_help_command(arguments)})")
     except (KeyboardInterrupt, typer.Abort):
@@ -105,9 +108,11 @@ def run(arguments: list[str] | None = None) -> int:
         return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 
-def _refuse(message: str) -> int:
-    print(f"cmtscale: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _refuse(message: str, exit_code: int = 2) -> int:
+    is_first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    if is_first or exit_code == 1:  # what one process alone has met
+        print(f"cmtscale: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
 
 
 def _help_command(arguments: list[str]) -> str:

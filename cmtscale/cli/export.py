@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from cmtscale.arch.errors import ExportError
 from cmtscale.cli.options import MODEL_HELP, Json
 
 
@@ -29,16 +28,11 @@ def export(
     nothing is written and the exit code is 1.
     """
     import json
-    import sys
     from dataclasses import asdict
 
     from cmtscale.deploy.export import export_model
 
-    try:
-        exported = export_model(model, out, format=format, opset=opset)
-    except ExportError as error:
-        print(f"cmtscale: {' '.join(str(error).split())}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    exported = export_model(model, out, format=format, opset=opset)
     if as_json:
         print(json.dumps({**asdict(exported), "path": str(exported.path)}, indent=1))
     else:

@@ -28,8 +28,9 @@ CacheDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
+AttentionName = Literal["auto", "explicit", "sdpa"]
 Attention = Annotated[
-    Literal["auto", "explicit", "sdpa"] | None,
+    AttentionName | None,
     typer.Option(help="Attention kernel; auto (default): torch's fused one where CUDA has it."),
 ]
 SplitSeed = Annotated[

@@ -1,32 +1,68 @@
-"""`cmtscale train`: one variant on one data set with the proxy recipe."""
+"""`cmtscale train`: one network on one data set, with the short recipe or to full accuracy."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cmtscale.cli.options import VARIANTS_HELP, Attention, CacheDir, Device, Json, SplitSeed
+from cmtscale.arch.network import TIMM
+from cmtscale.cli.options import Attention, CacheDir, Device, Json, SplitSeed
+
+SHORT, PAPER = "short", "paper"
 
 
 def train(
     context: typer.Context,
-    variant: Annotated[str, typer.Option("--variant", "-v", help=VARIANTS_HELP)],
+    variant: Annotated[
+        str,
+        typer.Option(
+            "--variant",
+            "-v",
+            help="cmt-ti, cmt-xs, cmt-s, cmt-b, a TOML file, or timm:NAME; @192 for another side.",
+        ),
+    ],
     data: Annotated[
         str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and model.")],
+    recipe: Annotated[
+        str, typer.Option(help="short, paper (to full accuracy), or a recipe's TOML file.")
+    ] = SHORT,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images; short: 10.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step; short: 32.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate (short: 0.002); of others per 512 images."),
+    ] = None,
     train_images: Annotated[
         int | None,
-        typer.Option(help="Train on a fixed part of the training split; by default on all of it."),
+        typer.Option(help="Short: a fixed part of the training split; by default all of it."),
     ] = None,
     augment: Annotated[
         bool | None,
-        typer.Option(help="Flip and shift the images; by default from 5 epochs on."),
+        typer.Option(help="Short: flip and shift the images; by default from 5 epochs on."),
     ] = None,
-    drop_path: Annotated[float, typer.Option(help="Stochastic depth of the last block.")] = 0.0,
+    drop_path: Annotated[
+        float | None, typer.Option(help="Stochastic depth of the last block; short: 0.")
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(help="Parts that a step's images are seen in, to save memory; not short."),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Begin with a trained model, or an authors' checkpoint."),
+    ] = None,
+    freeze: Annotated[
+        str, typer.Option(help="Keep the stem and so many stages as they are, or all but the head.")
+    ] = "",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read images, of each GPU; CPU: 0.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network first.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     split_seed: SplitSeed = None,
     test: Annotated[
@@ -37,58 +73,68 @@ def train(
     cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Train one variant with the short recipe; the same command goes on where it was stopped."""
-    from cmtscale.arch.variant import variant as read_variant
-    from cmtscale.data.sources import open_source, parse_spec
-    from cmtscale.train.recipe import Recipe, require_seed
+    """Train one network; the same command goes on where it was stopped."""
+    from cmtscale.arch.errors import RequestError
+    from cmtscale.data.sources import parse_spec
+    from cmtscale.train.recipe import require_seed
 
-    chosen = read_variant(variant)
     data = parse_spec(data).text
     require_seed("split_seed", split_seed or 0)
-    recipe = Recipe(
+    if recipe == SHORT:
+        full_only: dict[str, object] = {"--from": start, "--freeze": freeze, "--compile": compiled}
+        full_only |= {"--accumulate": accumulate, "--workers": workers}
+        for option in [name for name, value in full_only.items() if value not in (None, "", False)]:
+            raise RequestError(f"{option} is not for the short recipe; add --recipe {PAPER}")
+        if variant.startswith(TIMM):
+            raise RequestError(f"the short recipe is for CMTs; train {variant} by --recipe {PAPER}")
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise RequestError("the short recipe trains in one process; start it without torchrun")
+        from cmtscale.cli.train_short import train_short
+
+        train_short(
+            context,
+            variant=variant,
+            data=data,
+            out=out,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            train_images=train_images,
+            augment=augment,
+            drop_path=drop_path,
+            seed=seed,
+            split_seed=split_seed or 0,
+            test=test,
+            attention=attention or "auto",
+            device=device,
+            cache_dir=cache_dir,
+            as_json=as_json,
+        )
+        return
+    if train_images is not None or augment is not None:
+        option = "--augment" if train_images is None else "--train-images"
+        raise RequestError(f"{option} is for the short recipe alone; leave it away")
+    from cmtscale.cli.train_full import train_full
+
+    train_full(
+        variant=variant,
+        data=data,
+        out=out,
+        recipe=recipe,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
-        train_images=train_images,
         drop_path=drop_path,
-        attention=attention or "auto",
-    ).augmented(augment)
-
-    from cmtscale.cli.bars import make_bars
-    from cmtscale.cli.next_steps import repeated
-    from cmtscale.cli.train_view import TrainView, print_json, print_result
-    from cmtscale.record.choice import chosen_by
-    from cmtscale.record.folder import require_free
-    from cmtscale.train.devices import device_slots
-    from cmtscale.train.memory import keep_freed_memory
-    from cmtscale.train.single import train_single
-
-    device_slots(device)  # before images are packed
-    require_free(out)
-    source = open_source(data, split_seed=split_seed or 0, cache_dir=cache_dir)
-    dataset = source.pack(chosen.resolution_px)
-    keep_freed_memory()
-    with make_bars() as bars:
-        view = TrainView(bars)
-        result, test_accuracy = train_single(
-            chosen,
-            recipe,
-            dataset,
-            seed=seed,
-            device=device,
-            folder=out,
-            source={"data": data, "split_seed": split_seed or 0},
-            test=test,
-            chosen_by=chosen_by(Path(variant)),
-            planned=view.planned,
-            watch=view.logged,
-        )
-    if as_json:
-        print_json(result, test_accuracy, folder=out)
-    else:
-        print_result(result, test_accuracy, folder=out, test=test)
-        longer = {"epochs": 2 * epochs, "out": f"{out}-{2 * epochs}-epochs"}
-        longer["augment"] = recipe.flip  # the same images, however often they are seen
-        print(f"longer: {repeated(context, longer)}")
-    if result.status != "complete":
-        raise typer.Exit(1)
+        accumulate=accumulate,
+        start=start,
+        freeze=freeze,
+        workers=workers,
+        compiled=compiled,
+        seed=seed,
+        split_seed=split_seed or 0,
+        test=test,
+        attention=attention,
+        device=device,
+        cache_dir=cache_dir,
+        as_json=as_json,
+    )

@@ -43,7 +43,7 @@ class ImageTree:
 
 @dataclass(frozen=True, kw_only=True)
 class Headers:
-    """What the headers of all images say: 1 channel if every file is greyscale, else 3.
+    """What the headers of images say: 1 channel if every file is greyscale, else 3.
 
     `native_px` is the median short side.
     """
@@ -78,9 +78,13 @@ def scan_folder(root: Path) -> ImageTree:
         ) from error
 
 
-def read_headers(tree: ImageTree) -> Headers:
-    """Sides and colours of all images, without decoding one; errors as in `read_folder`."""
-    headers = [header for chunk in _read_each(_header, tree) for header in chunk]
+def read_headers(tree: ImageTree, indices: IntArray | None = None) -> Headers:
+    """Sides and colours of the images at `indices` (None: all), without decoding one.
+
+    Errors as in `read_folder`.
+    """
+    paths = tree.paths if indices is None else [tree.paths[index] for index in indices]
+    headers = [header for chunk in _read_each(_header, paths) for header in chunk]
     return Headers(
         channels=1 if all(is_grey for _, is_grey in headers) else 3,
         native_px=int(np.median([short_px for short_px, _ in headers])),
@@ -99,7 +103,7 @@ def read_folder(tree: ImageTree, headers: Headers, *, resolution_px: int) -> Poo
         return cut_square(decode(path, channels=channels), side_px=side_px)
 
     return Pool(
-        blocks=(np.stack(chunk) for chunk in _read_each(read, tree)),
+        blocks=(np.stack(chunk) for chunk in _read_each(read, tree.paths)),
         shape=(len(tree.paths), side_px, side_px, channels),
         labels=tree.labels,
         class_names=tree.class_names,
@@ -203,18 +207,18 @@ def _fingerprint(root: Path, paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_each(read: Callable[[Path], T], tree: ImageTree) -> Iterator[list[T]]:
+def _read_each(read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[list[T]]:
     """Apply `read` to every file, in chunks; at the end raise one error for all that failed."""
     broken: list[_Unreadable] = []
     with ThreadPoolExecutor() as threads:
-        for start in range(0, len(tree.paths), CHUNK):
-            chunk = list(threads.map(partial(_attempt, read), tree.paths[start : start + CHUNK]))
+        for start in range(0, len(paths), CHUNK):
+            chunk = list(threads.map(partial(_attempt, read), paths[start : start + CHUNK]))
             broken += [result for result in chunk if isinstance(result, _Unreadable)]
             if not broken:
                 yield [result for result in chunk if not isinstance(result, _Unreadable)]
     if broken:
         raise DataError(
-            f"{len(broken)} of {len(tree.paths)} images cannot be read, first {broken[0].path}: "
+            f"{len(broken)} of {len(paths)} images cannot be read, first {broken[0].path}: "
             f"{broken[0].reason}; replace or remove them"
         )
 

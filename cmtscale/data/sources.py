@@ -15,6 +15,7 @@ from cmtscale.data.splits import make_splits
 
 if TYPE_CHECKING:
     from cmtscale.data.folders import Headers, ImageTree
+    from cmtscale.data.stream import ImageSet
 
 FOLDER = "folder:"
 LARGEST_NATIVE_PX = 32  # of the named data sets, which are packed as they are
@@ -45,6 +46,10 @@ class Source(Protocol):
         Images are packed at that side but never above their native one: enlarging adds no
         information and is done per batch on the device.
         """
+        ...
+
+    def stream(self) -> "ImageSet":
+        """The images one by one at their own size; those of a folder are not packed."""
         ...
 
 
@@ -117,6 +122,11 @@ class _NamedSource:
             ),
         )
 
+    def stream(self) -> "ImageSet":
+        from cmtscale.data.stream import packed_images
+
+        return packed_images(self.pack(LARGEST_NATIVE_PX))
+
 
 @dataclass(frozen=True)
 class _FolderSource:
@@ -149,6 +159,11 @@ class _FolderSource:
             seed=self.split_seed,
             read=lambda: read_folder(tree, self._headers, resolution_px=resolution_px),
         )
+
+    def stream(self) -> "ImageSet":
+        from cmtscale.data.stream import tree_images
+
+        return tree_images(self.name, self._tree, split_seed=self.split_seed)
 
     @cached_property
     def _tree(self) -> "ImageTree":

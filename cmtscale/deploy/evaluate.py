@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cmtscale.arch.errors import DataError, ModelError
+from cmtscale.data.preprocess import Preprocess
 from cmtscale.deploy.images import LabelledImages, open_images
-from cmtscale.deploy.load import Preprocess, load_model
+from cmtscale.deploy.load import load_model
 from cmtscale.deploy.reading import open_log
 from cmtscale.deploy.scoring import score_images
 from cmtscale.deploy.summary import (

@@ -19,15 +19,16 @@ from cmtscale.deploy.load import build_trained, open_model
 from cmtscale.deploy.onnx_file import OPSET, require_onnx, require_room, run_onnx, to_onnx
 from cmtscale.deploy.pt2_file import run_pt2, to_pt2
 from cmtscale.deploy.sides import Sides, find_sides
+from cmtscale.model.saved import parse_weights
 from cmtscale.record.files import write_atomically
 from cmtscale.record.model_folder import ModelDescription
-from cmtscale.record.single_file import pack_model, unpack_model
+from cmtscale.record.single_file import SAFETENSORS, pack_model, unpack_model
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 SUFFIXES: dict[Format, str] = {
     "onnx": ".onnx",
     "torch-export": ".pt2",
-    "safetensors": ".safetensors",
+    "safetensors": SAFETENSORS,
 }
 
 
@@ -108,8 +109,9 @@ def _safetensors(
         {name: weight.numpy() for name, weight in network.state_dict().items()},
         more={KEY: json.dumps(about(description, sides))},
     )
-    written = unpack_model(content, source="the exported file")
-    return content, build_trained(written, content, source="the exported file")
+    source = "the exported file"
+    written = unpack_model(content, source=source)
+    return content, build_trained(written, parse_weights(content, source=source), source=source)
 
 
 def _default_path(model: Path, format: Format) -> Path:

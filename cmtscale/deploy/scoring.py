@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from cmtscale.arch.errors import DataError, ModelError
 from cmtscale.data.batches import read_ahead
+from cmtscale.data.preprocess import Preprocess
 from cmtscale.deploy.images import LabelledImages
-from cmtscale.deploy.load import Preprocess
 from cmtscale.deploy.predict import BATCH
 from cmtscale.deploy.summary import ImageScores
 

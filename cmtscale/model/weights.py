@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmtscale.arch import paper
 from cmtscale.arch.errors import WeightsError
+from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT
+from cmtscale.model.saved import listed
 
 WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
 LISTED_KEYS = 10  # an error names this many keys of a kind and counts the rest
@@ -52,8 +55,7 @@ def load_published(
     "model" wins; `ema` takes "model_ema". Batch counters may be absent. Raises `WeightsError` if
     the source cannot be read or a tensor is missing, left over or of another shape.
     """
-    checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
-    published = _unwrap(checkpoint, ema=ema)
+    published = read_published(source, ema=ema)
     _require_fit(published, published_state_dict(model))
     model.load_state_dict(_renamed(model, published), strict=False)  # batch counters can be absent
 
@@ -70,6 +72,31 @@ def rename_published(model: CMT, published: Mapping[str, Any]) -> dict[str, Any]
         {name: tensor for name, tensor in expected.items() if name not in ADAPTABLE},
     )
     return _renamed(model, published)
+
+
+def read_published(source: Mapping[str, Any] | str | Path, *, ema: bool = False) -> dict[str, Any]:
+    """The bare state dict of a checkpoint; see `load_published`."""
+    checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
+    return _unwrap(checkpoint, ema=ema)
+
+
+def published_input(published: Mapping[str, Any], variant: Variant) -> tuple[int, int, int]:
+    """(resolution in px, classes, channels) that a checkpoint was trained with.
+
+    Where it does not say, what the `variant` has.
+    """
+    bias, head, stem = (
+        published.get(name) for name in ("relative_pos_a", "head.weight", "stem_conv1.weight")
+    )
+    resolution_px, num_classes = variant.resolution_px, variant.num_classes
+    channels = variant.in_channels
+    if isinstance(bias, Tensor) and bias.ndim == 3:
+        resolution_px = paper.STAGE_STRIDES[0] * round(bias.shape[1] ** 0.5)
+    if isinstance(head, Tensor) and head.ndim == 2:
+        num_classes = head.shape[0]
+    if isinstance(stem, Tensor) and stem.ndim == 4:
+        channels = stem.shape[1]
+    return resolution_px, num_classes, channels
 
 
 def published_state_dict(model: CMT) -> dict[str, Tensor]:
@@ -146,7 +173,7 @@ def _unwrap(checkpoint: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
     allowed = ("model_ema",) if ema else WRAPPERS
     wrappers = [name for name in allowed if isinstance(checkpoint.get(name), Mapping)]
     if ema and not wrappers:
-        keys = _listed(map(str, checkpoint))
+        keys = listed(map(str, checkpoint), LISTED_KEYS)
         raise WeightsError(f"the checkpoint has no model_ema, only {keys}; load without ema")
     weights = checkpoint[wrappers[0]] if wrappers else checkpoint
     return {str(name).removeprefix("module."): value for name, value in weights.items()}
@@ -166,9 +193,11 @@ def _require_fit(published: dict[str, Any], expected: dict[str, Tensor]) -> None
         "misshapen": misshapen,
     }
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+        wrong = "; ".join(
+            f"{kind}: {listed(names, LISTED_KEYS)}" for kind, names in faults.items() if names
+        )
         raise WeightsError(
-            f"the checkpoint does not fit the network, nothing was loaded; {listed}; "
+            f"the checkpoint does not fit the network, nothing was loaded; {wrong}; "
             f"build the variant, resolution and classes that it was trained with"
         )
 
@@ -177,9 +206,3 @@ def _shape(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return "x".join(map(str, value.shape)) or "scalar"
-
-
-def _listed(names: Any) -> str:
-    names = list(names)
-    rest = len(names) - LISTED_KEYS
-    return ", ".join(names[:LISTED_KEYS]) + (f" and {rest} more" if rest > 0 else "")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from cmtscale.arch.variant import Variant
+from cmtscale.arch.network import Network
 
 # Schema 1. Names are those of `flat`, positions in lists of nested fields left out. Values never
 # change; entries are added, each together with its field.
@@ -45,9 +45,9 @@ def identity(fields: Mapping[str, Any], *, length: int = 16, schema: int = SCHEM
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def network_fields(variant: Variant) -> dict[str, Any]:
-    """What a variant is, without its name."""
-    return {name: value for name, value in asdict(variant).items() if name != "name"}
+def network_fields(network: Network) -> dict[str, Any]:
+    """What a network is, without its name."""
+    return {name: value for name, value in asdict(network).items() if name != "name"}
 
 
 def flat(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cmtscale.record.model_folder import (
     parse_description,
 )
 
+SAFETENSORS = ".safetensors"  # how its name ends
 LENGTH_BYTES = 8  # of the header's length, little-endian, with which the file begins
 
 

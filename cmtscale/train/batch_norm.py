@@ -7,9 +7,10 @@ fast: at 50 to 400 steps that changes a loss by up to as much as two seeds diffe
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cmtscale.data.batches import DeviceSplit, plain_batches
 from cmtscale.model.cmt import CMT
@@ -43,11 +44,21 @@ def estimate_statistics(model: CMT, split: DeviceSplit, *, autocast: torch.autoc
     rows = torch.randperm(len(split), generator=generator)[:ESTIMATION_IMAGES]
     parts = rows.to(split.labels.device).chunk(math.ceil(len(rows) / ESTIMATION_BATCH))
     batches = plain_batches(split, parts, resolution_px=model.variant.resolution_px)
+    update_statistics(model, (images for images, _ in batches), len(parts), autocast=autocast)
+
+
+def update_statistics(
+    model: nn.Module, batches: Iterator[Tensor], count: int, *, autocast: torch.autocast
+) -> None:
+    """Replace running statistics by those over `count` batches of images, in eval mode otherwise.
+
+    Layers whose parameters do not train keep theirs. Leaves `model` in eval mode.
+    """
     model.eval()
     for norm in _norms(model):
-        norm.train()
+        norm.train(norm.weight is None or norm.weight.requires_grad)
     with autocast:
-        update_bn_stats(model, (images for images, _ in batches), num_iters=len(parts))
+        update_bn_stats(model, batches, num_iters=count)
     model.eval()
 
 

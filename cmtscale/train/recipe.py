@@ -61,9 +61,9 @@ class Recipe:
             require_count(name, getattr(self, name))
         if self.train_images is not None:
             require_count("train_images", self.train_images)
-        _require("lr", self.lr, 1e-12, 100, "use e.g. 0.002")
-        _require("weight_decay", self.weight_decay, 0, 100, "use e.g. 0.05")
-        _require("clip_norm", self.clip_norm, 1e-12, math.inf, "use e.g. 1.0")
+        require_number("lr", self.lr, 1e-12, 100, "use e.g. 0.002")
+        require_number("weight_decay", self.weight_decay, 0, 100, "use e.g. 0.05")
+        require_number("clip_norm", self.clip_norm, 1e-12, math.inf, "use e.g. 1.0")
         for name in (
             "warmup_fraction",
             "label_smoothing",
@@ -72,8 +72,8 @@ class Recipe:
             "beta1",
             "beta2",
         ):
-            _require(name, getattr(self, name), 0, 0.9999, "use a fraction from 0 to below 1")
-        _require("shift_fraction", self.shift_fraction, 0, 0.5, "use a fraction up to 0.5")
+            require_number(name, getattr(self, name), 0, 0.9999, "use a fraction from 0 to below 1")
+        require_number("shift_fraction", self.shift_fraction, 0, 0.5, "use a fraction up to 0.5")
         if not isinstance(self.flip, bool):
             raise RequestError(f"flip {self.flip!r} is neither true nor false; use one of them")
         if self.attention not in get_args(Attention):
@@ -121,7 +121,8 @@ def run_fields(variant: Variant, recipe: Recipe, data_hash: str, seed: int) -> d
     }
 
 
-def _require(name: str, value: float, low: float, high: float, advice: str) -> None:
+def require_number(name: str, value: object, low: float, high: float, advice: str) -> None:
+    """Raise `RequestError` unless `value` is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise RequestError(f"{name} {value!r} is out of range; {advice}")
 

@@ -48,10 +48,8 @@ class RunLog:
     ) -> int:
         """Load the checkpoint, if there is one; returns the epochs already done."""
         state = self.folder and load_checkpoint(self.folder, self.identity)
+        self.begin(state["step"] if state else None)
         if not state:
-            if self.folder:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / METRICS).write_text("")
             return 0
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -60,9 +58,17 @@ class RunLog:
         self.seconds_before = state["seconds"]
         self.train_seconds = state["train_seconds"]
         self.train_loss = state["train_loss"]
-        assert self.folder is not None
-        drop_metrics_after(self.folder, state["step"])
         return int(state["epoch"])
+
+    def begin(self, step: int | None) -> None:
+        """A new log, or the one of a training that goes on after `step`."""
+        if self.folder is None:
+            return
+        if step is not None:
+            drop_metrics_after(self.folder, step)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / METRICS).write_text("")
 
     def save(
         self,

@@ -1,6 +1,7 @@
 """From a finished training to the folder of a model."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,24 @@ from typing import Any
 from torch import Tensor
 
 from cmtscale.arch.cost import cost
+from cmtscale.arch.errors import ModelError
 from cmtscale.arch.network import Network
 from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset
+from cmtscale.data.splits import Splits
 from cmtscale.model.networks import count_timm
 from cmtscale.record.model_card import model_card
 from cmtscale.record.model_folder import (
     MODEL,
     ModelDescription,
     Preprocessing,
+    Scores,
     Size,
+    find_model,
+    read_description,
     write_model,
 )
+from cmtscale.record.result import RunResult
 
 PACKAGES = ("cmtscale", "torch", "timm")
 
@@ -48,6 +55,29 @@ def size_of(network: Network) -> Size:
 def versions() -> str:
     """`cmtscale 0.1.0, torch 2.14.1, timm 1.0.31`."""
     return ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
+
+
+def model_stands(out: Path, test_accuracy: float | None) -> bool:
+    """Whether the training in `out` has its model, with this test accuracy if there is one."""
+    with suppress(ModelError):
+        scores = read_description(find_model(out))[0].scores
+        return test_accuracy is None or scores.test_accuracy == test_accuracy
+    return False
+
+
+def scores_of(result: RunResult, splits: Splits, test_accuracy: float | None) -> Scores:
+    """The scores of a complete training."""
+    assert result.val_accuracy is not None
+    assert result.val_loss is not None
+    assert result.temperature is not None
+    return Scores(
+        val_images=len(splits.val),
+        val_accuracy=result.val_accuracy,
+        val_loss=result.val_loss,
+        temperature=result.temperature,
+        test_images=None if test_accuracy is None else len(splits.test),
+        test_accuracy=test_accuracy,
+    )
 
 
 def save_model(out: Path, description: ModelDescription, weights: Mapping[str, Tensor]) -> Path:

@@ -1,50 +1,44 @@
 """One training on its own: a variant, a data set, a folder that remembers what it holds."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmtscale.arch.errors import CmtscaleError, ModelError, RequestError
+from cmtscale.arch.errors import CmtscaleError, RequestError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.epochs import images_per_epoch
-from cmtscale.record.files import read_json, write_json, write_text_atomically
 from cmtscale.record.folder import (
     CHECKPOINT,
     METRICS,
     RESULT,
     RUN,
     held,
-    holds_anything,
-    require_folder,
 )
-from cmtscale.record.identity import difference, flat
 from cmtscale.record.metrics import read_metrics
-from cmtscale.record.model_folder import (
-    ChosenBy,
-    ModelDescription,
-    Scores,
-    Training,
-    find_model,
-    read_description,
-)
+from cmtscale.record.model_folder import ChosenBy, ModelDescription, Training
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.checkpoint import load_checkpoint
+from cmtscale.train.claim import VARIANT, claim, require_ours
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
 from cmtscale.train.recipe import Recipe, Run, require_seed
 from cmtscale.train.run_time import run_seconds
-from cmtscale.train.save_model import packed_preprocessing, save_model, size_of, versions
+from cmtscale.train.save_model import (
+    model_stands,
+    packed_preprocessing,
+    save_model,
+    scores_of,
+    size_of,
+    versions,
+)
 from cmtscale.train.testing import read_test_split
 from cmtscale.train.timing import seconds_per_image
-
-VARIANT = "variant.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +93,9 @@ def train_single(
         seed=seed,
         data=dataset.ref,
     )
-    _require_ours(folder, run)  # before a lock is put into somebody else's folder
+    require_ours(folder, run)  # before a lock is put into somebody else's folder
     with held(folder):
-        _claim(folder, run, source)
+        claim(folder, run, source, {VARIANT: run.variant.to_toml()})
         result = read_result(folder / RESULT, run.identity)
         if result is None:
             try:
@@ -133,16 +127,11 @@ def _save_model(
     chosen_by: ChosenBy | None,
 ) -> None:
     """Write the model, unless it stands with this test accuracy or the checkpoint is gone."""
-    with suppress(ModelError):
-        scores = read_description(find_model(folder))[0].scores
-        if test_accuracy is None or scores.test_accuracy == test_accuracy:
-            return
+    if model_stands(folder, test_accuracy):
+        return
     state = load_checkpoint(folder, run.identity)
     if state is None:
         return
-    assert result.val_accuracy is not None
-    assert result.val_loss is not None
-    assert result.temperature is not None
     recipe, network = run.recipe, run.variant
     images = len(training_part(dataset, recipe.train_images))
     description = ModelDescription(
@@ -162,14 +151,7 @@ def _save_model(
             started_from="",
             versions=versions(),
         ),
-        scores=Scores(
-            val_images=len(dataset.splits.val),
-            val_accuracy=result.val_accuracy,
-            val_loss=result.val_loss,
-            temperature=result.temperature,
-            test_images=None if test_accuracy is None else len(dataset.splits.test),
-            test_accuracy=test_accuracy,
-        ),
+        scores=scores_of(result, dataset.splits, test_accuracy),
         recipe={name: value for name, value in asdict(recipe).items() if value is not None},
         chosen_by=chosen_by,
     )
@@ -215,35 +197,3 @@ def _test_accuracy(run: Run, device: torch.device, folder: Path) -> float | None
         return None
     log_reading(folder, by="train", run_id=run.run_id, images=score.images, accuracy=score.accuracy)
     return score.accuracy
-
-
-def _require_ours(folder: Path, run: Run) -> bool:
-    """Whether the folder is this run's already; raises `RequestError` if it is another's."""
-    require_folder(folder)
-    try:
-        described = read_json(folder / RUN)
-    except FileNotFoundError:
-        if holds_anything(folder):
-            raise RequestError(
-                f"{folder} is not empty and holds no training; use another --out"
-            ) from None
-        return False
-    if "identity" not in described:
-        raise RequestError(
-            f"{folder} holds another training, or one of cmtscale 0.1.0; use another --out"
-        )
-    if described["identity"] != run.identity:
-        differs = difference(described.get("run") or {}, run.identity_fields())
-        raise RequestError(
-            f"{folder} holds another training{differs}; "
-            f"use another --out, or the command it began with"
-        )
-    return True
-
-
-def _claim(folder: Path, run: Run, source: dict[str, Any]) -> None:
-    """Write what the folder is for; first whose it is, so that a killed start can be repeated."""
-    if not _require_ours(folder, run):
-        described = {"identity": run.identity, **source, "run": flat(run.identity_fields())}
-        write_json(folder / RUN, described)
-    write_text_atomically(folder / VARIANT, run.variant.to_toml())

@@ -10,10 +10,17 @@ import torch
 from cmtscale.arch.variant import Stage, Variant
 from cmtscale.data.dataset import DataRef, Dataset
 from cmtscale.data.sources import open_source
+from cmtscale.data.splits import Splits
+from cmtscale.data.stream import ImageSet, packed_images
+from cmtscale.train.full import train_full
+from cmtscale.train.full_recipe import FullRecipe
+from cmtscale.train.full_request import FullRequest
+from cmtscale.train.paper_recipe import published_recipe
 from cmtscale.train.recipe import Recipe, Run
 
 MakeVariant = Callable[..., Variant]
 MakeRun = Callable[..., Run]
+TrainFull = Callable[..., tuple[object, float | None]]
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +69,45 @@ def make_run(digits_ref: DataRef, make_variant: MakeVariant) -> MakeRun:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Dataset) -> ImageSet:
+    """100 digits to train on, and 40 each to validate and test."""
+    parts = digits.splits
+    splits = Splits(train=parts.train[:100], val=parts.val[:40], test=parts.test[:40])
+    return replace(packed_images(digits), splits=splits)
+
+
+@pytest.fixture(scope="session")
+def full_recipe() -> FullRecipe:
+    """All of the paper's augmentation and averaged weights, in two epochs of three steps."""
+    return replace(
+        published_recipe("cmt-xs"), epochs=2, batch_size=32, lr=0.02, warmup_epochs=0.5, repeats=2
+    )
+
+
+@pytest.fixture
+def full(few_digits: ImageSet, full_recipe: FullRecipe, make_variant: MakeVariant) -> TrainFull:
+    """Train the tiny variant fully in a folder; the arguments override the request's."""
+
+    def call(folder: Path, *, watch=None, **changes):
+        request = FullRequest(
+            **{
+                "network": make_variant(num_classes=1000, in_channels=3),
+                "recipe": full_recipe,
+                "recipe_name": "paper",
+                "image_set": few_digits,
+                "source": {"data": "digits", "split_seed": 0},
+                "seed": 0,
+                "folder": folder,
+                "device": "cpu",
+                **changes,
+            }
+        )
+        return train_full(request, watch=watch)
+
+    return call
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,61 @@
+"""How a full training looks: its plan, a bar while it trains, and each validation."""
+
+from typing import Any
+
+from cmtscale.arch.budget import format_macs
+from cmtscale.cli.bars import Bars
+from cmtscale.cli.console import counted, duration
+from cmtscale.train.full import FullPlan
+
+
+class FullView:
+    """Prints the plan and each validation; in between a bar moves."""
+
+    def __init__(self, bars: Bars, recipe_words: str) -> None:
+        self.bars = bars
+        self.recipe_words = recipe_words
+        self.plan: FullPlan | None = None
+        self.accuracy = ""
+        self.first: dict[str, Any] | None = None  # line that this process has logged
+
+    def planned(self, plan: FullPlan) -> None:
+        self.plan = plan
+        run, images = plan.run, plan.image_set
+        recipe, splits = run.recipe, images.splits
+        together = f" of {plan.processes} processes" if plan.processes > 1 else ""
+        averaged = f", weights averaged ({recipe.ema_decay:g})" if recipe.ema_decay else ""
+        self.bars.print(
+            f"{run.network.name}: {format_macs(plan.size.macs)} MACs at "
+            f"{run.network.resolution_px} px, on {plan.device}{together}, {recipe.precision}\n"
+            f"{images.name}: {len(splits.train):,} train, {len(splits.val):,} val, "
+            f"{len(splits.test):,} test images of {images.native_px} px\n"
+            f"{self.recipe_words}: {counted(recipe.epochs, 'epoch')} of "
+            f"{counted(plan.steps_per_epoch, 'step')} of {plan.batch_images} images, learning rate "
+            f"{recipe.peak_lr(plan.batch_images):.3g}{averaged}"
+        )
+        self.bars.show([("training", 0.0)], "the first steps")
+
+    def logged(self, line: dict[str, Any]) -> None:
+        assert self.plan is not None
+        epoch, in_epoch = divmod(line["step"], self.plan.steps_per_epoch)
+        if "val_accuracy" in line:
+            self.accuracy = f", accuracy {100 * line['val_accuracy']:.2f} %"
+            self.bars.print(
+                f"epoch {epoch}  validation loss {line['val_loss_raw']:.4f}  "
+                f"accuracy {100 * line['val_accuracy']:.2f} %  after {duration(line['seconds'])}"
+            )
+            return
+        self.first = self.first or line
+        total = self.plan.run.recipe.epochs * self.plan.steps_per_epoch
+        part = line["step"] / total
+        done = line["step"] - self.first["step"]
+        left = ""
+        if done:  # validations and checkpoints included, as far as there were any
+            seconds = (line["seconds"] - self.first["seconds"]) / done * (total - line["step"])
+            left = f", about {duration(seconds)} left"
+        self.bars.show(
+            [("training", part), ("epoch", in_epoch / self.plan.steps_per_epoch or 1.0)],
+            f"epoch {epoch + (in_epoch > 0)}, training loss {line['train_loss']:.4f}"
+            f"{self.accuracy}, {line['images_per_second']:.0f} img/s, "
+            f"{100 * line['loader_share']:.0f} % waiting for images{left}",
+        )

@@ -1,0 +1,114 @@
+"""`cmtscale train` with a full recipe: any network, to the accuracy that it can reach."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cmtscale.arch.network import Network, fit_to_data
+from cmtscale.cli.options import AttentionName
+
+if TYPE_CHECKING:
+    from cmtscale.train.full_recipe import FullRecipe
+
+PAPER = "paper"
+
+
+def train_full(
+    *,
+    variant: str,
+    data: str,
+    out: Path,
+    recipe: str,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    drop_path: float | None,
+    accumulate: int | None,
+    start: Path | None,
+    freeze: str,
+    workers: int | None,
+    compiled: bool,
+    seed: int,
+    split_seed: int,
+    test: bool,
+    attention: AttentionName | None,
+    device: str,
+    cache_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Train one network; None takes the recipe's own value."""
+    from cmtscale.cli.bars import make_bars
+    from cmtscale.cli.full_view import FullView
+    from cmtscale.cli.train_view import print_json, print_result
+    from cmtscale.data.sources import open_source
+    from cmtscale.model.networks import read_network
+    from cmtscale.record.choice import chosen_by
+    from cmtscale.record.folder import require_free
+    from cmtscale.train.devices import device_slots
+    from cmtscale.train.full import train_full as train
+    from cmtscale.train.full_request import FullRequest
+    from cmtscale.train.memory import keep_freed_memory
+    from cmtscale.train.processes import is_first_process
+    from cmtscale.train.start import read_start
+
+    network = read_network(variant)
+    values = {"batch_size": batch_size, "lr": lr, "drop_path": drop_path, "attention": attention}
+    values["accumulate"] = accumulate
+    chosen, words = _recipe(recipe, network, epochs, values)
+    device_slots(device)  # before images are read
+    is_first = is_first_process()
+    if is_first:
+        require_free(out)
+    request = FullRequest(
+        network=network,
+        recipe=chosen,
+        recipe_name=recipe if recipe == PAPER else Path(recipe).name,
+        image_set=open_source(data, split_seed=split_seed, cache_dir=cache_dir).stream(),
+        source={"data": data, "split_seed": split_seed},
+        seed=seed,
+        folder=out,
+        device=device,
+        workers=workers,
+        compiled=compiled,
+        start=None if start is None else read_start(start, network),
+        frozen=freeze,
+        test=test,
+        chosen_by=chosen_by(Path(variant)),
+    )
+    keep_freed_memory()
+    if not is_first:
+        result, test_accuracy = train(request)
+    else:
+        with make_bars() as bars:
+            view = FullView(bars, words)
+            result, test_accuracy = train(request, planned=view.planned, watch=view.logged)
+        if as_json:
+            print_json(result, test_accuracy, folder=out)
+        else:
+            print_result(result, test_accuracy, folder=out, test=test)
+            print(f"use it: cmtscale predict {out}/model IMAGE")
+    if result.status != "complete":
+        raise typer.Exit(1)
+
+
+def _recipe(
+    name: str, network: Network, epochs: int | None, values: dict[str, Any]
+) -> tuple["FullRecipe", str]:
+    """The recipe with what was given on the command line, and what to say about it."""
+    from cmtscale.train.full_recipe import read_recipe
+    from cmtscale.train.paper_recipe import paper_recipe, with_epochs
+    from cmtscale.train.save_model import size_of
+
+    if name == PAPER:
+        paper = paper_recipe(network, size_of(fit_to_data(network, 1000, 3)).macs)
+        recipe, words = paper.recipe, f"the paper's recipe for {paper.variant}"
+        if not paper.is_own:
+            words += ", the nearest in MACs"
+    else:
+        recipe, words = read_recipe(Path(name)), f"the recipe in {name}"
+    if epochs is not None:
+        recipe = with_epochs(recipe, epochs)
+    given = {option: value for option, value in values.items() if value is not None}
+    return replace(recipe, **given), words

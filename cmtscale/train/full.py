@@ -1,0 +1,169 @@
+"""A full training in its folder: claimed, trained, scored, and written as a model."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.arch.network import fit_to_data
+from cmtscale.arch.variant import Variant
+from cmtscale.data.stream import ImageSet
+from cmtscale.record.folder import CHECKPOINT, METRICS, RESULT, RUN, held
+from cmtscale.record.model_folder import Preprocessing, Size
+from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.train.claim import RECIPE, VARIANT, claim, require_ours
+from cmtscale.train.devices import available_cores, device_slots
+from cmtscale.train.full_conclude import conclude
+from cmtscale.train.full_loop import Watch, train_fully
+from cmtscale.train.full_request import FullRequest
+from cmtscale.train.full_run import FullRun
+from cmtscale.train.full_setup import Setup, System, set_up
+from cmtscale.train.moments import MOMENTS, with_moments
+from cmtscale.train.processes import Processes, joined
+from cmtscale.train.save_model import size_of
+from cmtscale.train.stop import listening
+from cmtscale.train.tensorboard import tensorboard_watch
+
+MOST_WORKERS = 16  # of each GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullPlan:
+    """A training before its first step: on which device, in how many processes, of which steps."""
+
+    run: FullRun
+    size: Size
+    image_set: ImageSet
+    device: str
+    processes: int
+    batch_images: int
+    steps_per_epoch: int
+
+
+def train_full(
+    request: FullRequest,
+    *,
+    planned: Callable[[FullPlan], None] | None = None,
+    watch: Watch | None = None,
+) -> tuple[RunResult, float | None]:
+    """Train in the folder, or go on there; returns the result and the test accuracy.
+
+    The trained model is written as `folder/model`. Under `torchrun` the processes train together;
+    the first one writes, and hears `planned` and `watch`. The test split is read only if asked
+    for, and once: its accuracy is None without, or where the checkpoint is gone. Raises a
+    `CmtscaleError` before anything is written if the folder holds another training.
+    """
+    with joined(request.device) as (processes, device), listening() as stop, ExitStack() as locks:
+        slot = device_slots(device, workers=1)[0]
+        if "," in device:
+            raise RequestError(f"device {device}: torchrun trains on several, or use {slot}")
+        run = _make_run(request, slot)
+        folder = request.folder
+        system = System(
+            device=torch.device(slot),
+            folder=folder,
+            workers=_workers(request.workers, slot, processes),
+            processes=processes,
+            compiled=request.compiled,
+        )
+        processes.first(lambda: require_ours(folder, run))  # before a lock is put into it
+        processes.first(lambda: locks.enter_context(held(folder)))
+        processes.first(lambda: claim(folder, run, request.source, _texts(run)))
+        setup: Setup | None = None
+        result = processes.first(lambda: read_result(folder / RESULT, run.identity))
+        if result is None:
+            watchers = [watch, tensorboard_watch(folder)]
+            try:
+                run = with_moments(run, request.image_set, folder, processes)
+                setup = set_up(run, request.image_set, system, begin=_beginning(request, run))
+                if planned is not None and processes.is_first:
+                    planned(_plan(run, request, slot, setup, processes))
+                result = train_fully(run, request.image_set, setup, system, stop, watchers)
+            except torch.OutOfMemoryError as error:
+                _give_back(system)
+                raise RequestError(
+                    f"{run.network.name} does not fit into the memory of {slot} with "
+                    f"{run.recipe.batch_size} images in {run.recipe.accumulate} parts a process; "
+                    f"use --accumulate {2 * run.recipe.accumulate}"
+                ) from error
+            except CmtscaleError as error:
+                if not isinstance(error, TrainingError):
+                    _give_back(system)
+                raise
+        if processes.is_first:
+            write_result(folder / RESULT, result, run.identity)
+        accuracy = None
+        if result.status == "complete":
+            accuracy = conclude(request, run, system, setup, result)
+    return result, accuracy
+
+
+def _give_back(system: System) -> None:
+    """Where nothing was trained, another training may begin in the folder."""
+    if system.processes.is_first and not (system.folder / CHECKPOINT).exists():
+        for name in (RUN, VARIANT, RECIPE, METRICS, MOMENTS):
+            (system.folder / name).unlink(missing_ok=True)
+
+
+def _make_run(request: FullRequest, device: str) -> FullRun:
+    """What is trained, with the precision that the device gives it."""
+    image_set, recipe = request.image_set, request.recipe
+    network = fit_to_data(request.network, len(image_set.class_names), image_set.channels)
+    precision = recipe.precision_on(torch.device(device).type)
+    stored_px = min(network.resolution_px, image_set.native_px)
+    mean, std = image_set.moments or ((0.5,) * image_set.channels, (0.5,) * image_set.channels)
+    return FullRun(
+        network=network,
+        recipe=replace(recipe, precision=precision),
+        seed=request.seed,
+        data_hash=image_set.content_hash,
+        preprocessing=Preprocessing(
+            channels=image_set.channels,
+            resolution_px=network.resolution_px,
+            stored_px=stored_px,
+            crop_fraction=recipe.crop_fraction,
+            mean=mean,
+            std=std,
+        ),
+        started_from=request.start.digest if request.start else "",
+        frozen=request.frozen,
+    )
+
+
+def _beginning(request: FullRequest, run: FullRun) -> Callable[[nn.Module], None] | None:
+    start, classes = request.start, request.image_set.class_names
+    if start is None:
+        return None
+    return lambda network: start.fill(network, run.network, classes)
+
+
+def _texts(run: FullRun) -> dict[str, str]:
+    texts = {RECIPE: run.recipe.to_toml()}
+    if isinstance(run.network, Variant):
+        texts[VARIANT] = run.network.to_toml()
+    return texts
+
+
+def _workers(asked: int | None, device: str, processes: Processes) -> int:
+    if asked is not None:
+        return asked
+    if device == "cpu":
+        return 0
+    return min(MOST_WORKERS, max(1, available_cores() // processes.count))
+
+
+def _plan(
+    run: FullRun, request: FullRequest, device: str, setup: Setup, processes: Processes
+) -> FullPlan:
+    return FullPlan(
+        run=run,
+        size=size_of(run.network),
+        image_set=request.image_set,
+        device=device,
+        processes=processes.count,
+        batch_images=setup.order.batch_images,
+        steps_per_epoch=setup.order.steps_per_epoch,
+    )

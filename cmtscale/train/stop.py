@@ -1,0 +1,47 @@
+"""Signals that ask a training to stop: it keeps its state first."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Ctrl-C, the end of a job, and Slurm's warning before it (`--signal=USR1@120`)
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+
+
+IMPATIENT_SECONDS = 2.0  # torchrun passes a Ctrl-C on to processes that have it already
+
+
+class StopRequest:
+    """The last signal that has come, or 0."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self.heard_at = 0.0
+
+    def hear(self, number: int, _: FrameType | None) -> None:
+        """A second Ctrl-C, later, does not wait for the state to be kept."""
+        if not self.signal_number:
+            self.heard_at = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self.heard_at > IMPATIENT_SECONDS:
+            raise KeyboardInterrupt
+        self.signal_number = number
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """Signals become a `StopRequest`, in a main thread; on leaving they act as before."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.hear) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,84 @@
+"""Two processes train as one that accumulates their batches."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import cmtscale
+from cmtscale.arch.errors import RequestError
+from cmtscale.record.metrics import read_metrics
+from cmtscale.record.model_folder import find_model, read_description
+from cmtscale.train.full_recipe import FullRecipe
+from cmtscale.train.processes import ALONE, joined
+
+
+@pytest.fixture
+def trained(make_variant, cache_dir, digits, tmp_path):
+    """Train on the digits in some processes that torchrun starts; the folder."""
+
+    def call(name: str, recipe: FullRecipe, processes: int):
+        (tmp_path / "tiny.toml").write_text(make_variant().to_toml())
+        (tmp_path / f"{name}.toml").write_text(recipe.to_toml())
+        command = f"train -v {tmp_path}/tiny.toml --recipe {tmp_path}/{name}.toml --data digits "
+        command += f"--out {tmp_path}/{name} --device cpu --cache-dir {cache_dir}"
+        starter = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        starter = [*starter, "-m"] if processes > 1 else []
+        done = subprocess.run(
+            [sys.executable, "-m", *starter, "cmtscale", *command.split()],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=280,
+        )
+        assert done.returncode == 0, done.stderr
+        return tmp_path / name, done
+
+    assert len(digits.splits.train) == 1257
+    return call
+
+
+def test_two_processes_see_the_losses_of_one_that_accumulates(trained, full_recipe):
+    recipe = replace(full_recipe, batch_size=256, lr=0.002, weight_decay=0.05)
+    alone, _ = trained("alone", replace(recipe, accumulate=2), 1)
+    together, done = trained("together", recipe, 2)
+    assert done.stdout.count("validation accuracy") == 1  # the first process alone prints
+    assert done.stderr.count("digits: 1,257 train") == 1
+    assert "of 2 processes" in done.stderr
+    first, second = read_metrics(alone), read_metrics(together)
+    assert [line["step"] for line in first] == [line["step"] for line in second] == [4, 4, 8, 8]
+    for line, other in zip(first, second, strict=True):
+        for name in line.keys() & {"train_loss", "val_loss_raw"}:
+            assert line[name] == pytest.approx(other[name], rel=1e-4)  # sums in another order
+    weights, others = (cmtscale.load_model(path).model.state_dict() for path in (alone, together))
+    for name, value in weights.items():
+        if value.ndim:  # not the counts of batches: one process sees half of them
+            torch.testing.assert_close(value, others[name], rtol=1e-2, atol=1e-3)
+    training = read_description(find_model(together))[0].training
+    assert training.device == "2 x cpu"
+
+
+def test_one_process_alone_needs_no_others():
+    with joined("cpu") as (processes, device):
+        assert (processes, device) == (ALONE, "cpu")
+    values = torch.arange(3.0)
+    assert torch.equal(processes.mean(values), values)
+    assert (processes.largest(7), processes.gather("a"), processes.first(lambda: 5)) == (
+        7,
+        ["a"],
+        5,
+    )
+
+
+def test_processes_do_not_take_a_device_that_only_one_can_have(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for device in ("cuda:0", "cuda:0,1"):
+        with pytest.raises(RequestError, match="share the GPUs out; use cuda"), joined(device):
+            pass
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RequestError, match="process 1 of this machine has no GPU"), joined("cuda"):
+        pass
