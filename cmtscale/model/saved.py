@@ -1,4 +1,4 @@
-"""A trained model read back: what it is and its weights, and what of them does not fit a network."""
+"""A trained model, read back: what it is, its weights, and which of them fit a network."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
