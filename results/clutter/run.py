@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cmtscale.cli.app import run
 from cmtscale.record.files import write_text_atomically
-from cmtscale.record.folder import ENVIRONMENT, REQUEST
+from cmtscale.record.folder import BEST, ENVIRONMENT, REQUEST
 
 ARMS = ("enlarged", "cluttered", "coarse")
 SEARCH = (
@@ -39,16 +39,16 @@ def search(arm: str, images: Path, flags: list[str]) -> int:
     Its record keeps the name of the image folder without the machine's path to it.
     """
     folder = Path(__file__).parent / arm
-    short, whole = f'"folder:{arm}"', f'"folder:{images / arm}"'
+    short, whole = f"folder:{arm}", f"folder:{images / arm}"
     replace_in_record(folder, short, whole)
     try:
-        return run([*SEARCH.split(), "--data", whole.strip('"'), "--out", str(folder), *flags])
+        return run([*SEARCH.split(), "--data", whole, "--out", str(folder), *flags])
     finally:
         replace_in_record(folder, whole, short)
 
 
 def replace_in_record(folder: Path, old: str, new: str) -> None:
-    for path in (folder / REQUEST, folder / ENVIRONMENT):
+    for path in (folder / REQUEST, folder / ENVIRONMENT, folder / BEST):
         if path.exists():
             text = path.read_text(encoding="utf-8")
             write_text_atomically(path, text.replace(old, new))
