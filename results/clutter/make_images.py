@@ -22,7 +22,6 @@ from cmtscale.data.splits import SPLIT_NAMES, IntArray, stratified_draw
 Pixels = npt.NDArray[np.uint8]  # (side, side)
 
 SCALES = (0.75, 1.0)  # of the item on the canvas: never enlarged
-FRAGMENTS = 24  # of other images on each canvas
 FRAGMENT_PX = (8, 10)  # least and largest side
 COARSE_PX = 64  # what the smallest twins see of a canvas
 
@@ -31,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="new, or empty")
     parser.add_argument("--canvas-px", type=int, default=160)
+    parser.add_argument("--fragments", type=int, default=24, help="of other images on each canvas")
     parser.add_argument("--train", type=int, default=18_000, help="images of the training split")
     parser.add_argument("--val", type=int, default=4_000)
     parser.add_argument("--test", type=int, default=1_000)
@@ -44,7 +44,7 @@ def main() -> None:
         for index in indices:
             item = dataset.images[index, :, :, 0]
             random = np.random.RandomState([args.seed, index])  # its stream is frozen (NEP 19)
-            others = fragments(dataset, index, random)
+            others = fragments(dataset, index, args.fragments, random)
             canvas = cluttered(item, others, side_px=args.canvas_px, random=random)
             coarse = resized(canvas, COARSE_PX)
             class_name = dataset.class_names[dataset.labels[index]].replace("/", "-")
@@ -65,13 +65,15 @@ def selected(dataset: Dataset, counts: dict[str, int], *, seed: int) -> dict[str
     }
 
 
-def fragments(dataset: Dataset, index: int, random: np.random.RandomState) -> Iterator[Pixels]:
-    """Squares of training images other than `index`, turned and mirrored at random.
+def fragments(
+    dataset: Dataset, index: int, count: int, random: np.random.RandomState
+) -> Iterator[Pixels]:
+    """`count` squares of training images other than `index`, turned and mirrored at random.
 
     Of training images only: nothing of a validation or test image is ever trained on.
     """
     train = dataset.splits.train
-    for other in random.choice(train[train != index], FRAGMENTS, replace=False):
+    for other in random.choice(train[train != index], count, replace=False):
         image = dataset.images[other, :, :, 0]
         side_px = random.randint(FRAGMENT_PX[0], FRAGMENT_PX[1] + 1)
         top, left = random.randint(0, len(image) - side_px + 1, size=2)
