@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="new, or empty")
     parser.add_argument("--canvas-px", type=int, default=160)
-    parser.add_argument("--fragments", type=int, default=24, help="of other images on each canvas")
+    parser.add_argument("--fragments", type=int, default=8, help="of other images on each canvas")
     parser.add_argument("--train", type=int, default=18_000, help="images of the training split")
     parser.add_argument("--val", type=int, default=4_000)
     parser.add_argument("--test", type=int, default=1_000)
