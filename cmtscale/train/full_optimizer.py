@@ -16,7 +16,10 @@ EMA_POWER = 0.75
 def make_full_optimizer(
     network: nn.Module, recipe: FullRecipe, *, peak_lr: float
 ) -> torch.optim.Optimizer:
-    """AdamW on the parameters that train; weight decay on tensors of two or more dimensions."""
+    """AdamW on the parameters that train.
+
+    Weight decay acts on tensors of two or more dimensions, position biases excepted.
+    """
     from timm.optim._optim_factory import create_optimizer_v2
 
     optimizer: torch.optim.Optimizer = create_optimizer_v2(

@@ -66,6 +66,19 @@ def test_layer_decay_scales_the_rates_below_the_head():
     assert rates_of[id(network.patch_embed.proj.weight)] <= head / 4
 
 
+def test_layer_decay_of_a_cmt_falls_from_the_classifier_to_the_stem(make_variant):
+    network = build_network(make_variant())  # stem, four blocks, classifier
+    optimizer = make_full_optimizer(network, replace(RECIPE, layer_decay=0.5), peak_lr=1e-3)
+    schedule = make_schedule(optimizer, RECIPE, peak_lr=1e-3, steps_per_epoch=5)
+    schedule.step_update(20)
+    rate_of = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    decay_of = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    classifier = rate_of[id(network.head.classifier.weight)]
+    assert rate_of[id(network.stem[0].weight)] == pytest.approx(classifier * 0.5**5, rel=1e-3)
+    assert decay_of[id(network.stages[0].position_bias)] == 0
+    assert decay_of[id(network.stem[0].weight)] > 0
+
+
 def test_the_average_follows_its_formula_and_forgets_the_initial_weights():
     network = nn.Linear(1, 1, bias=False)
     recipe = replace(RECIPE, ema_decay=0.9)
