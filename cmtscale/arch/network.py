@@ -1,5 +1,6 @@
 """Any network that can be trained: a `Variant` of the family, or one of timm's by name."""
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ class TimmNetwork:
     in_channels: int = 3
 
     def __post_init__(self) -> None:
+        # timm takes more for a name: a hub to download from, a folder to read
+        if not isinstance(self.model, str) or not re.fullmatch(r"[\w.+-]+", self.model):
+            raise VariantError(f"{self.model!r} is no name of a network; use e.g. {TIMM}resnet50")
         for name in ("resolution_px", "num_classes", "in_channels"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:

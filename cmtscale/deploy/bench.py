@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import CmtscaleError
 from cmtscale.deploy import memory
 from cmtscale.deploy.bench_request import TIMED, Backend, BenchRequest
 from cmtscale.deploy.passes import Pass, build_for_timing, onnx_pass, torch_pass
@@ -146,7 +146,7 @@ def _prepared(
             elif _is_resident_memory(request, device):
                 growth = memory.resident_growth(run)
                 peak = None if growth is None else growth + memory.weight_bytes(model)
-        except (MemoryError, RuntimeError, RequestError) as error:
+        except (MemoryError, RuntimeError, TypeError, CmtscaleError) as error:
             yield LeftOut(name=subject.name, batch=batch, reason=cause(error))
             continue
         yield _Cell(subject=subject, size=size, batch=batch, run=run, peak_bytes=peak)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cmtscale.arch.errors import ModelError
+from cmtscale.arch.variant import Variant
 from cmtscale.data.preprocess import Preprocess
 from cmtscale.model.networks import build_network
 from cmtscale.model.saved import differing, listed, read_saved
@@ -51,13 +52,19 @@ def build_trained(
     description: ModelDescription, weights: Mapping[str, Tensor], *, source: str
 ) -> nn.Module:
     """The described network in eval mode with these weights; `ModelError` if they do not fit."""
-    with torch.device("meta"):  # a description of any size takes no memory until it fits the file
-        model = build_network(description.network)
+    network = description.network
+    if isinstance(network, Variant) and sum(network.depths) > len(weights):
+        raise ModelError(f"{source} holds fewer weights than the network in model.toml has blocks")
+    try:
+        with torch.device("meta"):  # a wide description takes no memory until it fits the file
+            model = build_network(network)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ModelError(f"the network in model.toml of {source} cannot exist: {error}") from error
     if wrong := differing(weights, model.state_dict()):
         raise ModelError(
             f"{source} does not hold the weights of the network in model.toml: "
             f"{listed(wrong)} differ"
         )
-    model = build_network(description.network)
+    model = build_network(network)
     model.load_state_dict(dict(weights))
     return model.eval()

@@ -22,7 +22,7 @@ LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 def require_onnx(opset: int) -> None:
-    """Raise unless the libraries are there (`RequestError`) and know the opset (`ExportError`)."""
+    """Raise `RequestError` unless the libraries are there and know the opset."""
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -33,7 +33,7 @@ def require_onnx(opset: int) -> None:
         ) from error
     newest = onnx.defs.onnx_opset_version()
     if not 1 <= opset <= newest:
-        raise ExportError(
+        raise RequestError(
             f"opset {opset} is not one that onnx {onnx.__version__} knows, 1 to {newest}; "
             f"use --opset {OPSET}"
         )

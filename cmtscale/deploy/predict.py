@@ -55,15 +55,14 @@ def predict(
     top = min(top, len(loaded.classes))
     for start in range(0, len(files), BATCH):
         part = files[start : start + BATCH]
-        inputs = {path: _input(loaded, path) for path in part}
-        images = [image for image in inputs.values() if isinstance(image, Tensor)]
+        inputs = [_input(loaded, path) for path in part]
+        images = [image for image in inputs if isinstance(image, Tensor)]
         rows: Iterator[tuple[list[float], list[int]]] = iter(())
         if images:
             logits = loaded.model(torch.stack(images).to(device)).float()
             values, indices = (logits / temperature).softmax(dim=1).topk(top)
             rows = zip(values.tolist(), indices.tolist(), strict=True)
-        for path in part:
-            error = inputs[path]
+        for path, error in zip(part, inputs, strict=True):
             if isinstance(error, str):
                 yield Prediction(path=path, error=error)
                 continue

@@ -8,6 +8,7 @@
 """
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -49,8 +50,10 @@ class Preprocessing:
             raise ValueError(f"{self.channels} channels are neither 1 nor 3")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} numbers each")
-        if not 0 < self.crop_fraction <= 1 or min(self.std) <= 0:
+        if not 0 < self.crop_fraction <= 1 or not all(value > 0 for value in self.std):
             raise ValueError("crop_fraction and std must be above 0")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("mean and std must be finite")
         if not 1 <= self.stored_px <= 10_000:
             raise ValueError(f"stored_px {self.stored_px} is no side of an image")
 
@@ -84,6 +87,10 @@ class Scores:
     temperature: float
     test_images: int | None = None
     test_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} is not a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +129,13 @@ class ModelDescription:
             raise ValueError(
                 f"{len(self.classes)} classes for {self.network.num_classes} outputs of the network"
             )
-        if self.preprocessing.channels != self.network.in_channels:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("two classes have the same name")
+        spec = self.preprocessing
+        if spec.channels != self.network.in_channels:
             raise ValueError("preprocessing and network differ in their channels")
+        if spec.resolution_px != self.network.resolution_px:
+            raise ValueError("preprocessing and network differ in their resolution")
 
 
 def write_model(

@@ -65,6 +65,15 @@ def readings(folder: Path) -> list[Reading]:
         raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
 
 
+def accuracy_read_by_training(folder: Path) -> float | None:
+    """What `train --test` read in this folder; None if it did not.
+
+    `eval` logs there, too, by other means or of other images.
+    """
+    own = [reading.accuracy for reading in readings(folder) if reading.by == "train"]
+    return own[-1] if own else None
+
+
 def _parse(line: dict[str, str]) -> Reading:
     texts = {name: line[name] for name in ("when", "by", "run_id")}
     return Reading(

@@ -46,6 +46,8 @@ def unpack_model(content: bytes, *, source: str) -> ModelDescription:
         if len(header) > 2 * LARGEST_DESCRIPTION:  # JSON escapes some of the text
             raise ValueError("its header is too large")
         text = json.loads(header)["__metadata__"][DESCRIPTION]
+        if not isinstance(text, str):
+            raise ValueError("its description is no text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{source} holds no trained model with its {DESCRIPTION}; give the folder of one, or a "

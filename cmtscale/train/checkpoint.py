@@ -43,13 +43,18 @@ def save_checkpoint(folder: Path, identity: str, state: dict[str, Any]) -> None:
 def load_checkpoint(
     folder: Path, identity: str, device: torch.device | str = "cpu"
 ) -> dict[str, Any] | None:
-    """The folder's checkpoint if it is whole and belongs to this run, else None."""
+    """The folder's checkpoint if it is whole and belongs to this run, else None.
+
+    A disk or a memory that fails is raised as it comes: the checkpoint may be good.
+    """
     try:
         state: dict[str, Any] = torch.load(
             folder / CHECKPOINT, map_location=device, weights_only=True
         )
     except FileNotFoundError:
         return None
+    except (OSError, MemoryError):
+        raise
     except Exception:
         # torch.load raises a dozen types for a damaged file; such a run starts again
         return None

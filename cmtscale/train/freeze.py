@@ -17,6 +17,10 @@ def freeze(network: nn.Module, frozen: str) -> None:
     """
     for part in frozen_parts(network, frozen):
         part.requires_grad_(False)
+    if frozen == ALL and not isinstance(network, CMT):
+        kept = {id(weight) for head in classifiers(network) for weight in head.parameters()}
+        for weight in network.parameters():  # tokens and positions belong to no part
+            weight.requires_grad_(id(weight) in kept)
 
 
 def train_mode(network: nn.Module, frozen: str) -> None:
@@ -24,6 +28,14 @@ def train_mode(network: nn.Module, frozen: str) -> None:
     network.train()
     for part in frozen_parts(network, frozen):
         part.eval()
+
+
+def classifiers(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The classifiers of a network: one, or two of a distilled one of timm."""
+    if isinstance(network, CMT):
+        return (network.head.classifier,)
+    head = network.get_classifier()  # type: ignore[operator]  # every network of timm has it
+    return head if isinstance(head, tuple) else (head,)
 
 
 def frozen_parts(network: nn.Module, frozen: str) -> Iterator[nn.Module]:
@@ -42,8 +54,7 @@ def frozen_parts(network: nn.Module, frozen: str) -> Iterator[nn.Module]:
         return
     if frozen != ALL:
         raise RequestError(f"freeze {frozen!r} is for CMTs; timm's networks take all, or none")
-    head = network.get_classifier()  # type: ignore[operator]  # every network of timm has it
-    inner = set(head.modules())
+    inner = {part for head in classifiers(network) for part in head.modules()}
     for module in network.modules():
         if not any(part in inner for part in module.modules()):
             yield module

@@ -152,7 +152,7 @@ def _workers(asked: int | None, device: str, processes: Processes) -> int:
         return asked
     if device == "cpu":
         return 0
-    return min(MOST_WORKERS, max(1, available_cores() // processes.count))
+    return min(MOST_WORKERS, max(1, available_cores() // processes.local_count))
 
 
 def _plan(

@@ -2,7 +2,7 @@
 
 from cmtscale.record.folder import CHECKPOINT
 from cmtscale.record.model_folder import ModelDescription, Training
-from cmtscale.record.reads import log_reading, readings
+from cmtscale.record.reads import accuracy_read_by_training, log_reading
 from cmtscale.record.result import RunResult
 from cmtscale.train.full_recipe import recipe_table
 from cmtscale.train.full_request import FullRequest
@@ -17,13 +17,13 @@ def conclude(
 ) -> float | None:
     """Read the test split if that is asked for, and write the model; the test accuracy."""
     folder, processes = system.folder, system.processes
-    earlier = processes.first(lambda: readings(folder))
-    accuracy = earlier[-1].accuracy if earlier and request.test else None
-    is_read = request.test and not earlier
+    earlier = processes.first(lambda: accuracy_read_by_training(folder))
+    accuracy = earlier if request.test else None
+    is_read = request.test and earlier is None
     if not is_read and processes.first(lambda: model_stands(folder, accuracy)):
         return accuracy
     if setup is None:  # trained by an earlier command
-        if not (folder / CHECKPOINT).exists():
+        if not processes.first(lambda: (folder / CHECKPOINT).exists()):
             return accuracy
         run = with_moments(run, request.image_set, folder, processes)
         setup = set_up(run, request.image_set, system)

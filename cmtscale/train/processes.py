@@ -18,10 +18,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process's `rank` among `count`. Messages go over gloo, gradients as DDP likes."""
+    """This process's `rank` among `count`, `local_count` of them on this machine.
+
+    Messages go over gloo, gradients as DDP likes.
+    """
 
     rank: int = 0
     count: int = 1
+    local_count: int = 1
     messages: Any = None  # the process group for what is not on a GPU
 
     @property
@@ -107,6 +111,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     dist.init_process_group("nccl" if is_cuda else "gloo")
     try:
         messages = dist.new_group(backend="gloo") if is_cuda else dist.group.WORLD
-        yield Processes(rank=dist.get_rank(), count=count, messages=messages), device
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+        rank = dist.get_rank()
+        yield Processes(rank=rank, count=count, local_count=here, messages=messages), device
     finally:
         dist.destroy_process_group()

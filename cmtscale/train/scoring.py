@@ -68,7 +68,9 @@ class Scorer:
         loader = plain_loader(
             images, batch_size=self.batch_images, workers=self.workers, device=self.device
         )
-        logits, labels = [], []
+        # a small split may leave a process without images
+        logits = [torch.empty(0, len(self.image_set.class_names))]
+        labels = [torch.empty(0, dtype=torch.long)]
         for batch, targets in read_batches(loader, self.device):
             with self.autocast:
                 logits.append(self.model(batch).float().cpu())

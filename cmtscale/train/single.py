@@ -21,7 +21,7 @@ from cmtscale.record.folder import (
 )
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import ChosenBy, ModelDescription, Training
-from cmtscale.record.reads import log_reading, readings
+from cmtscale.record.reads import accuracy_read_by_training, log_reading
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.checkpoint import load_checkpoint
 from cmtscale.train.claim import VARIANT, claim, require_ours
@@ -188,10 +188,9 @@ def _images_done(folder: Path) -> int:
 
 def _test_accuracy(run: Run, device: torch.device, folder: Path) -> float | None:
     """The test accuracy, from the log if it was read before."""
-    # `eval` reads, too, with other means or other images
-    earlier = [reading for reading in readings(folder) if reading.by == "train"]
-    if earlier:
-        return earlier[-1].accuracy
+    earlier = accuracy_read_by_training(folder)
+    if earlier is not None:
+        return earlier
     score = read_test_split(run, device=device, folder=folder)
     if score is None:
         return None

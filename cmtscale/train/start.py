@@ -16,6 +16,7 @@ from cmtscale.model.cmt import CMT, Stage, build
 from cmtscale.model.saved import differing, listed, read_saved
 from cmtscale.model.weights import load_published, published_input, read_published
 from cmtscale.record.single_file import SAFETENSORS
+from cmtscale.train.freeze import classifiers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,11 +103,7 @@ def _read_published(path: Path, network: Network) -> Start:
 
 def _classifier_names(network: nn.Module) -> set[str]:
     """The names of the classifier's weights."""
-    if isinstance(network, CMT):
-        head: nn.Module = network.head.classifier
-    else:
-        head = network.get_classifier()  # type: ignore[operator]  # all of timm's have it
-    inner = {id(parameter) for parameter in head.parameters()}
+    inner = {id(weight) for head in classifiers(network) for weight in head.parameters()}
     return {name for name, parameter in network.named_parameters() if id(parameter) in inner}
 
 

@@ -23,8 +23,8 @@ from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
 
 COMMANDS = (
-    "variants", "flops", "scale", "search", "show", "check", "plot", "train", "predict", "export",
-    "bench", "eval", "cache",
+    "variants", "flops", "scale", "search", "show", "check", "plot", "train", "eval", "predict",
+    "export", "bench", "cache",
 )  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 

@@ -14,6 +14,7 @@ import cmtscale
 from cmtscale.arch.errors import DataError, ModelError
 from cmtscale.data.batches import device_split, eval_batches
 from cmtscale.data.dataset import Dataset
+from cmtscale.deploy.predict import predict
 from cmtscale.record.model_folder import read_description
 
 
@@ -96,7 +97,7 @@ def test_a_damaged_weight_file_is_refused(copy: Path) -> None:
 
 def test_weights_of_another_network_are_refused_before_it_is_built(copy: Path) -> None:
     # 4096 px would take a position bias of 2⁵⁰ numbers
-    edit(copy, network__resolution_px=2**15)
+    edit(copy, network__resolution_px=2**15, preprocessing__resolution_px=2**15)
     with pytest.raises(ModelError, match=r"position_bias.* differ"):
         cmtscale.load_model(copy)
 
@@ -112,6 +113,22 @@ def test_weights_of_another_network_are_refused_before_it_is_built(copy: Path) -
         ({"preprocessing__std": [0.0]}, "above 0"),
         ({"scores__val_accuracy": "high"}, "no val_accuracy"),
         ({"surprise": 1}, "no such surprise"),
+        ({"preprocessing__resolution_px": 96}, "differ in their resolution"),
+        ({"preprocessing__mean": [float("nan")]}, "must be finite"),
+        ({"scores__temperature": 0.0}, "not a number above 0"),
+        ({"classes": [*"aa", *"23456789"]}, "same name"),
+        (
+            {
+                "network": {
+                    "kind": "timm",
+                    "model": "hf-hub:a/b",
+                    "resolution_px": 64,
+                    "num_classes": 10,
+                    "in_channels": 1,
+                }
+            },
+            "no name of a network",
+        ),
     ],
 )
 def test_a_wrong_description_is_one_line(
@@ -133,3 +150,11 @@ def test_a_file_that_is_no_image_is_refused(trained: Path, tmp_path: Path) -> No
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match="no image that can be read"):
         cmtscale.load_model(trained).preprocess(tmp_path / "a.png")
+
+
+def test_a_file_named_twice_is_predicted_twice(
+    trained: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    path = save_image(digits, int(digits.splits.val[0]), tmp_path / "digit.png")
+    first, second = predict(cmtscale.load_model(trained), [path, path], top=2)
+    assert first == second

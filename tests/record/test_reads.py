@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cmtscale.record.folder import TEST_READS
-from cmtscale.record.reads import log_reading, readings
+from cmtscale.record.reads import accuracy_read_by_training, log_reading, readings
 
 
 def test_readings_are_logged_in_order_exactly_and_with_the_time(tmp_path):
@@ -82,3 +82,12 @@ def test_a_damaged_log_is_refused_in_one_line_and_not_begun_anew(content, tmp_pa
     with refused(tmp_path / TEST_READS, "is damaged"):
         log_reading(tmp_path, by="search", run_id="a", images=9, accuracy=0.5)
     assert (tmp_path / TEST_READS).read_bytes() == content
+
+
+def test_what_a_training_read_is_not_mixed_up_with_other_readings(tmp_path):
+    assert accuracy_read_by_training(tmp_path) is None
+    log_reading(tmp_path, by="eval --tta flip", run_id="r", images=9, accuracy=0.9, data="other")
+    assert accuracy_read_by_training(tmp_path) is None
+    log_reading(tmp_path, by="train", run_id="r", images=9, accuracy=0.5)
+    log_reading(tmp_path, by="eval", run_id="r", images=9, accuracy=0.7)
+    assert accuracy_read_by_training(tmp_path) == 0.5

@@ -175,3 +175,13 @@ def test_training_without_a_step_leaves_the_accuracy_that_the_weights_had(
     scores = read_description(find_model(trained))[0].scores
     assert result.val_accuracy == scores.val_accuracy
     assert result.val_loss == pytest.approx(scores.val_loss, rel=1e-5)
+
+
+def test_all_of_a_timm_network_but_its_heads_is_frozen():
+    distilled = TimmNetwork(
+        model="deit_tiny_distilled_patch16_224", resolution_px=224, num_classes=3
+    )
+    network = build_network(distilled)
+    freeze(network, "all")
+    trained = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    assert trained == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
