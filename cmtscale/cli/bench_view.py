@@ -81,8 +81,8 @@ def _notes(bench: Bench, left_out: list[str]) -> list[str]:
         _where(conditions),
         f"A forward pass of a batch, on the wall clock, until the device has done it. The networks "
         f"take turns after a warm-up: {counted(conditions.rounds, 'round')} of "
-        f"{conditions.passes_per_round} timed passes, behind an untimed one. images/s and GMACs/s "
-        f"at the median; G = 10⁹.",
+        f"{conditions.passes_per_round} timed passes, behind an untimed one; the process keeps the "
+        f"memory that it frees. images/s and GMACs/s at the median; G = 10⁹.",
     ]
     if "peak MB" not in left_out:
         notes.append(f"peak MB (10⁶): {conditions.memory}.")
