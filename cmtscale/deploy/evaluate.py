@@ -1,6 +1,5 @@
 """How good a trained model is on labelled images; each reading of a test split is logged."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.arch.errors import DataError, ModelError
+from cmtscale.arch.errors import DataError
 from cmtscale.data.preprocess import Preprocess
 from cmtscale.deploy.images import LabelledImages, open_images
 from cmtscale.deploy.load import load_model
@@ -75,8 +74,6 @@ def evaluate(
     folder = find_model(Path(path))
     description, weights = read_description(folder)
     temperature = description.scores.temperature
-    if not 0 < temperature < math.inf:
-        raise ModelError(f"{folder}: its temperature {temperature} is no number above 0; copy anew")
     images = open_images(description, data, split=split, cache_dir=cache_dir)
     if tta is not None and not images.may_flip:
         raise DataError(f"a mirrored image of {images.data} may be of another class; drop --tta")

@@ -280,5 +280,5 @@ def test_where_the_model_cannot_be_written_the_reading_is_logged_in_out(
 def test_a_temperature_that_is_none_is_refused(copy: Path, cache_dir: Path) -> None:
     temperature = read_description(copy / "model")[0].scores.temperature
     edit(copy / "model", f"temperature = {temperature}", "temperature = nan")
-    with pytest.raises(ModelError, match="temperature nan is no number above 0"):
+    with pytest.raises(ModelError, match="temperature nan is not a number above 0"):
         evaluate(copy, "digits", cache_dir=cache_dir)
