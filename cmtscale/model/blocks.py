@@ -73,7 +73,7 @@ class ResidualDepthwise(nn.Conv2d):
         self.register_buffer("identity", identity, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        if _is_autocast_on(maps.device.type):
+        if _is_autocast_on(maps):
             return super().forward(maps) + maps  # 1 + w in bfloat16 would lose most of w
         out: Tensor = self._conv_forward(maps, self.weight + self.identity, self.bias)
         return out
@@ -280,6 +280,9 @@ def resize_position_bias(
     return bias
 
 
-def _is_autocast_on(device_type: str) -> bool:
-    """Whether mixed precision is on; devices without it (meta) cannot be asked."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+def _is_autocast_on(maps: Tensor) -> bool:
+    """Whether mixed precision is on; the meta device cannot be asked.
+
+    `torch.amp.is_autocast_available` breaks the graph of `torch.compile` in torch 2.11.
+    """
+    return not maps.is_meta and torch.is_autocast_enabled(maps.device.type)

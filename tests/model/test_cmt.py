@@ -246,6 +246,27 @@ def test_initialisation_is_the_published_one(tiny):
     assert biases.std().item() == pytest.approx(1, rel=0.03)
 
 
+@pytest.mark.parametrize("is_training", [False, True])
+def test_compiling_breaks_the_graph_nowhere(tiny, is_training):
+    model = build(tiny, drop_path=0.1).train(is_training)
+    whole = torch.compile(model, fullgraph=True, backend="eager")  # raises where it would break
+    images = torch.randn(2, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(0)
+        expected = model(images)
+        torch.manual_seed(0)
+        assert torch.equal(whole(images), expected)
+
+
+@pytest.mark.gpu
+def test_compiling_for_a_gpu_breaks_the_graph_nowhere(tiny):
+    model = build(tiny).cuda().eval()
+    images = torch.randn(2, 3, 64, 64, device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16), torch.inference_mode():
+        whole = torch.compile(model, fullgraph=True)(images)
+        torch.testing.assert_close(whole, model(images), rtol=0.05, atol=0.05)
+
+
 def test_bfloat16_autocast_agrees_with_float32(tiny):
     model = build(tiny)
     images = torch.randn(4, 3, 64, 96)
