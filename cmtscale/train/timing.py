@@ -17,18 +17,21 @@ from cmtscale.train.recipe import Recipe
 _LONG_STEP_SECONDS = 3.0  # a longer step is neither waited for nor given its memory
 _TIMED_STEPS = 2
 _FIRST_BATCH, _GROWTH = 2, 4
+_GPU_WARM_UP = 4  # steps: kernels are loaded as they are first used, for seconds on a busy machine
 _PREDICTIONS, _PREDICTION_WARM_UP = 15, 3  # turns
 
 
 def seconds_per_image(variant: Variant, recipe: Recipe, *, batch: int, device: str) -> float:
-    """Seconds of a training step per image, at `batch` images or as many as take 3 s.
+    """Seconds of a training step per image, at `batch` images or on a CPU as many as take 3 s.
 
     Raises `torch.OutOfMemoryError` where a step does not fit into a GPU's memory.
     """
     model = build(variant, attention=recipe.attention).to(device).train()
     optimizer = make_optimizer(model, recipe)
-    size = min(_FIRST_BATCH, batch)
-    _step_seconds(model, optimizer, recipe, size)  # the first one of a process loads libraries
+    on_gpu = torch.device(device).type != "cpu"
+    size = batch if on_gpu else min(_FIRST_BATCH, batch)  # a GPU's small batches take as long
+    for _ in range(_GPU_WARM_UP if on_gpu else 1):  # the first one of a process loads libraries
+        _step_seconds(model, optimizer, recipe, size)
     seconds = _step_seconds(model, optimizer, recipe, size)
     while size < batch:
         larger = min(_GROWTH * size, batch)

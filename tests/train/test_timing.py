@@ -59,6 +59,15 @@ def test_the_first_steps_of_a_process_and_of_a_batch_size_warm_up(
     assert seconds_per_image(tiny_base, Recipe(), batch=batch, device="cpu") == 0.001
 
 
+def test_a_gpu_is_timed_at_the_whole_batch_once_it_is_warm(
+    tiny_base: Variant, steps: Steps
+) -> None:
+    steps.seconds = lambda _: 1.7 if len(steps.batches) <= 4 else 0.03
+    per_image = seconds_per_image(tiny_base, Recipe(), batch=32, device="meta")  # any but a CPU
+    assert per_image == 0.03 / 32
+    assert set(steps.batches) == {32}
+
+
 @pytest.mark.parametrize(
     ("seconds", "batches"),
     [
