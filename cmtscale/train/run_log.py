@@ -10,6 +10,7 @@ import torch
 
 from cmtscale.model.cmt import CMT
 from cmtscale.record.folder import METRICS
+from cmtscale.record.losses import write_image_losses
 from cmtscale.record.metrics import append_metrics, drop_metrics_after
 from cmtscale.record.result import RunResult
 from cmtscale.train.checkpoint import (
@@ -18,6 +19,7 @@ from cmtscale.train.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
+from cmtscale.train.evaluate import Predictions, fit
 
 
 class RunLog:
@@ -99,6 +101,26 @@ class RunLog:
             self.watch(line)
         if self.folder is not None:
             append_metrics(self.folder, line)
+
+    def complete(
+        self, predictions: Predictions, *, step: int, train_loss: float, images_per_second: float
+    ) -> RunResult:
+        """The end of a run that has trained all its steps; the loss of each image is kept."""
+        fitted = fit(predictions)
+        if not math.isfinite(fitted.loss):  # a logit is infinite where the raw loss does not see it
+            return self.diverged(f"validation loss not finite after step {step}")
+        if self.folder is not None:
+            write_image_losses(self.folder, fitted.image_losses)
+        return RunResult(
+            status="complete",
+            val_loss=fitted.loss,
+            val_loss_raw=predictions.loss,
+            val_accuracy=predictions.accuracy,
+            temperature=fitted.temperature,
+            train_loss=train_loss,
+            images_per_second=images_per_second,
+            seconds=self.seconds(),
+        )
 
     def diverged(self, cause: str) -> RunResult:
         return RunResult(status="diverged", cause=cause, seconds=self.seconds())
