@@ -11,9 +11,10 @@ from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.stream import ImageSet
-from cmtscale.record.folder import CHECKPOINT, METRICS, RESULT, RUN, held
+from cmtscale.record.folder import METRICS, RESULT, RUN, held
 from cmtscale.record.model_folder import Preprocessing, Size
 from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.train.checkpoint import has_checkpoint
 from cmtscale.train.claim import RECIPE, VARIANT, claim, require_ours
 from cmtscale.train.devices import available_cores, device_slots
 from cmtscale.train.full_conclude import conclude
@@ -103,7 +104,7 @@ def train_full(
 
 def _give_back(system: System) -> None:
     """Where nothing was trained, another training may begin in the folder."""
-    if system.processes.is_first and not (system.folder / CHECKPOINT).exists():
+    if system.processes.is_first and not has_checkpoint(system.folder):
         for name in (RUN, VARIANT, RECIPE, METRICS, MOMENTS):
             (system.folder / name).unlink(missing_ok=True)
 

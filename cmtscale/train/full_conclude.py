@@ -1,9 +1,9 @@
 """The end of a full training: its test split, where that is asked for, and its model."""
 
-from cmtscale.record.folder import CHECKPOINT
 from cmtscale.record.model_folder import ModelDescription, Training
 from cmtscale.record.reads import accuracy_read_by_training, log_reading
 from cmtscale.record.result import RunResult
+from cmtscale.train.checkpoint import has_checkpoint
 from cmtscale.train.full_recipe import recipe_table
 from cmtscale.train.full_request import FullRequest
 from cmtscale.train.full_run import FullRun
@@ -23,7 +23,7 @@ def conclude(
     if not is_read and processes.first(lambda: model_stands(folder, accuracy)):
         return accuracy
     if setup is None:  # trained by an earlier command
-        if not processes.first(lambda: (folder / CHECKPOINT).exists()):
+        if not processes.first(lambda: has_checkpoint(folder)):
             return accuracy
         run = with_moments(run, request.image_set, folder, processes)
         setup = set_up(run, request.image_set, system)

@@ -14,8 +14,9 @@ from cmtscale.record.losses import write_image_losses
 from cmtscale.record.metrics import append_metrics, drop_metrics_after
 from cmtscale.record.result import RunResult
 from cmtscale.train.checkpoint import (
-    load_checkpoint,
+    keep_newest,
     random_states,
+    resume_checkpoint,
     save_checkpoint,
     set_random_states,
 )
@@ -49,7 +50,7 @@ class RunLog:
         self, model: CMT, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> int:
         """Load the checkpoint, if there is one; returns the epochs already done."""
-        state = self.folder and load_checkpoint(self.folder, self.identity)
+        state = self.folder and resume_checkpoint(self.folder, self.identity)
         self.begin(state["step"] if state else None)
         if not state:
             return 0
@@ -111,6 +112,7 @@ class RunLog:
             return self.diverged(f"validation loss not finite after step {step}")
         if self.folder is not None:
             write_image_losses(self.folder, fitted.image_losses)
+            keep_newest(self.folder)
         return RunResult(
             status="complete",
             val_loss=fitted.loss,

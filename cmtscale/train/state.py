@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cmtscale.train.checkpoint import load_checkpoint, save_checkpoint
+from cmtscale.train.checkpoint import resume_checkpoint, save_checkpoint
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class TrainState:
         return averaged
 
     def save(self, folder: Path, identity: str) -> None:
-        """Replace the folder's checkpoint; what was there stays where the disk is full."""
+        """Make this the folder's newest checkpoint; what was there stays where the disk is full."""
         state = {
             "network": self.network.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
@@ -51,7 +51,7 @@ class TrainState:
 
     def restore(self, folder: Path, identity: str) -> bool:
         """Go on from the folder's checkpoint; False where there is none of this training."""
-        state = load_checkpoint(folder, identity)
+        state = resume_checkpoint(folder, identity)
         if state is None:
             return False
         self.network.load_state_dict(state["network"])
