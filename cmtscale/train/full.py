@@ -61,7 +61,7 @@ def train_full(
         slot = device_slots(device, workers=1)[0]
         if "," in device:
             raise RequestError(f"device {device}: torchrun trains on several, or use {slot}")
-        run = _make_run(request, slot)
+        run = _make_run(request, slot, processes)
         folder = request.folder
         system = System(
             device=torch.device(slot),
@@ -109,7 +109,7 @@ def _give_back(system: System) -> None:
             (system.folder / name).unlink(missing_ok=True)
 
 
-def _make_run(request: FullRequest, device: str) -> FullRun:
+def _make_run(request: FullRequest, device: str, processes: Processes) -> FullRun:
     """What is trained, with the precision that the device gives it."""
     image_set, recipe = request.image_set, request.recipe
     network = fit_to_data(request.network, len(image_set.class_names), image_set.channels)
@@ -119,6 +119,7 @@ def _make_run(request: FullRequest, device: str) -> FullRun:
     return FullRun(
         network=network,
         recipe=replace(recipe, precision=precision),
+        step_parts=processes.count * recipe.accumulate,
         seed=request.seed,
         data_hash=image_set.content_hash,
         preprocessing=Preprocessing(

@@ -37,7 +37,7 @@ def conclude(
         if is_read:
             assert accuracy is not None
             log_reading(folder, by="train", run_id=folder.name, images=len(test), accuracy=accuracy)
-        description = _describe(request, run, system, setup, result, accuracy)
+        description = _describe(request, run, setup, result, accuracy)
         save_model(folder, description, setup.scorer.model.state_dict())
     return accuracy
 
@@ -45,15 +45,11 @@ def conclude(
 def _describe(
     request: FullRequest,
     run: FullRun,
-    system: System,
     setup: Setup,
     result: RunResult,
     test_accuracy: float | None,
 ) -> ModelDescription:
     image_set, order = request.image_set, setup.order
-    device = str(system.device)
-    if system.processes.count > 1:
-        device = f"{system.processes.count} x {system.device.type}"
     return ModelDescription(
         network=run.network,
         size=size_of(run.network),
@@ -67,7 +63,7 @@ def _describe(
             seed=run.seed,
             images_seen=setup.state.step * order.batch_images,
             seconds=result.seconds,
-            device=device,
+            device="; then ".join(setup.state.devices),
             started_from=request.start.label if request.start else "",
             versions=versions(),
         ),

@@ -59,8 +59,13 @@ def train_fully(
         time.perf_counter(),
         tell if is_first else None,
     )
-    run_log.begin(state.step if setup.is_resumed else None)
+    run_log.begin(
+        state.step if setup.is_resumed else None,
+        validated_step=state.scored_epochs * order.steps_per_epoch,
+    )
     run_log.seconds_before = state.seconds
+    if state.devices[-1:] != [system.words]:
+        state.devices.append(system.words)
 
     def keep() -> None:
         state.seconds = run_log.seconds()

@@ -38,6 +38,13 @@ class System:
     processes: Processes = ALONE
     compiled: bool = False
 
+    @property
+    def words(self) -> str:
+        """`cuda:0`, or `8 x cuda, compiled`: what decides no more than the order of sums."""
+        count = self.processes.count
+        device = str(self.device) if count == 1 else f"{count} x {self.device.type}"
+        return f"{device}, compiled" if self.compiled else device
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -68,7 +75,7 @@ def set_up(
 ) -> Setup:
     """Build everything, and go on from the folder's checkpoint; `begin` fills fresh weights."""
     recipe, device, processes = run.recipe, system.device, system.processes
-    order = training_order(run, image_set, processes)
+    order = training_order(run, image_set)
     peak_lr = recipe.peak_lr(order.batch_images)
     torch.manual_seed(run.seed)
     network = build_network(
@@ -129,10 +136,9 @@ def set_up(
     )
 
 
-def training_order(run: FullRun, image_set: ImageSet, processes: Processes) -> TrainingOrder:
+def training_order(run: FullRun, image_set: ImageSet) -> TrainingOrder:
     """What each step sees; raises `RequestError` where a batch cannot be dealt to its parts."""
-    recipe, count = run.recipe, len(image_set.splits.train)
-    parts = processes.count * recipe.accumulate
+    recipe, parts, count = run.recipe, run.step_parts, len(image_set.splits.train)
     share = 2 * parts if recipe.mixes else parts  # mixup mixes pairs
     if recipe.batch_size % share and recipe.batch_size <= count:
         needs = "an even number of images" if recipe.mixes else "as many images"

@@ -63,12 +63,12 @@ class RunLog:
         self.train_loss = state["train_loss"]
         return int(state["epoch"])
 
-    def begin(self, step: int | None) -> None:
-        """A new log, or the one of a training that goes on after `step`."""
+    def begin(self, step: int | None, *, validated_step: int | None = None) -> None:
+        """A new log, or that of a training that goes on after `step`; see `drop_metrics_after`."""
         if self.folder is None:
             return
         if step is not None:
-            drop_metrics_after(self.folder, step)
+            drop_metrics_after(self.folder, step, validated_step=validated_step)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / METRICS).write_text("")

@@ -15,8 +15,8 @@ class TrainState:
     """A network, what trains it, and how far it is.
 
     `step` optimizer steps are done; `epoch_losses` are those of the present epoch.
-    `epoch_loss` is the mean of the last whole one. `scored_epochs` have been validated. No
-    generator is part of it: draws are named.
+    `epoch_loss` is the mean of the last whole one. `scored_epochs` have been validated. It has
+    trained on `devices`, one after the other. No generator is part of it: draws are named.
     """
 
     network: nn.Module
@@ -27,6 +27,7 @@ class TrainState:
     scored_epochs: int = 0
     epoch_losses: list[float] = field(default_factory=list)
     epoch_loss: float = float("nan")
+    devices: list[str] = field(default_factory=list)
     seconds: float = 0.0  # of this training so far, as is train_seconds
     train_seconds: float = 0.0
 
@@ -66,4 +67,12 @@ class TrainState:
 
 
 # what a checkpoint holds as it is
-COUNTERS = ("step", "scored_epochs", "epoch_losses", "epoch_loss", "seconds", "train_seconds")
+COUNTERS = (
+    "step",
+    "scored_epochs",
+    "epoch_losses",
+    "epoch_loss",
+    "devices",
+    "seconds",
+    "train_seconds",
+)
