@@ -16,6 +16,7 @@ from cmtscale.data.order import PartSampler, TrainingOrder
 from cmtscale.data.stream import ImageSet
 from cmtscale.model.networks import build_network
 from cmtscale.train.augment import Mix, make_augment
+from cmtscale.train.checkpoint import resume_checkpoint
 from cmtscale.train.freeze import freeze, train_mode
 from cmtscale.train.full_optimizer import make_ema, make_full_optimizer, make_schedule
 from cmtscale.train.full_recipe import FullRecipe
@@ -29,7 +30,7 @@ from cmtscale.train.state import TrainState
 class System:
     """Where and with whom a training runs; none of it is part of the result on one CPU.
 
-    `folder` is seen by all `processes`; the first one writes there.
+    Of the `processes` the first one alone reads and writes in `folder`.
     """
 
     device: torch.device
@@ -97,7 +98,10 @@ def set_up(
     schedule = make_schedule(
         state.optimizer, recipe, peak_lr=peak_lr, steps_per_epoch=order.steps_per_epoch
     )
-    is_resumed = state.restore(system.folder, run.identity)
+    # all go on from what the first one has read: their disks may differ
+    kept = processes.first(lambda: resume_checkpoint(system.folder, run.identity))
+    if kept is not None:
+        state.restore(kept)
     train_mode(network, run.frozen)
     trained = _in_parallel(network, recipe, system)
     first = processes.rank * recipe.accumulate
@@ -132,7 +136,7 @@ def set_up(
             batch_images=order.batch_images // order.parts,
         ),
         batches=read_batches(loader, device),
-        is_resumed=is_resumed,
+        is_resumed=kept is not None,
     )
 
 

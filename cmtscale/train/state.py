@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cmtscale.train.checkpoint import resume_checkpoint, save_checkpoint
+from cmtscale.train.checkpoint import save_checkpoint
 
 
 @dataclass(kw_only=True)
@@ -50,11 +50,8 @@ class TrainState:
         }
         save_checkpoint(folder, identity, state)
 
-    def restore(self, folder: Path, identity: str) -> bool:
-        """Go on from the folder's checkpoint; False where there is none of this training."""
-        state = resume_checkpoint(folder, identity)
-        if state is None:
-            return False
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `save` has kept."""
         self.network.load_state_dict(state["network"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -63,7 +60,6 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:
             setattr(self, name, state[name])
-        return True
 
 
 # what a checkpoint holds as it is

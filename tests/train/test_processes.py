@@ -1,6 +1,7 @@
 """Two processes train as one that accumulates their batches."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,11 +10,83 @@ import pytest
 import torch
 
 import cmtscale
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import RequestError, StoppedError
+from cmtscale.data.stream import packed_images
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.train.full_recipe import FullRecipe
 from cmtscale.train.processes import ALONE, joined
+
+PROGRAM = """
+import os, sys
+import cmtscale.train.full as full
+from cmtscale.arch.errors import RequestError
+from cmtscale.cli.app import main
+rank = os.environ["RANK"]
+{change}
+main([word.replace("RANK", rank) for word in sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def two(make_variant, cache_dir, full_recipe, digits, tmp_path):
+    """Run `train` in two processes, with something changed in them; what they print."""
+
+    def call(change: str, out: str):
+        (tmp_path / "program.py").write_text(PROGRAM.format(change=change))
+        (tmp_path / "tiny.toml").write_text(make_variant().to_toml())
+        (tmp_path / "recipe.toml").write_text(full_recipe.to_toml())
+        command = f"train -v {tmp_path}/tiny.toml --recipe {tmp_path}/recipe.toml --data digits "
+        command += f"--out {tmp_path}/{out} --device cpu --cache-dir {cache_dir}"
+        starter = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [sys.executable, "-m", *starter, f"{tmp_path}/program.py", *command.split()],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=120,
+        )
+        assert done.returncode == 1
+        assert "cmtscale/train/" not in done.stderr  # in a traceback
+        return done.stdout.splitlines(), done.stderr.splitlines()
+
+    assert len(digits.splits.train) == 1257
+    return call
+
+
+def test_all_processes_go_on_from_what_the_first_one_has_kept(
+    two, full, full_recipe, digits, make_variant, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cmtscale.train.full_loop.LOG_STEPS", 1)
+
+    def stop(line):
+        if line["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    halves = replace(full_recipe, accumulate=2)
+    with pytest.raises(StoppedError):
+        full(
+            tmp_path / "out-0",  # the folder of the second process stays empty
+            image_set=packed_images(digits),
+            network=make_variant(),
+            recipe=halves,
+            watch=stop,
+        )
+    printed, log = two(
+        """
+def state(run, images, setup, *_):
+    total = sum(value.double().sum().item() for value in setup.network.state_dict().values())
+    moments = setup.state.optimizer.state_dict()["state"]
+    total += sum(value["exp_avg"].double().sum().item() for value in moments.values())
+    print(f"step {setup.state.step} {setup.is_resumed} {total!r}", flush=True)
+    raise RequestError("seen enough")
+full.train_fully = state""",
+        "out-RANK",
+    )
+    first, second = (line for line in printed if line.startswith("step "))
+    assert first == second
+    assert first.startswith("step 2 True ")
+    assert log.count("cmtscale: seen enough") == 1  # of an error that all have met
 
 
 @pytest.fixture
