@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.arch.errors import RequestError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.stream import ImageSet
@@ -90,9 +90,8 @@ def train_full(
                     f"{run.recipe.batch_size} images in {run.recipe.accumulate} parts a process; "
                     f"use --accumulate {2 * run.recipe.accumulate}"
                 ) from error
-            except CmtscaleError as error:
-                if not isinstance(error, TrainingError):
-                    _give_back(system)
+            except Exception:
+                _give_back(system)
                 raise
         if processes.is_first:
             write_result(folder / RESULT, result, run.identity)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import cmtscale
 from cmtscale.arch.errors import RequestError, StoppedError
@@ -15,7 +16,7 @@ from cmtscale.data.stream import packed_images
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.train.full_recipe import FullRecipe
-from cmtscale.train.processes import ALONE, joined
+from cmtscale.train.processes import ALONE, is_first_to_say, joined
 
 PROGRAM = """
 import os, sys
@@ -87,6 +88,32 @@ full.train_fully = state""",
     assert first == second
     assert first.startswith("step 2 True ")
     assert log.count("cmtscale: seen enough") == 1  # of an error that all have met
+
+
+def test_an_error_of_the_second_process_alone_is_seen_and_ends_the_first(two, tmp_path):
+    _, log = two(
+        """
+def fail(*_, **options):
+    raise RequestError("only here")
+if rank == "1":
+    full.set_up = fail""",
+        "out",
+    )
+    assert log.count("cmtscale: only here") == 1
+    (other,) = (line for line in log if "another process of this training" in line)
+    assert other.endswith("; the same command goes on")
+    assert not (tmp_path / "out" / "run.json").exists()  # nothing was trained
+
+
+def test_what_several_processes_have_to_say_is_said_by_the_first(monkeypatch):
+    assert is_first_to_say("no store without torchrun")
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    assert [is_first_to_say(text) for text in ("a", "a", "b", "a")] == [True, False, True, False]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert is_first_to_say("a")
 
 
 @pytest.fixture
