@@ -10,6 +10,7 @@ from torch import nn
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
+from cmtscale.data.loaders import workers_watched
 from cmtscale.data.stream import ImageSet
 from cmtscale.record.folder import METRICS, RESULT, RUN, held
 from cmtscale.record.model_folder import Preprocessing, Size
@@ -57,7 +58,12 @@ def train_full(
     for, and once: its accuracy is None without, or where the checkpoint is gone. Raises a
     `CmtscaleError` before anything is written if the folder holds another training.
     """
-    with joined(request.device) as (processes, device), listening() as stop, ExitStack() as locks:
+    with (
+        joined(request.device) as (processes, device),
+        listening() as stop,
+        workers_watched(),
+        ExitStack() as locks,
+    ):
         slot = device_slots(device, workers=1)[0]
         if "," in device:
             raise RequestError(f"device {device}: torchrun trains on several, or use {slot}")
