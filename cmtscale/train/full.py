@@ -1,5 +1,6 @@
 """A full training in its folder: claimed, trained, scored, and written as a model."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.loaders import workers_watched
@@ -27,7 +28,7 @@ from cmtscale.train.moments import MOMENTS, with_moments
 from cmtscale.train.processes import Processes, joined
 from cmtscale.train.save_model import size_of
 from cmtscale.train.stop import listening
-from cmtscale.train.tensorboard import tensorboard_watch
+from cmtscale.train.tensorboard import TENSORBOARD, tensorboard_watch
 
 MOST_WORKERS = 16  # of each GPU
 
@@ -82,20 +83,18 @@ def train_full(
         setup: Setup | None = None
         result = processes.first(lambda: read_result(folder / RESULT, run.identity))
         if result is None:
-            watchers = [watch, tensorboard_watch(folder)]
             try:
                 run = with_moments(run, request.image_set, folder, processes)
                 setup = set_up(run, request.image_set, system, begin=_beginning(request, run))
                 if planned is not None and processes.is_first:
                     planned(_plan(run, request, slot, setup, processes))
-                result = train_fully(run, request.image_set, setup, system, stop, watchers)
+                with tensorboard_watch(folder) as tensorboard:
+                    watchers = [watch, tensorboard]
+                    result = train_fully(run, request.image_set, setup, system, stop, watchers)
             except torch.OutOfMemoryError as error:
+                refusal = _does_not_fit(run, system)
                 _give_back(system)
-                raise RequestError(
-                    f"{run.network.name} does not fit into the memory of {slot} with "
-                    f"{run.recipe.batch_size} images in {run.recipe.accumulate} parts a process; "
-                    f"use --accumulate {2 * run.recipe.accumulate}"
-                ) from error
+                raise refusal from error
             except Exception:
                 _give_back(system)
                 raise
@@ -103,8 +102,33 @@ def train_full(
             write_result(folder / RESULT, result, run.identity)
         accuracy = None
         if result.status == "complete":
-            accuracy = conclude(request, run, system, setup, result)
+            try:
+                accuracy = conclude(request, run, system, setup, result)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"{run.network.name} is trained, and does not fit into the memory of {slot} "
+                    "while it is scored; free some of it, then the same command goes on"
+                ) from error
     return result, accuracy
+
+
+def _does_not_fit(run: FullRun, system: System) -> CmtscaleError:
+    """What to do where memory is short; with other parts a step it is another training."""
+    recipe, count = run.recipe, system.processes.count
+    share = count * (2 if recipe.mixes else 1)
+    larger = range(recipe.accumulate + 1, recipe.batch_size // share + 1)
+    parts = next((parts for parts in larger if recipe.batch_size % (share * parts) == 0), None)
+    smaller = f"--accumulate {parts}" if parts else "a smaller --batch-size or network"
+    problem = (
+        f"{run.network.name} does not fit into the memory of {system.device} with "
+        f"{recipe.batch_size // run.step_parts} images at a time"
+    )
+    if has_checkpoint(system.folder):
+        return TrainingError(
+            f"{problem}; free some of it, then the same command goes on; "
+            f"or begin anew with {smaller} and another --out"
+        )
+    return RequestError(f"{problem}; use {smaller}")
 
 
 def _give_back(system: System) -> None:
@@ -112,6 +136,7 @@ def _give_back(system: System) -> None:
     if system.processes.is_first and not has_checkpoint(system.folder):
         for name in (RUN, VARIANT, RECIPE, METRICS, MOMENTS):
             (system.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(system.folder / TENSORBOARD, ignore_errors=True)
 
 
 def _make_run(request: FullRequest, device: str, processes: Processes) -> FullRun:

@@ -363,26 +363,60 @@ def test_tensorboard_gets_the_log_where_it_is_installed(full, tmp_path, monkeypa
         def flush(self):
             pass
 
+        def close(self):
+            written.append("closed")
+
     installed = SimpleNamespace(SummaryWriter=SummaryWriter)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", installed)
     result, _ = full(tmp_path)
     assert written[0] == (tmp_path / "tensorboard", 3)
     assert ("val_accuracy", result.val_accuracy, 6) in written
+    assert written[-1] == "closed"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert tensorboard_watch(tmp_path) is None
+    with tensorboard_watch(tmp_path) as watch:
+        assert watch is None
 
 
 def test_what_does_not_fit_into_memory_says_what_to_do_and_claims_no_folder(
-    full, tmp_path, monkeypatch
+    full, full_recipe, tmp_path, monkeypatch
 ):
     def too_large(*_):
+        (tmp_path / "tensorboard").mkdir()  # of a first line that was logged
         raise torch.OutOfMemoryError("tried to allocate")
 
     monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
-    with pytest.raises(RequestError, match=r"not fit into the memory of cpu .*--accumulate 2$"):
+    message = r"not fit into the memory of cpu with 32 images at a time; use --accumulate 2$"
+    with pytest.raises(RequestError, match=message):
         full(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+    with pytest.raises(RequestError, match=r"16 images at a time; use --accumulate 4$"):
+        full(tmp_path, recipe=replace(full_recipe, accumulate=2))
+    with pytest.raises(RequestError, match=r"2 images at a time; use a smaller --batch-size or"):
+        full(tmp_path, recipe=replace(full_recipe, accumulate=16))
     monkeypatch.undo()
     assert full(tmp_path, seed=3)[0].status == "complete"
+
+
+@pytest.mark.usefixtures("look_often")
+def test_what_no_longer_fits_into_memory_goes_on_or_begins_elsewhere(full, tmp_path, monkeypatch):
+    with pytest.raises(StoppedError):
+        full(tmp_path, watch=stop_at(1))
+
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
+    message = "the same command goes on; or begin anew with --accumulate 2 and another --out$"
+    with pytest.raises(TrainingError, match=message) as caught:
+        full(tmp_path)
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
+    monkeypatch.setattr("cmtscale.train.full_conclude.save_model", too_large)
+    with pytest.raises(TrainingError, match=r"is trained, and does not fit .* while it is scored"):
+        full(tmp_path)
+    monkeypatch.undo()
+    full(tmp_path)
+    assert find_model(tmp_path) == tmp_path / "model"
 
 
 def test_a_training_killed_before_its_result_is_scored_again(full, tmp_path):
