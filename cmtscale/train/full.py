@@ -77,6 +77,11 @@ def train_full(
             processes=processes,
             compiled=request.compiled,
         )
+        if len(set(processes.gather(run.identity))) > 1:
+            raise RequestError(
+                "the processes train different networks, or on different images; start all of them "
+                "with the same command on the same data"
+            )
         processes.first(lambda: require_ours(folder, run))  # before a lock is put into it
         processes.first(lambda: locks.enter_context(held(folder)))
         processes.first(lambda: claim(folder, run, request.source, _texts(run)))

@@ -105,6 +105,13 @@ if rank == "1":
     assert not (tmp_path / "out" / "run.json").exists()  # nothing was trained
 
 
+def test_processes_that_train_different_things_are_refused(two, tmp_path):
+    _, log = two("sys.argv += ['--seed', rank]", "out")
+    (line,) = (line for line in log if line.startswith("cmtscale: "))
+    assert line.startswith("cmtscale: the processes train different networks, or on different")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_several_processes_have_to_say_is_said_by_the_first(monkeypatch):
     assert is_first_to_say("no store without torchrun")
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
