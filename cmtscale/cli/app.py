@@ -97,8 +97,7 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _refuse(f"{usage_message(error)} (see {_help_command(arguments)})")
     except (KeyboardInterrupt, typer.Abort):
-        print("cmtscale: stopped; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+        return _refuse("stopped; the same command goes on", INTERRUPTED)
     except BrokenPipeError:  # `cmtscale … | head`: drop the rest, and end as typer does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -109,9 +108,13 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _refuse(message: str, exit_code: int = 2) -> int:
-    is_first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
-    if is_first or exit_code == 1:  # what one process alone has met
-        print(f"cmtscale: {' '.join(message.split())}", file=sys.stderr)
+    line = f"cmtscale: {' '.join(message.split())}"
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # of torchrun's processes several may say the same
+        from cmtscale.train.processes import is_first_to_say
+
+        if not is_first_to_say(line):
+            return exit_code
+    print(line, file=sys.stderr)
     return exit_code
 
 

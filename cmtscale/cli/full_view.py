@@ -5,6 +5,7 @@ from typing import Any
 from cmtscale.arch.budget import format_macs
 from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import counted, duration
+from cmtscale.cli.train_view import images_line
 from cmtscale.train.full import FullPlan
 
 
@@ -20,15 +21,13 @@ class FullView:
 
     def planned(self, plan: FullPlan) -> None:
         self.plan = plan
-        run, images = plan.run, plan.image_set
-        recipe, splits = run.recipe, images.splits
+        run, recipe = plan.run, plan.run.recipe
         together = f" of {plan.processes} processes" if plan.processes > 1 else ""
         averaged = f", weights averaged ({recipe.ema_decay:g})" if recipe.ema_decay else ""
         self.bars.print(
             f"{run.network.name}: {format_macs(plan.size.macs)} MACs at "
             f"{run.network.resolution_px} px, on {plan.device}{together}, {recipe.precision}\n"
-            f"{images.name}: {len(splits.train):,} train, {len(splits.val):,} val, "
-            f"{len(splits.test):,} test images of {images.native_px} px\n"
+            f"{images_line(plan.image_set)}\n"
             f"{self.recipe_words}: {counted(recipe.epochs, 'epoch')} of "
             f"{counted(plan.steps_per_epoch, 'step')} of {plan.batch_images} images, learning rate "
             f"{recipe.peak_lr(plan.batch_images):.3g}{averaged}"

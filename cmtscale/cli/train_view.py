@@ -9,6 +9,8 @@ from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import counted, duration
+from cmtscale.data.dataset import Dataset
+from cmtscale.data.stream import ImageSet
 from cmtscale.record.result import RunResult
 from cmtscale.train.run_time import part_done
 from cmtscale.train.single import TrainingPlan
@@ -25,12 +27,10 @@ class TrainView:
         self.plan = plan
         network, recipe, dataset = plan.run.variant, plan.run.recipe, plan.dataset
         augmented = ", augmented" if recipe.shift_fraction else ""
-        splits = dataset.splits
         self.bars.print(
             f"{network.name}: {format_macs(cost(network).macs)} MACs at {network.resolution_px} "
             f"px, on {plan.device}\n"
-            f"{dataset.name}: {len(splits.train):,} train, {len(splits.val):,} val, "
-            f"{len(splits.test):,} test images of {dataset.native_px} px\n"
+            f"{images_line(dataset)}\n"
             f"{counted(recipe.epochs, 'epoch')} of {plan.epoch_images:,} images in batches of "
             f"{recipe.batch_size}{augmented}; about {duration(plan.seconds)} from now"
         )
@@ -60,6 +60,15 @@ class TrainView:
             f"step {line['step']}, training loss {line['train_loss']:.4f}, {speed:.0f} img/s, "
             f"about {duration(seconds_left)} left",
         )
+
+
+def images_line(images: Dataset | ImageSet) -> str:
+    """Which images, how many in each split, and how large they are."""
+    splits = images.splits
+    return (
+        f"{images.name}: {len(splits.train):,} train, {len(splits.val):,} val, "
+        f"{len(splits.test):,} test images of {images.native_px} px"
+    )
 
 
 def print_json(result: RunResult, test_accuracy: float | None, *, folder: Path) -> None:

@@ -4,9 +4,13 @@ Images are (B, C, S, S) float, normalised; labels (B,) int64. Nothing depends on
 workers.
 """
 
+import multiprocessing
 import signal
-from collections.abc import Callable, Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -106,25 +110,51 @@ def plain_loader(
 def read_batches(loader: DataLoader[Any], device: torch.device) -> Generator[Batch, None, None]:
     """The loader's batches on the device, channels last.
 
-    Raises `TrainingError` for an image that cannot be read and where a worker was killed.
+    Raises `TrainingError` for an image that cannot be read.
     """
+    for batch in loader:
+        if isinstance(batch, Unreadable):
+            raise TrainingError(f"{batch.message}; then the same command goes on")
+        images, labels = batch
+        yield (
+            images.to(device, non_blocking=True, memory_format=torch.channels_last),
+            labels.to(device, non_blocking=True),
+        )
+
+
+@contextmanager
+def workers_watched() -> Iterator[None]:
+    """Raises `TrainingError` where a worker was killed; no error leaves workers behind.
+
+    torch tells of a dead worker by an error in the main thread, whatever that is doing.
+    """
+    others = multiprocessing.active_children()
     try:
-        for batch in loader:
-            if isinstance(batch, Unreadable):
-                raise TrainingError(f"{batch.message}; then the same command goes on")
-            images, labels = batch
-            yield (
-                images.to(device, non_blocking=True, memory_format=torch.channels_last),
-                labels.to(device, non_blocking=True),
-            )
-    except RuntimeError as error:
-        if isinstance(error, TrainingError) or "DataLoader worker" not in str(error):
+        yield
+    except BaseException as error:
+        _end_workers(others)
+        if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].strip()
         raise TrainingError(
             f"a process that reads images has ended ({reason}); use fewer --workers if memory is "
             "short, the same command goes on"
         ) from error
+
+
+def _end_workers(others: list[BaseProcess]) -> None:
+    """End all child processes but the others; they are deaf to anything gentler."""
+    is_main = threading.current_thread() is threading.main_thread()
+    # torch's handler takes it for an accident
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if is_main else None
+    try:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+                child.join()
+    finally:
+        if is_main:
+            signal.signal(signal.SIGCHLD, handler)
 
 
 def _options(workers: int, device: torch.device) -> dict[str, Any]:
@@ -148,6 +178,7 @@ def _collate(items: Sequence[Item | Unreadable]) -> Batch | Unreadable:
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    """Signals often go to all processes at once, and the parent still needs images to stop well."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

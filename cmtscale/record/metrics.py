@@ -31,9 +31,17 @@ def append_metrics(run_folder: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def drop_metrics_after(run_folder: Path, step: int) -> None:
-    """Forget lines of an attempt that was killed after its last checkpoint."""
-    kept = [line for line in read_metrics(run_folder) if line["step"] <= step]
+def drop_metrics_after(run_folder: Path, step: int, *, validated_step: int | None = None) -> None:
+    """Forget lines of an attempt that was killed after its last checkpoint.
+
+    That was at `step`, and the last validation it knows of at `validated_step` (None: the same).
+    """
+    last_score = step if validated_step is None else validated_step
+    kept = [
+        line
+        for line in read_metrics(run_folder)
+        if line["step"] <= (last_score if "val_accuracy" in line else step)
+    ]
     text = "".join(json.dumps(line) + "\n" for line in kept)
     write_text_atomically(run_folder / METRICS, text)
 

@@ -1,5 +1,6 @@
 """A full training in its folder: claimed, trained, scored, and written as a model."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,10 +11,12 @@ from torch import nn
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
+from cmtscale.data.loaders import workers_watched
 from cmtscale.data.stream import ImageSet
-from cmtscale.record.folder import CHECKPOINT, METRICS, RESULT, RUN, held
+from cmtscale.record.folder import METRICS, RESULT, RUN, held
 from cmtscale.record.model_folder import Preprocessing, Size
 from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.train.checkpoint import has_checkpoint
 from cmtscale.train.claim import RECIPE, VARIANT, claim, require_ours
 from cmtscale.train.devices import available_cores, device_slots
 from cmtscale.train.full_conclude import conclude
@@ -25,7 +28,7 @@ from cmtscale.train.moments import MOMENTS, with_moments
 from cmtscale.train.processes import Processes, joined
 from cmtscale.train.save_model import size_of
 from cmtscale.train.stop import listening
-from cmtscale.train.tensorboard import tensorboard_watch
+from cmtscale.train.tensorboard import TENSORBOARD, tensorboard_watch
 
 MOST_WORKERS = 16  # of each GPU
 
@@ -56,11 +59,16 @@ def train_full(
     for, and once: its accuracy is None without, or where the checkpoint is gone. Raises a
     `CmtscaleError` before anything is written if the folder holds another training.
     """
-    with joined(request.device) as (processes, device), listening() as stop, ExitStack() as locks:
+    with (
+        joined(request.device) as (processes, device),
+        listening() as stop,
+        workers_watched(),
+        ExitStack() as locks,
+    ):
         slot = device_slots(device, workers=1)[0]
         if "," in device:
             raise RequestError(f"device {device}: torchrun trains on several, or use {slot}")
-        run = _make_run(request, slot)
+        run = _make_run(request, slot, processes)
         folder = request.folder
         system = System(
             device=torch.device(slot),
@@ -69,46 +77,74 @@ def train_full(
             processes=processes,
             compiled=request.compiled,
         )
+        if len(set(processes.gather(run.identity))) > 1:
+            raise RequestError(
+                "the processes train different networks, or on different images; start all of them "
+                "with the same command on the same data"
+            )
         processes.first(lambda: require_ours(folder, run))  # before a lock is put into it
         processes.first(lambda: locks.enter_context(held(folder)))
         processes.first(lambda: claim(folder, run, request.source, _texts(run)))
         setup: Setup | None = None
         result = processes.first(lambda: read_result(folder / RESULT, run.identity))
         if result is None:
-            watchers = [watch, tensorboard_watch(folder)]
             try:
                 run = with_moments(run, request.image_set, folder, processes)
                 setup = set_up(run, request.image_set, system, begin=_beginning(request, run))
                 if planned is not None and processes.is_first:
                     planned(_plan(run, request, slot, setup, processes))
-                result = train_fully(run, request.image_set, setup, system, stop, watchers)
+                with tensorboard_watch(folder) as tensorboard:
+                    watchers = [watch, tensorboard]
+                    result = train_fully(run, request.image_set, setup, system, stop, watchers)
             except torch.OutOfMemoryError as error:
+                refusal = _does_not_fit(run, system)
                 _give_back(system)
-                raise RequestError(
-                    f"{run.network.name} does not fit into the memory of {slot} with "
-                    f"{run.recipe.batch_size} images in {run.recipe.accumulate} parts a process; "
-                    f"use --accumulate {2 * run.recipe.accumulate}"
-                ) from error
-            except CmtscaleError as error:
-                if not isinstance(error, TrainingError):
-                    _give_back(system)
+                raise refusal from error
+            except Exception:
+                _give_back(system)
                 raise
         if processes.is_first:
             write_result(folder / RESULT, result, run.identity)
         accuracy = None
         if result.status == "complete":
-            accuracy = conclude(request, run, system, setup, result)
+            try:
+                accuracy = conclude(request, run, system, setup, result)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"{run.network.name} is trained, and does not fit into the memory of {slot} "
+                    "while it is scored; free some of it, then the same command goes on"
+                ) from error
     return result, accuracy
+
+
+def _does_not_fit(run: FullRun, system: System) -> CmtscaleError:
+    """What to do where memory is short; with other parts a step it is another training."""
+    recipe, count = run.recipe, system.processes.count
+    share = count * (2 if recipe.mixes else 1)
+    larger = range(recipe.accumulate + 1, recipe.batch_size // share + 1)
+    parts = next((parts for parts in larger if recipe.batch_size % (share * parts) == 0), None)
+    smaller = f"--accumulate {parts}" if parts else "a smaller --batch-size or network"
+    problem = (
+        f"{run.network.name} does not fit into the memory of {system.device} with "
+        f"{recipe.batch_size // run.step_parts} images at a time"
+    )
+    if has_checkpoint(system.folder):
+        return TrainingError(
+            f"{problem}; free some of it, then the same command goes on; "
+            f"or begin anew with {smaller} and another --out"
+        )
+    return RequestError(f"{problem}; use {smaller}")
 
 
 def _give_back(system: System) -> None:
     """Where nothing was trained, another training may begin in the folder."""
-    if system.processes.is_first and not (system.folder / CHECKPOINT).exists():
+    if system.processes.is_first and not has_checkpoint(system.folder):
         for name in (RUN, VARIANT, RECIPE, METRICS, MOMENTS):
             (system.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(system.folder / TENSORBOARD, ignore_errors=True)
 
 
-def _make_run(request: FullRequest, device: str) -> FullRun:
+def _make_run(request: FullRequest, device: str, processes: Processes) -> FullRun:
     """What is trained, with the precision that the device gives it."""
     image_set, recipe = request.image_set, request.recipe
     network = fit_to_data(request.network, len(image_set.class_names), image_set.channels)
@@ -118,6 +154,7 @@ def _make_run(request: FullRequest, device: str) -> FullRun:
     return FullRun(
         network=network,
         recipe=replace(recipe, precision=precision),
+        step_parts=processes.count * recipe.accumulate,
         seed=request.seed,
         data_hash=image_set.content_hash,
         preprocessing=Preprocessing(

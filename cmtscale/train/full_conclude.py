@@ -1,9 +1,9 @@
 """The end of a full training: its test split, where that is asked for, and its model."""
 
-from cmtscale.record.folder import CHECKPOINT
 from cmtscale.record.model_folder import ModelDescription, Training
 from cmtscale.record.reads import accuracy_read_by_training, log_reading
 from cmtscale.record.result import RunResult
+from cmtscale.train.checkpoint import has_checkpoint
 from cmtscale.train.full_recipe import recipe_table
 from cmtscale.train.full_request import FullRequest
 from cmtscale.train.full_run import FullRun
@@ -23,7 +23,7 @@ def conclude(
     if not is_read and processes.first(lambda: model_stands(folder, accuracy)):
         return accuracy
     if setup is None:  # trained by an earlier command
-        if not processes.first(lambda: (folder / CHECKPOINT).exists()):
+        if not processes.first(lambda: has_checkpoint(folder)):
             return accuracy
         run = with_moments(run, request.image_set, folder, processes)
         setup = set_up(run, request.image_set, system)
@@ -37,7 +37,7 @@ def conclude(
         if is_read:
             assert accuracy is not None
             log_reading(folder, by="train", run_id=folder.name, images=len(test), accuracy=accuracy)
-        description = _describe(request, run, system, setup, result, accuracy)
+        description = _describe(request, run, setup, result, accuracy)
         save_model(folder, description, setup.scorer.model.state_dict())
     return accuracy
 
@@ -45,15 +45,11 @@ def conclude(
 def _describe(
     request: FullRequest,
     run: FullRun,
-    system: System,
     setup: Setup,
     result: RunResult,
     test_accuracy: float | None,
 ) -> ModelDescription:
     image_set, order = request.image_set, setup.order
-    device = str(system.device)
-    if system.processes.count > 1:
-        device = f"{system.processes.count} x {system.device.type}"
     return ModelDescription(
         network=run.network,
         size=size_of(run.network),
@@ -67,7 +63,7 @@ def _describe(
             seed=run.seed,
             images_seen=setup.state.step * order.batch_images,
             seconds=result.seconds,
-            device=device,
+            device="; then ".join(setup.state.devices),
             started_from=request.start.label if request.start else "",
             versions=versions(),
         ),

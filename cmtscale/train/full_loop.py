@@ -14,10 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from cmtscale.arch.errors import StoppedError
 from cmtscale.data.draws import Purpose, derived_seed
 from cmtscale.data.stream import ImageSet
-from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.train.autocast import make_autocast
-from cmtscale.train.evaluate import Predictions, fit
+from cmtscale.train.evaluate import Predictions
 from cmtscale.train.full_run import FullRun
 from cmtscale.train.full_setup import Setup, System
 from cmtscale.train.loop import LOG_STEPS, first_bad_step
@@ -60,8 +59,13 @@ def train_fully(
         time.perf_counter(),
         tell if is_first else None,
     )
-    run_log.begin(state.step if setup.is_resumed else None)
+    run_log.begin(
+        state.step if setup.is_resumed else None,
+        validated_step=state.scored_epochs * order.steps_per_epoch,
+    )
     run_log.seconds_before = state.seconds
+    if state.devices[-1:] != [system.words]:
+        state.devices.append(system.words)
 
     def keep() -> None:
         state.seconds = run_log.seconds()
@@ -158,20 +162,11 @@ def train_fully(
 
     if predictions is None:  # killed between the last checkpoint and the result
         predictions = validate()
-    fitted = fit(predictions)
-    if not math.isfinite(fitted.loss):
-        return run_log.diverged(f"validation loss not finite after step {state.step}")
-    if is_first:
-        write_image_losses(system.folder, fitted.image_losses)
-    return RunResult(
-        status="complete",
-        val_loss=fitted.loss,
-        val_loss_raw=predictions.loss,
-        val_accuracy=predictions.accuracy,
-        temperature=fitted.temperature,
+    return run_log.complete(
+        predictions,
+        step=state.step,
         train_loss=state.epoch_loss,
         images_per_second=total_steps * order.batch_images / state.train_seconds,
-        seconds=run_log.seconds(),
     )
 
 

@@ -17,7 +17,8 @@ from cmtscale.train.recipe import Attention, require_count, require_number
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 NO_TEXT = "none"  # TOML has no null
-SYSTEM_FIELDS = ("checkpoint_seconds", "validation_epochs")  # they change no weight
+# They change no weight; what `accumulate` changes, `FullRun` says.
+SYSTEM_FIELDS = ("checkpoint_seconds", "validation_epochs", "accumulate")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ class FullRequest:
     """A full training as it is asked for.
 
     `network` gets the classes and channels of the images. `recipe_name` and `source` (`data`,
-    `split_seed`) are for people. `start` holds the weights to begin with, of which `frozen` do not
-    train. `workers` read images, None: none on a CPU, whose cores train.
+    `split_seed`) say where recipe and images come from. `start` holds the weights to begin with, of
+    which `frozen` do not train. `workers` read images, None: none on a CPU, whose cores train.
     """
 
     network: Network
@@ -44,3 +44,8 @@ class FullRequest:
             raise RequestError(f"workers {self.workers} is no number of processes; use 0 or more")
         if self.frozen and self.start is None:
             raise RequestError(f"freeze {self.frozen!r} would keep random weights; add --from")
+        if self.start is not None:
+            data_hash = self.image_set.content_hash
+            self.start.require_same_splits(
+                self.source["data"], self.source["split_seed"], data_hash
+            )

@@ -13,13 +13,15 @@ from cmtscale.train.full_recipe import SYSTEM_FIELDS, FullRecipe
 class FullRun:
     """A network, how it is trained, on which images, and what its weights begin with.
 
-    `started_from` is the sha256 of the weights it begins with, or "" for fresh ones; of those,
-    `frozen` says which do not train. `preprocessing` is that of evaluation and follows from the
-    rest.
+    Each step's images are seen in `step_parts`, of all processes together: BatchNorm normalises
+    each by its own statistics. `started_from` is the sha256 of the weights it begins with, or ""
+    for fresh ones; of those, `frozen` says which do not train. `preprocessing` is that of
+    evaluation and follows from the rest.
     """
 
     network: Network
     recipe: FullRecipe
+    step_parts: int
     seed: int
     data_hash: str
     preprocessing: Preprocessing
@@ -36,9 +38,12 @@ class FullRun:
         recipe = {
             name: value for name, value in asdict(self.recipe).items() if name not in SYSTEM_FIELDS
         }
+        if self.recipe.sync_batch_norm:  # one part of each process shares statistics
+            recipe["accumulate"] = self.recipe.accumulate
         return {
             "network": network_fields(self.network),
             "recipe": recipe,
+            "step_parts": self.step_parts,
             "data": self.data_hash,
             "seed": self.seed,
             "started_from": self.started_from,

@@ -16,6 +16,7 @@ from cmtscale.data.order import PartSampler, TrainingOrder
 from cmtscale.data.stream import ImageSet
 from cmtscale.model.networks import build_network
 from cmtscale.train.augment import Mix, make_augment
+from cmtscale.train.checkpoint import resume_checkpoint
 from cmtscale.train.freeze import freeze, train_mode
 from cmtscale.train.full_optimizer import make_ema, make_full_optimizer, make_schedule
 from cmtscale.train.full_recipe import FullRecipe
@@ -29,7 +30,7 @@ from cmtscale.train.state import TrainState
 class System:
     """Where and with whom a training runs; none of it is part of the result on one CPU.
 
-    `folder` is seen by all `processes`; the first one writes there.
+    Of the `processes` the first one alone reads and writes in `folder`.
     """
 
     device: torch.device
@@ -37,6 +38,13 @@ class System:
     workers: int = 0
     processes: Processes = ALONE
     compiled: bool = False
+
+    @property
+    def words(self) -> str:
+        """`cuda:0`, or `8 x cuda, compiled`: what decides no more than the order of sums."""
+        count = self.processes.count
+        device = str(self.device) if count == 1 else f"{count} x {self.device.type}"
+        return f"{device}, compiled" if self.compiled else device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +76,7 @@ def set_up(
 ) -> Setup:
     """Build everything, and go on from the folder's checkpoint; `begin` fills fresh weights."""
     recipe, device, processes = run.recipe, system.device, system.processes
-    order = training_order(run, image_set, processes)
+    order = training_order(run, image_set)
     peak_lr = recipe.peak_lr(order.batch_images)
     torch.manual_seed(run.seed)
     network = build_network(
@@ -90,7 +98,10 @@ def set_up(
     schedule = make_schedule(
         state.optimizer, recipe, peak_lr=peak_lr, steps_per_epoch=order.steps_per_epoch
     )
-    is_resumed = state.restore(system.folder, run.identity)
+    # all go on from what the first one has read: their disks may differ
+    kept = processes.first(lambda: resume_checkpoint(system.folder, run.identity))
+    if kept is not None:
+        state.restore(kept)
     train_mode(network, run.frozen)
     trained = _in_parallel(network, recipe, system)
     first = processes.rank * recipe.accumulate
@@ -125,14 +136,13 @@ def set_up(
             batch_images=order.batch_images // order.parts,
         ),
         batches=read_batches(loader, device),
-        is_resumed=is_resumed,
+        is_resumed=kept is not None,
     )
 
 
-def training_order(run: FullRun, image_set: ImageSet, processes: Processes) -> TrainingOrder:
+def training_order(run: FullRun, image_set: ImageSet) -> TrainingOrder:
     """What each step sees; raises `RequestError` where a batch cannot be dealt to its parts."""
-    recipe, count = run.recipe, len(image_set.splits.train)
-    parts = processes.count * recipe.accumulate
+    recipe, parts, count = run.recipe, run.step_parts, len(image_set.splits.train)
     share = 2 * parts if recipe.mixes else parts  # mixup mixes pairs
     if recipe.batch_size % share and recipe.batch_size <= count:
         needs = "an even number of images" if recipe.mixes else "as many images"

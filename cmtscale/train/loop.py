@@ -14,11 +14,10 @@ from cmtscale.data.batches import device_split, epoch_batches
 from cmtscale.data.dataset import open_dataset, training_part
 from cmtscale.data.epochs import batches_per_epoch
 from cmtscale.model.cmt import build
-from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.train.autocast import make_autocast
 from cmtscale.train.batch_norm import estimate_statistics, set_momentum
-from cmtscale.train.evaluate import Predictions, fit, predict
+from cmtscale.train.evaluate import Predictions, predict
 from cmtscale.train.optimizer import lr_factor, make_optimizer
 from cmtscale.train.recipe import Run
 from cmtscale.train.run_log import RunLog
@@ -119,20 +118,11 @@ def train(
         run_log.save(model, optimizer, generator, epoch, step)
     if predictions is None:  # killed between the last checkpoint and the result
         predictions = validate()
-    fitted = fit(predictions)
-    if not math.isfinite(fitted.loss):  # a logit is infinite where the raw loss does not see it
-        return run_log.diverged(f"validation loss not finite after step {step}")
-    if folder is not None:
-        write_image_losses(folder, fitted.image_losses)
-    return RunResult(
-        status="complete",
-        val_loss=fitted.loss,
-        val_loss_raw=predictions.loss,
-        val_accuracy=predictions.accuracy,
-        temperature=fitted.temperature,
+    return run_log.complete(
+        predictions,
+        step=step,
         train_loss=run_log.train_loss,
         images_per_second=total_steps * batch_images / run_log.train_seconds,
-        seconds=run_log.seconds(),
     )
 
 

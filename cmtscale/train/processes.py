@@ -4,16 +4,23 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import _abort_process_group as abort
 
-from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.errors import CmtscaleError, RequestError, StoppedError, TrainingError
 from cmtscale.train.devices import best_device
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(
+    minutes=10
+)  # with another process: the first one alone writes, and may be slow
+STORE_PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +91,28 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_first_to_say(text: str) -> bool:
+    """Whether none of the other processes has said this; always true without `torchrun`.
+
+    They agree through torchrun's store, which is there before they have met and after they part.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(address, port, is_master=False, timeout=STORE_PATIENCE)  # type: ignore[attr-defined]
+        return store.add(f"cmtscale/{attempt}/{text}", 1) == 1
+    except dist.DistError:  # torchrun has ended: rather twice than never
+        return True
+
+
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that `torchrun` has started, and the device of this one.
 
     Without `torchrun`, this process and `device`. Raises `RequestError` for a device that several
-    processes cannot share out.
+    processes cannot share out, and `TrainingError` in each that another one has left alone.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -108,11 +131,32 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
                 f"{torch.cuda.device_count()}; start as many processes"
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if is_cuda else "gloo")
     try:
+        dist.init_process_group("nccl" if is_cuda else "gloo", timeout=PATIENCE)
         messages = dist.new_group(backend="gloo") if is_cuda else dist.group.WORLD
         here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         rank = dist.get_rank()
         yield Processes(rank=rank, count=count, local_count=here, messages=messages), device
-    finally:
+    except StoppedError:  # of all
         dist.destroy_process_group()
+        raise
+    except Exception as error:
+        if dist.is_initialized():
+            abort()  # to destroy the group would wait for the others
+        if isinstance(error, RuntimeError) and _is_of_the_group(error):
+            raise TrainingError(
+                "another process of this training has ended or does not answer; its own line says "
+                "why; the same command goes on"
+            ) from error
+        raise
+    else:
+        dist.destroy_process_group()
+
+
+def _is_of_the_group(error: RuntimeError) -> bool:
+    """Whether the error says that other processes cannot be reached."""
+    if isinstance(error, CmtscaleError):
+        return False
+    return isinstance(error, dist.DistError) or "/gloo/" in str(
+        error
+    )  # gloo has no type of its own

@@ -10,14 +10,17 @@ import torch
 
 from cmtscale.model.cmt import CMT
 from cmtscale.record.folder import METRICS
+from cmtscale.record.losses import write_image_losses
 from cmtscale.record.metrics import append_metrics, drop_metrics_after
 from cmtscale.record.result import RunResult
 from cmtscale.train.checkpoint import (
-    load_checkpoint,
+    keep_newest,
     random_states,
+    resume_checkpoint,
     save_checkpoint,
     set_random_states,
 )
+from cmtscale.train.evaluate import Predictions, fit
 
 
 class RunLog:
@@ -47,7 +50,7 @@ class RunLog:
         self, model: CMT, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> int:
         """Load the checkpoint, if there is one; returns the epochs already done."""
-        state = self.folder and load_checkpoint(self.folder, self.identity)
+        state = self.folder and resume_checkpoint(self.folder, self.identity)
         self.begin(state["step"] if state else None)
         if not state:
             return 0
@@ -60,12 +63,12 @@ class RunLog:
         self.train_loss = state["train_loss"]
         return int(state["epoch"])
 
-    def begin(self, step: int | None) -> None:
-        """A new log, or the one of a training that goes on after `step`."""
+    def begin(self, step: int | None, *, validated_step: int | None = None) -> None:
+        """A new log, or that of a training that goes on after `step`; see `drop_metrics_after`."""
         if self.folder is None:
             return
         if step is not None:
-            drop_metrics_after(self.folder, step)
+            drop_metrics_after(self.folder, step, validated_step=validated_step)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / METRICS).write_text("")
@@ -99,6 +102,27 @@ class RunLog:
             self.watch(line)
         if self.folder is not None:
             append_metrics(self.folder, line)
+
+    def complete(
+        self, predictions: Predictions, *, step: int, train_loss: float, images_per_second: float
+    ) -> RunResult:
+        """The end of a run that has trained all its steps; the loss of each image is kept."""
+        fitted = fit(predictions)
+        if not math.isfinite(fitted.loss):  # a logit is infinite where the raw loss does not see it
+            return self.diverged(f"validation loss not finite after step {step}")
+        if self.folder is not None:
+            write_image_losses(self.folder, fitted.image_losses)
+            keep_newest(self.folder)
+        return RunResult(
+            status="complete",
+            val_loss=fitted.loss,
+            val_loss_raw=predictions.loss,
+            val_accuracy=predictions.accuracy,
+            temperature=fitted.temperature,
+            train_loss=train_loss,
+            images_per_second=images_per_second,
+            seconds=self.seconds(),
+        )
 
     def diverged(self, cause: str) -> RunResult:
         return RunResult(status="diverged", cause=cause, seconds=self.seconds())

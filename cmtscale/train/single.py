@@ -13,7 +13,6 @@ from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
 from cmtscale.data.epochs import images_per_epoch
 from cmtscale.record.folder import (
-    CHECKPOINT,
     METRICS,
     RESULT,
     RUN,
@@ -23,7 +22,7 @@ from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import ChosenBy, ModelDescription, Training
 from cmtscale.record.reads import accuracy_read_by_training, log_reading
 from cmtscale.record.result import RunResult, read_result, write_result
-from cmtscale.train.checkpoint import load_checkpoint
+from cmtscale.train.checkpoint import has_checkpoint, load_checkpoint
 from cmtscale.train.claim import VARIANT, claim, require_ours
 from cmtscale.train.devices import device_slots
 from cmtscale.train.loop import train
@@ -104,7 +103,7 @@ def train_single(
                     planned(_plan(run, dataset, slots[0], count, _images_done(folder)))
                 result = train(run, device=torch_device, folder=folder, watch=watch)
             except CmtscaleError:  # the network refuses the batch: another one may begin here
-                if not (folder / CHECKPOINT).exists():
+                if not has_checkpoint(folder):
                     for name in (RUN, VARIANT, METRICS):
                         (folder / name).unlink(missing_ok=True)
                 raise
@@ -179,7 +178,7 @@ def _plan(
 
 def _images_done(folder: Path) -> int:
     """The images that the folder's checkpoint has seen, by the log; 0 without a checkpoint."""
-    if not (folder / CHECKPOINT).exists():
+    if not has_checkpoint(folder):
         return 0
     return max(
         [line["images"] for line in read_metrics(folder) if "val_accuracy" in line], default=0

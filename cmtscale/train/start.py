@@ -15,6 +15,7 @@ from cmtscale.model.blocks import resize_position_bias
 from cmtscale.model.cmt import CMT, Stage, build
 from cmtscale.model.saved import differing, listed, read_saved
 from cmtscale.model.weights import load_published, published_input, read_published
+from cmtscale.record.model_folder import Training
 from cmtscale.record.single_file import SAFETENSORS
 from cmtscale.train.freeze import classifiers
 
@@ -23,15 +24,31 @@ from cmtscale.train.freeze import classifiers
 class Start:
     """Weights under the names of our networks, for a network of `side_px` and its `classes`.
 
-    `classes` are None where they have no names. `digest` is the sha256 of the file, `label` says
-    for people which it is.
+    `classes` are None where they have no names, and `training` where none is recorded. `digest` is
+    the sha256 of the file, `label` says for people which it is.
     """
 
     weights: Mapping[str, Tensor]
     network: Network
     classes: tuple[str, ...] | None
+    training: Training | None
     digest: str
     label: str
+
+    def require_same_splits(self, data: str, split_seed: int, data_hash: str) -> None:
+        """Raise `RequestError` where it was trained on images that are now validated or tested on.
+
+        That is, on the same `data` with splits of another seed. Equal hashes are equal splits.
+        """
+        training = self.training
+        if training is None or training.data != data or training.data_hash == data_hash:
+            return
+        if training.split_seed != split_seed:
+            raise RequestError(
+                f"{self.label} was trained on {data} with split seed {training.split_seed}; with "
+                f"{split_seed} it knows images that this training validates and tests on; "
+                f"use --split-seed {training.split_seed}"
+            )
 
     def fill(self, network: nn.Module, spec: Network, classes: tuple[str, ...]) -> None:
         """Load the weights in place into a network, which `spec` describes, of these classes.
@@ -73,6 +90,7 @@ def read_start(path: Path, network: Network) -> Start:
         weights=dict(saved.weights),
         network=saved.description.network,
         classes=saved.description.classes,
+        training=saved.description.training,
         digest=saved.digest,
         label=str(path),
     )
@@ -96,6 +114,7 @@ def _read_published(path: Path, network: Network) -> Start:
         weights=model.state_dict(),
         network=variant,
         classes=None,
+        training=None,
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         label=str(path),
     )

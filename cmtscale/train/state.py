@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cmtscale.train.checkpoint import load_checkpoint, save_checkpoint
+from cmtscale.train.checkpoint import save_checkpoint
 
 
 @dataclass(kw_only=True)
@@ -15,8 +15,8 @@ class TrainState:
     """A network, what trains it, and how far it is.
 
     `step` optimizer steps are done; `epoch_losses` are those of the present epoch.
-    `epoch_loss` is the mean of the last whole one. `scored_epochs` have been validated. No
-    generator is part of it: draws are named.
+    `epoch_loss` is the mean of the last whole one. `scored_epochs` have been validated. It has
+    trained on `devices`, one after the other. No generator is part of it: draws are named.
     """
 
     network: nn.Module
@@ -27,6 +27,7 @@ class TrainState:
     scored_epochs: int = 0
     epoch_losses: list[float] = field(default_factory=list)
     epoch_loss: float = float("nan")
+    devices: list[str] = field(default_factory=list)
     seconds: float = 0.0  # of this training so far, as is train_seconds
     train_seconds: float = 0.0
 
@@ -39,7 +40,7 @@ class TrainState:
         return averaged
 
     def save(self, folder: Path, identity: str) -> None:
-        """Replace the folder's checkpoint; what was there stays where the disk is full."""
+        """Make this the folder's newest checkpoint; what was there stays where the disk is full."""
         state = {
             "network": self.network.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
@@ -49,11 +50,8 @@ class TrainState:
         }
         save_checkpoint(folder, identity, state)
 
-    def restore(self, folder: Path, identity: str) -> bool:
-        """Go on from the folder's checkpoint; False where there is none of this training."""
-        state = load_checkpoint(folder, identity)
-        if state is None:
-            return False
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `save` has kept."""
         self.network.load_state_dict(state["network"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -62,8 +60,15 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         for name in COUNTERS:
             setattr(self, name, state[name])
-        return True
 
 
 # what a checkpoint holds as it is
-COUNTERS = ("step", "scored_epochs", "epoch_losses", "epoch_loss", "seconds", "train_seconds")
+COUNTERS = (
+    "step",
+    "scored_epochs",
+    "epoch_losses",
+    "epoch_loss",
+    "devices",
+    "seconds",
+    "train_seconds",
+)

@@ -75,6 +75,7 @@ def test_a_recipe_of_ones_own_is_a_file_and_its_model_can_be_tuned(
     tuned = [word.replace("/out", "/tuned") for word in words]
     tuned += ["--epochs", "1", "--from", f"{tmp_path}/out"]
     assert "freeze '9' is not 0 to 4" in refusal(*tuned, "--freeze", "9")
+    assert "; use --split-seed 0" in refusal(*tuned, "--split-seed", "1")
     assert "takes images of 1 channels" in refusal(*tuned, "--data", f"folder:{tmp_path}/tree")
     assert run([*tuned, "--freeze", "all", "--accumulate", "2"]) == 0
     card = (tmp_path / "tuned" / "model" / "README.md").read_text()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cmtscale.arch.errors import DataError, TrainingError
 from cmtscale.data import stream
-from cmtscale.data.loaders import PlainImages, plain_loader, read_batches
+from cmtscale.data.loaders import PlainImages, plain_loader, read_batches, workers_watched
 from cmtscale.data.preprocess import Preprocess
 from cmtscale.data.sources import open_source
 from cmtscale.data.stream import estimate_moments, fixed_subset, packed_images
@@ -155,7 +155,8 @@ class Deadly:
 
 def test_a_reading_process_that_is_killed_ends_the_training_in_one_line(digits):
     image_set = replace(packed_images(digits), images=Deadly())
-    with pytest.raises(TrainingError, match="a process that reads images has ended") as caught:
+    message = "a process that reads images has ended"
+    with pytest.raises(TrainingError, match=message) as caught, workers_watched():
         batches(image_set, np.arange(8), workers=1)
     assert "\n" not in str(caught.value)
     assert "use fewer --workers" in str(caught.value)

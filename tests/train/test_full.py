@@ -21,10 +21,11 @@ from cmtscale.arch.network import TimmNetwork
 from cmtscale.data.order import TrainingOrder
 from cmtscale.data.sources import open_source
 from cmtscale.data.stream import packed_images
-from cmtscale.record.metrics import read_metrics
+from cmtscale.record.metrics import append_metrics, read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
 from cmtscale.train.evaluate import fit_temperature
+from cmtscale.train.full_run import FullRun
 from cmtscale.train.tensorboard import tensorboard_watch
 
 
@@ -119,6 +120,49 @@ def test_a_training_stopped_while_it_validates_goes_on_with_that(full, tmp_path,
     steps = [line["step"] for line in read_metrics(tmp_path / "stopped")]
     assert steps == [3, 3, 6, 6]
     assert resumed.train_loss == whole.train_loss
+
+
+@pytest.mark.usefixtures("look_often")
+def test_a_validation_that_was_logged_but_not_kept_is_logged_once(full, tmp_path):
+    with pytest.raises(StoppedError):
+        full(tmp_path, watch=stop_at(3))  # the last step of an epoch, before its validation
+
+    # killed then between the line of the validation and the checkpoint
+    append_metrics(tmp_path, {"step": 3, "val_accuracy": 0.1, "val_loss_raw": 9.9, "seconds": 1.0})
+    full(tmp_path)
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines if "val_accuracy" in line] == [3, 6]
+    assert [line["step"] for line in lines if "train_loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_parts_in_a_step_decide_a_training_not_who_sees_them(full, full_recipe, tmp_path):
+    full(tmp_path)
+    halves = replace(full_recipe, accumulate=2)
+    with pytest.raises(RequestError, match=r"\(its step_parts differs\)"):
+        full(tmp_path, recipe=halves)
+    run = FullRun(
+        network=TimmNetwork(model="test_resnet", resolution_px=32),
+        recipe=full_recipe,
+        step_parts=4,
+        seed=0,
+        data_hash="",
+        preprocessing=read_description(find_model(tmp_path))[0].preprocessing,
+    )
+    assert replace(run, recipe=halves).identity == run.identity
+    assert replace(run, step_parts=2).identity != run.identity
+    shared = replace(full_recipe, sync_batch_norm=True)
+    in_halves = replace(shared, accumulate=2)
+    assert replace(run, recipe=shared).identity != replace(run, recipe=in_halves).identity
+
+
+@pytest.mark.usefixtures("look_often")
+def test_a_model_says_on_what_it_was_trained(full, tmp_path, monkeypatch):
+    with pytest.raises(StoppedError):
+        full(tmp_path, watch=stop_at(1))
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    full(tmp_path, compiled=True)
+    training = read_description(find_model(tmp_path))[0].training
+    assert training.device == "cpu; then cpu, compiled"
 
 
 def test_the_number_of_workers_changes_no_bit(full, tmp_path):
@@ -319,26 +363,60 @@ def test_tensorboard_gets_the_log_where_it_is_installed(full, tmp_path, monkeypa
         def flush(self):
             pass
 
+        def close(self):
+            written.append("closed")
+
     installed = SimpleNamespace(SummaryWriter=SummaryWriter)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", installed)
     result, _ = full(tmp_path)
     assert written[0] == (tmp_path / "tensorboard", 3)
     assert ("val_accuracy", result.val_accuracy, 6) in written
+    assert written[-1] == "closed"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert tensorboard_watch(tmp_path) is None
+    with tensorboard_watch(tmp_path) as watch:
+        assert watch is None
 
 
 def test_what_does_not_fit_into_memory_says_what_to_do_and_claims_no_folder(
-    full, tmp_path, monkeypatch
+    full, full_recipe, tmp_path, monkeypatch
 ):
     def too_large(*_):
+        (tmp_path / "tensorboard").mkdir()  # of a first line that was logged
         raise torch.OutOfMemoryError("tried to allocate")
 
     monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
-    with pytest.raises(RequestError, match=r"not fit into the memory of cpu .*--accumulate 2$"):
+    message = r"not fit into the memory of cpu with 32 images at a time; use --accumulate 2$"
+    with pytest.raises(RequestError, match=message):
         full(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+    with pytest.raises(RequestError, match=r"16 images at a time; use --accumulate 4$"):
+        full(tmp_path, recipe=replace(full_recipe, accumulate=2))
+    with pytest.raises(RequestError, match=r"2 images at a time; use a smaller --batch-size or"):
+        full(tmp_path, recipe=replace(full_recipe, accumulate=16))
     monkeypatch.undo()
     assert full(tmp_path, seed=3)[0].status == "complete"
+
+
+@pytest.mark.usefixtures("look_often")
+def test_what_no_longer_fits_into_memory_goes_on_or_begins_elsewhere(full, tmp_path, monkeypatch):
+    with pytest.raises(StoppedError):
+        full(tmp_path, watch=stop_at(1))
+
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
+    message = "the same command goes on; or begin anew with --accumulate 2 and another --out$"
+    with pytest.raises(TrainingError, match=message) as caught:
+        full(tmp_path)
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
+    monkeypatch.setattr("cmtscale.train.full_conclude.save_model", too_large)
+    with pytest.raises(TrainingError, match=r"is trained, and does not fit .* while it is scored"):
+        full(tmp_path)
+    monkeypatch.undo()
+    full(tmp_path)
+    assert find_model(tmp_path) == tmp_path / "model"
 
 
 def test_a_training_killed_before_its_result_is_scored_again(full, tmp_path):

@@ -173,24 +173,6 @@ def test_the_checkpoint_of_another_run_is_ignored(make_run, plain, tmp_path):
     assert len(read_metrics(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "another file"])
-def test_with_a_damaged_checkpoint_a_run_starts_again(make_run, plain, tmp_path, damage):
-    run = make_run()
-    with pytest.raises(KilledError):
-        train_on_cpu(run, folder=tmp_path, watch=kill_at_line(3))
-    path = tmp_path / "checkpoint.pt"
-    whole = path.read_bytes()
-    if damage == "another file":
-        torch.save({"model": {}}, path)
-    else:
-        cut, noise = whole[: len(whole) // 2], b"\x80\x04noise"
-        path.write_bytes({"cut": cut, "empty": b"", "noise": noise}[damage])
-    entries = []
-    result = train_on_cpu(run, folder=tmp_path, watch=entries.append)
-    assert untimed(result) == plain
-    assert len(entries) == len(read_metrics(tmp_path)) == 4
-
-
 # ------------------------------------------------------------------------------ learning
 
 

@@ -167,6 +167,25 @@ def test_a_fine_tuned_model_keeps_what_was_frozen_and_says_where_it_began(
         full(tmp_path / "tuned", recipe=recipe, frozen="2")
 
 
+def test_a_model_that_was_trained_on_other_splits_of_the_images_is_refused(
+    full, full_recipe, few_digits, trained, make_variant, tmp_path
+):
+    start = read_start(trained, make_variant())
+    redrawn = replace(few_digits, content_hash="another draw")
+    other = {"data": "digits", "split_seed": 1}
+    message = r"was trained on digits with split seed 0; with 1 .*; use --split-seed 0$"
+    with pytest.raises(RequestError, match=message):
+        full(tmp_path / "out", start=start, image_set=redrawn, source=other)
+    assert not (tmp_path / "out").exists()
+    recipe = replace(full_recipe, epochs=1, warmup_epochs=0.1)
+    # splits that no seed draws, and other images
+    for number, changes in enumerate(
+        [{"source": other}, {"source": {**other, "data": "other"}, "image_set": redrawn}]
+    ):
+        result, _ = full(tmp_path / str(number), start=start, recipe=recipe, **changes)
+        assert result.status == "complete"
+
+
 def test_training_without_a_step_leaves_the_accuracy_that_the_weights_had(
     full, full_recipe, trained, make_variant, tmp_path
 ):
