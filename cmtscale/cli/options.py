@@ -12,6 +12,7 @@ from cmtscale.arch.network import TIMM
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
 MODEL_HELP = "Folder of a trained model or of its training, or an exported .safetensors file."
+DATA_HELP = "digits, fashion-mnist, cifar10, cifar100, flowers102, pets, cars or folder:PATH."
 NETWORKS_HELP = (
     "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b), a TOML file, or timm:NAME; with @288 for "
     "another side in px."

@@ -1,6 +1,5 @@
 """Image folders: find classes and files, say what is wrong, decode to square uint8 images."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,28 +16,13 @@ from cmtscale.arch.errors import DataError
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.pack import Pool
 from cmtscale.data.splits import SPLIT_NAMES, IntArray
+from cmtscale.data.tree import ImageTree, fingerprint_of
 
 # what torchvision's ImageFolder reads
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 CHUNK = 256  # images decoded at a time: 38 MB at 224 px
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageTree:
-    """The image files of a folder, ordered by split, class and path.
-
-    `given` holds the indices of the splits that the folder itself has; `fingerprint` hashes paths,
-    sizes and modification times.
-    """
-
-    root: Path
-    paths: tuple[Path, ...]
-    labels: IntArray
-    class_names: tuple[str, ...]
-    given: dict[str, IntArray]
-    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +117,7 @@ def _scan(root: Path) -> ImageTree:
         labels=np.array(labels, dtype=np.int64),
         class_names=class_names,
         given=given,
-        fingerprint=_fingerprint(root, paths),
+        fingerprint=fingerprint_of(root, paths),
     )
 
 
@@ -196,15 +180,6 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _fingerprint(root: Path, paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        stat = path.stat()
-        name = path.relative_to(root).as_posix()
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="replace"))
-    return digest.hexdigest()
 
 
 def _read_each(read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[list[T]]:

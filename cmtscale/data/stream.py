@@ -14,8 +14,9 @@ from cmtscale.arch.errors import DataError
 from cmtscale.data.dataset import Dataset
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.draws import Purpose, derived_seed
-from cmtscale.data.folders import ImageTree, read_headers
+from cmtscale.data.folders import read_headers
 from cmtscale.data.splits import IntArray, Splits, make_splits
+from cmtscale.data.tree import ImageTree
 
 HEADER_IMAGES = 4096  # whose headers say whether a folder is grey, and how large its images are
 MOMENT_IMAGES = 2048  # that mean and standard deviation of a folder are estimated from

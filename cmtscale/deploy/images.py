@@ -10,10 +10,17 @@ from PIL import Image
 from cmtscale.arch.errors import DataError
 from cmtscale.data.cache import default_cache_dir
 from cmtscale.data.dataset import Dataset
-from cmtscale.data.folders import ImageTree, scan_folder
+from cmtscale.data.named import NAMED
 from cmtscale.data.pack import is_packed_from
-from cmtscale.data.sources import LARGEST_NATIVE_PX, DataSpec, open_source, parse_spec
+from cmtscale.data.sources import (
+    LARGEST_NATIVE_PX,
+    DataSpec,
+    open_source,
+    parse_spec,
+    read_tree,
+)
 from cmtscale.data.splits import SPLIT_NAMES, IntArray, make_splits
+from cmtscale.data.tree import ImageTree
 from cmtscale.record.model_folder import ModelDescription
 
 ALL = "all"  # the one split of a folder that has none, and that the model was not trained on
@@ -52,12 +59,12 @@ def open_images(
     """
     spec = parse_spec(data)
     cache_dir = (cache_dir or default_cache_dir()).expanduser()
-    if spec.path is None:
-        return _named(description, spec, split, cache_dir)
-    return _files(description, spec, scan_folder(spec.path), split, cache_dir)
+    if spec.text in NAMED:
+        return _small(description, spec, split, cache_dir)
+    return _files(description, spec, read_tree(spec, cache_dir), split, cache_dir)
 
 
-def _named(
+def _small(
     description: ModelDescription, spec: DataSpec, split: str | None, cache_dir: Path
 ) -> LabelledImages:
     training = description.training
