@@ -10,7 +10,7 @@ from cmtscale.arch.network import Network
 from cmtscale.arch.variant import Variant, variant
 from cmtscale.model.networks import read_network
 from cmtscale.record.folder import BEST, REQUEST
-from cmtscale.record.model_folder import DESCRIPTION, MODEL, read_description
+from cmtscale.record.model_folder import DESCRIPTION, MODEL, Training, read_description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +57,21 @@ def _published(name: str, network: Network) -> Subject:
     )
 
 
+def _validation(training: Training) -> str:
+    """The validation images, told from those of a folder of the same name or of another draw."""
+    seed = f" (split seed {training.split_seed})" if training.split_seed else ""
+    return f"{training.data}, validation{seed}"
+
+
 def _in_folder(folder: Path) -> Subject:
     for model in (folder, folder / MODEL):
         if (model / DESCRIPTION).is_file():
             description, _ = read_description(model)
-            data = description.training.data.rstrip("/").rpartition("/")[2]
             return Subject(
                 name=str(folder),
                 network=description.network,
                 accuracy=description.scores.val_accuracy,
-                accuracy_of=f"{data}, validation",
+                accuracy_of=_validation(description.training),
             )
     if (folder / BEST).is_file():
         return Subject(name=str(folder), network=variant(folder / BEST))
