@@ -16,7 +16,7 @@ from cmtscale.arch.errors import DataError
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.pack import Pool
 from cmtscale.data.splits import SPLIT_NAMES, IntArray
-from cmtscale.data.tree import ImageTree, fingerprint_of
+from cmtscale.data.tree import ImageTree, make_tree
 
 # what torchvision's ImageFolder reads
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -93,6 +93,7 @@ def read_folder(tree: ImageTree, headers: Headers, *, resolution_px: int) -> Poo
         class_names=tree.class_names,
         given=tree.given,
         native_px=headers.native_px,
+        files_hash=tree.files_hash,
     )
 
 
@@ -111,14 +112,7 @@ def _scan(root: Path) -> ImageTree:
             labels += [label] * len(files)
         if split:
             given[split] = np.arange(start, len(paths))
-    return ImageTree(
-        root=root,
-        paths=tuple(paths),
-        labels=np.array(labels, dtype=np.int64),
-        class_names=class_names,
-        given=given,
-        fingerprint=fingerprint_of(root, paths),
-    )
+    return make_tree(root, paths, np.array(labels, dtype=np.int64), class_names, given)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

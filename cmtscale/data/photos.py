@@ -13,7 +13,7 @@ import numpy as np
 from cmtscale.arch.errors import DataError
 from cmtscale.data.named import data_root, open_torchvision
 from cmtscale.data.splits import IntArray
-from cmtscale.data.tree import ImageTree, fingerprint_of
+from cmtscale.data.tree import ImageTree, make_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +85,11 @@ def photo_tree(name: str, cache_dir: Path, *, data_dir: Path | None, download: b
     if not all(0 <= label < len(class_names) for label in labels):
         raise DataError(f"labels in {folder} are not those of {name}; replace its annotations")
     try:
-        fingerprint = fingerprint_of(folder, paths)
+        return make_tree(folder, paths, np.array(labels, dtype=np.int64), class_names, given)
     except OSError as error:
         raise DataError(
             f"{name} lacks {error.filename} ({error.strerror}); restore it, or replace {folder}"
         ) from error
-    return ImageTree(
-        root=folder,
-        paths=tuple(paths),
-        labels=np.array(labels, dtype=np.int64),
-        class_names=class_names,
-        given=given,
-        fingerprint=fingerprint,
-    )
 
 
 def _listed(part: Any) -> tuple[list[Path], list[int]]:

@@ -60,7 +60,10 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What the weights were trained on, how, and where they began (`started_from`, or "")."""
+    """What the weights were trained on, how, and where they began (`started_from`, or "").
+
+    `data_hash` names the files and their splits, packed or not (a set without files: the content).
+    """
 
     data: str
     data_hash: str
