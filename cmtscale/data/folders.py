@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, first_line
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.pack import Pool
 from cmtscale.data.splits import SPLIT_NAMES, IntArray
@@ -197,7 +197,7 @@ def _attempt(read: Callable[[Path], T], path: Path) -> T | _Unreadable:
         return read(path)
     except DECODING_ERRORS as error:
         is_foreign = isinstance(error, UnidentifiedImageError)
-        reason = "not an image" if is_foreign else str(error).splitlines()[0]
+        reason = "not an image" if is_foreign else first_line(error)
         return _Unreadable(path, reason)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, first_line
 from cmtscale.data.cache import own_folder
 from cmtscale.data.dataset import Description
 from cmtscale.data.pack import Pool
@@ -97,8 +97,8 @@ def open_torchvision(
         with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
             return [dataset(root, download=bool(download), **part) for part in parts]
     except Exception as error:  # readers of annotations raise whatever a foreign file leads to
-        lines = str(getattr(error, "reason", error)).splitlines()
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
+        cause = getattr(error, "reason", error)  # of a failed download
+        reason = first_line(cause if isinstance(cause, Exception) else error).rstrip(".")
         absent = f"{name} is neither in {root} nor can it be downloaded ({reason})"
         if download is None:
             absent = f"{name} is not in {root} ({reason}), and no site offers it for download"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, first_line
 from cmtscale.data.dataset import Dataset
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.draws import Purpose, derived_seed
@@ -158,5 +158,6 @@ class _FileImages:
         try:
             return decode(path, channels=self.channels)
         except DECODING_ERRORS as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"image {path} cannot be read: {reason}; replace it") from error
+            raise DataError(
+                f"image {path} cannot be read: {first_line(error)}; replace it"
+            ) from error
