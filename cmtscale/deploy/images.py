@@ -142,7 +142,7 @@ def _files(
     caution = ""
     if is_own:
         drawn = make_splits(tree.labels, tree.class_names, tree.given, seed=training.split_seed)
-        splits = {name: getattr(drawn, name) for name in SPLIT_NAMES}
+        splits: Mapping[str, IntArray] = {name: getattr(drawn, name) for name in SPLIT_NAMES}
     else:
         splits = tree.given or {ALL: np.arange(len(tree.paths))}
         caution = _other_data(spec.text, training.data)

@@ -65,7 +65,7 @@ def _place(
             for box in _boxes(figure, text, own, px_per_point)
         ]
         best = min(spots, key=lambda spot: spot.penalty)
-        middle = (best.box.min + best.box.max) / 2
+        middle = best.box.get_points().mean(axis=0)
         note = ax.annotate(
             text, (x, y), tuple((middle - own) / px_per_point), textcoords="offset points",
             color=colour, ha="center", va="center", zorder=4,
@@ -101,21 +101,20 @@ def _spot(
     px_per_point: float,
 ) -> _Spot:
     """The box and what speaks against it: outside of the panel, then covering, then doubt."""
-    distance = np.hypot(*(np.clip(own, box.min, box.max) - own))
-    nearest = np.hypot(*(np.clip(others, box.min, box.max) - others).T).min(initial=np.inf)
+    ends = box.get_points()  # lower left, upper right
+    distance = np.hypot(*(np.clip(own, *ends) - own))
+    nearest = np.hypot(*(np.clip(others, *ends) - others).T).min(initial=np.inf)
     is_doubtful = bool(nearest < _CLEAR * distance)
     is_led = is_doubtful or distance > 1.5 * _DISTANCES[0] * px_per_point
-    leader = Path(np.stack([own, (box.min + box.max) / 2])) if is_led else None
-    own_disc, *discs = [
-        Bbox.from_bounds(*mark, 0, 0).padded(_MARK * px_per_point) for mark in (own, *others)
-    ]
+    leader = Path(np.stack([own, ends.mean(axis=0)])) if is_led else None
+    own_disc, *discs = [Bbox([mark, mark]).padded(_MARK * px_per_point) for mark in (own, *others)]
     hits = sum(box.overlaps(other) for other in (own_disc, *discs, *bars))
     hits += sum(line.intersects_bbox(box, filled=False) for line in leaders)
     unreadable = sum(box.overlaps(text) for text in texts)
     if leader is not None:
         hits += sum(leader.intersects_bbox(other, filled=False) for other in (*discs, *texts))
         hits += sum(leader.intersects_path(line, filled=False) for line in leaders)
-    inside = panel.contains(*box.min) and panel.contains(*box.max)
+    inside = all(panel.contains(*end) for end in ends)
     penalty = 10_000 * (not inside) + 100 * unreadable + 10 * hits + is_doubtful
     return _Spot(box, leader, penalty)
 
