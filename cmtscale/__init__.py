@@ -66,7 +66,7 @@ def load_model(path: str | Path, *, device: str = "cpu") -> "LoadedModel":
 
 
 def load_published(
-    model: "CMT", source: Mapping[str, Any] | str | Path, *, ema: bool = False
+    model: "CMT", source: Mapping[str, Any] | str | Path, *, ema: bool = True
 ) -> None:
     """Load a checkpoint of the authors' code; see `cmtscale.model.weights.load_published`."""
     from cmtscale.model.weights import load_published as load

@@ -5,7 +5,7 @@
 
 timm has no weights of CMT. `pretrained=True, pretrained_cfg_overlay={"file": PATH}` reads a
 checkpoint of the authors, or one with our names, and fits it to other channels and classes and to
-`features_only`.
+`features_only`. Averaged weights are taken where it has them, as by `load_published`.
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,7 @@ import pytest
 from cmtscale.arch.variant import Stage, Variant
 
 if TYPE_CHECKING:
+    from cmtscale.record.bench import Conditions
     from cmtscale.record.row import Row
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest
@@ -89,6 +90,27 @@ def make_row() -> "Callable[..., Row]":
         return Row(**{"run_id": run_id, **values})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def conditions() -> "Conditions":
+    """How a made-up benchmark was measured: on an idle CPU."""
+    from cmtscale.record.bench import Conditions
+
+    return Conditions(
+        backend="torch",
+        dtype="fp32",
+        tf32=False,
+        device="cpu",
+        hardware="a processor, 2 cores",
+        threads=2,
+        compiled=False,
+        rounds=10,
+        passes_per_round=3,
+        load_average=0.1,
+        memory="what a pass adds",
+        versions="torch 2",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import cmtscale.timm
 from cmtscale.arch.errors import VariantError, WeightsError
 from cmtscale.arch.variant import variant
 from cmtscale.model.cmt import CMT, build
-from cmtscale.model.weights import published_state_dict
+from cmtscale.model.weights import load_published, published_state_dict
 
 NAMES = ("cmt_ti", "cmt_xs", "cmt_s", "cmt_b")
 
@@ -321,6 +321,20 @@ def test_the_authors_file_is_read_whole_fitted_and_as_a_backbone(images, tmp_pat
     expected = network.forward_features(grey)  # of the same sums, in another order
     assert torch.allclose(fitted.forward_features(images[:, :1]), expected, rtol=1e-3, atol=1e-4)
     assert fitted(images[:, :1]).shape == (2, 7)
+
+
+@pytest.mark.parametrize("averaged", ["model_ema", "state_dict_ema"])
+def test_of_a_file_timm_and_load_published_take_the_same_weights(averaged, tmp_path):
+    states = [published_state_dict(timm.create_model("cmt_ti")) for _ in range(2)]
+    path = tmp_path / "cmt_tiny.pth"
+    torch.save({"model": states[0], averaged: states[1]}, path)
+    overlay = {"file": str(path)}
+    by_timm = timm.create_model("cmt_ti", pretrained=True, pretrained_cfg_overlay=overlay)
+    ours = build(variant("cmt-ti"))
+    load_published(ours, path)
+    assert not torch.equal(states[0]["stem_conv1.weight"], states[1]["stem_conv1.weight"])
+    for network in (by_timm, ours):
+        assert torch.equal(network.state_dict()["stem.0.weight"], states[1]["stem_conv1.weight"])
 
 
 def test_a_checkpoint_with_our_names_is_read_and_another_is_refused(built, images):

@@ -61,3 +61,8 @@ class StoppedError(CmtscaleError):
     def __init__(self, signal_number: int) -> None:
         super().__init__("stopped; the same command goes on")
         self.exit_code = 128 + signal_number  # as shells have it
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says in its first line; the name of its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -38,6 +38,12 @@ Network = Variant | TimmNetwork
 AnyNetwork = TypeVar("AnyNetwork", Variant, TimmNetwork, Variant | TimmNetwork)
 
 
+def split_side(text: str) -> tuple[str, int | None]:
+    """(`cmt-s`, 288) of `cmt-s@288`: what a user names, and another side in px if one is given."""
+    match = re.fullmatch(r"(.+)@(\d+)", text, re.DOTALL)
+    return (match[1], int(match[2])) if match else (text, None)
+
+
 def fit_to_data(network: AnyNetwork, num_classes: int, channels: int) -> AnyNetwork:
     """The network with the data set's classes and channels."""
     return replace(network, num_classes=num_classes, in_channels=channels)

@@ -27,6 +27,7 @@ from cmtscale.cli import eval as evaluation
 from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+RESUMED = ("search", "check", "train")  # commands that keep what they have done
 
 app = typer.Typer(
     help="Choose, count, search and train CMT vision networks under a compute budget.",
@@ -97,7 +98,8 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _refuse(f"{usage_message(error)} (see {_help_command(arguments)})")
     except (KeyboardInterrupt, typer.Abort):
-        return _refuse("stopped; the same command goes on", INTERRUPTED)
+        goes_on = "; the same command goes on" if set(arguments[:1]) & set(RESUMED) else ""
+        return _refuse(f"stopped{goes_on}", INTERRUPTED)
     except BrokenPipeError:  # `cmtscale … | head`: drop the rest, and end as typer does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cmtscale.cli.options import CacheDir, Json
+from cmtscale.cli.options import DATA_HELP, CacheDir, Json
 
 if TYPE_CHECKING:
     from cmtscale.deploy.evaluate import Evaluated
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model, or of its training.")],
-    data: Annotated[
-        str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
-    ],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     split: Annotated[
         Literal["val", "test", "train", "all"] | None,
         typer.Option(

@@ -1,6 +1,5 @@
 """`cmtscale flops`: what a variant costs, part by part."""
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,14 +47,15 @@ def flops(
 
     from cmtscale.arch.cost import cost
     from cmtscale.arch.errors import ScalingError, VariantError
+    from cmtscale.arch.network import split_side
     from cmtscale.arch.scaling import Scaling, scale
     from cmtscale.arch.variant import Variant
 
-    chosen = _read(variant)
+    chosen, side_px = _read(variant), split_side(variant)[1]
     height = width = None
     if resolution is not None:
-        if side := re.search(r"@\d+$", variant):
-            raise VariantError(f"{variant} has a side; leave {side[0]} or --resolution away")
+        if side_px is not None:
+            raise VariantError(f"{variant} has a side; leave @{side_px} or --resolution away")
         height, width = parse_size(resolution)
     is_scaled = phi is not None or (alpha, beta, gamma) != (ALPHA, BETA, GAMMA)
     if not isinstance(chosen, Variant):

@@ -8,10 +8,11 @@ import typer
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
-from cmtscale.arch.network import TIMM
+from cmtscale.arch.network import TIMM, split_side
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
 MODEL_HELP = "Folder of a trained model or of its training, or an exported .safetensors file."
+DATA_HELP = "digits, fashion-mnist, cifar10, cifar100, flowers102, pets, cars or folder:PATH."
 NETWORKS_HELP = (
     "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b), a TOML file, or timm:NAME; with @288 for "
     "another side in px."
@@ -43,7 +44,7 @@ ALPHA, BETA, GAMMA = paper.ALPHA, paper.BETA, paper.GAMMA
 
 def needs_torch(network: str) -> bool:
     """Whether `model.networks.read_network` must read it: timm's, or at another side (`@288`)."""
-    return network.startswith(TIMM) or "@" in network
+    return network.startswith(TIMM) or split_side(network)[1] is not None
 
 
 def parse_size(text: str) -> tuple[int, int]:

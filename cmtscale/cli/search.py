@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cmtscale.cli.options import (
+    DATA_HELP,
     DEFAULT_BASE,
     VARIANTS_HELP,
     Attention,
@@ -37,7 +38,7 @@ def search(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="digits (default), fashion-mnist, cifar10, cifar100 or folder:PATH."),
+        typer.Option(help=f"{DATA_HELP} By default digits."),
     ] = None,
     split_seed: SplitSeed = None,
     base: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cmtscale.arch.network import TIMM
-from cmtscale.cli.options import Attention, CacheDir, Device, Json, SplitSeed
+from cmtscale.cli.options import DATA_HELP, Attention, CacheDir, Device, Json, SplitSeed
 
 SHORT, PAPER = "short", "paper"
 
@@ -22,9 +22,7 @@ def train(
             help="cmt-ti, cmt-xs, cmt-s, cmt-b, a TOML file, or timm:NAME; @192 for another side.",
         ),
     ],
-    data: Annotated[
-        str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or folder:PATH.")
-    ],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and model.")],
     recipe: Annotated[
         str, typer.Option(help="short, paper (to full accuracy), or a recipe's TOML file.")

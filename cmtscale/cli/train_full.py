@@ -42,7 +42,7 @@ def train_full(
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.full_view import FullView
     from cmtscale.cli.train_view import print_json, print_result
-    from cmtscale.data.sources import open_source
+    from cmtscale.data.sources import open_source, parse_spec
     from cmtscale.model.networks import read_network
     from cmtscale.record.choice import chosen_by
     from cmtscale.record.folder import require_free
@@ -66,7 +66,7 @@ def train_full(
         recipe=chosen,
         recipe_name=recipe if recipe == PAPER else Path(recipe).name,
         image_set=open_source(data, split_seed=split_seed, cache_dir=cache_dir).stream(),
-        source={"data": data, "split_seed": split_seed},
+        source={"data": parse_spec(data).text, "split_seed": split_seed},
         seed=seed,
         folder=out,
         device=device,

@@ -31,7 +31,7 @@ def train_short(
 ) -> None:
     """Train one variant; None takes the recipe's own value."""
     from cmtscale.arch.variant import variant as read_variant
-    from cmtscale.data.sources import open_source
+    from cmtscale.data.sources import open_source, parse_spec
     from cmtscale.train.recipe import Recipe
 
     chosen = read_variant(variant)
@@ -65,7 +65,7 @@ def train_short(
             seed=seed,
             device=device,
             folder=out,
-            source={"data": data, "split_seed": split_seed},
+            source={"data": parse_spec(data).text, "split_seed": split_seed},
             test=test,
             chosen_by=chosen_by(Path(variant)),
             planned=view.planned,

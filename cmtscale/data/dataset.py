@@ -43,8 +43,9 @@ class Dataset:
     `images` is uint8 (N, side, side, C), memory-mapped and read-only; `labels` int64 (N,).
     `native_px` is the native short side (the median for folders). `may_flip` is False where
     mirroring changes the class. `mean` and `std` are per channel over the training split, for
-    pixels in [0, 1]. `content_hash` covers images, labels and splits. Another process opens the
-    data set by its `ref`: pickling would copy the images.
+    pixels in [0, 1]. `content_hash` covers images as they are packed, labels and splits; `set_hash`
+    names the files and their splits, at whatever side they are packed (a set without files: the
+    content). Another process opens the data set by its `ref`: pickling would copy the images.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     content_hash: str
+    set_hash: str
 
     @property
     def ref(self) -> DataRef:

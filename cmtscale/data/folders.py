@@ -1,6 +1,5 @@
 """Image folders: find classes and files, say what is wrong, decode to square uint8 images."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,32 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, first_line
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.pack import Pool
 from cmtscale.data.splits import SPLIT_NAMES, IntArray
+from cmtscale.data.tree import ImageTree, make_tree
 
 # what torchvision's ImageFolder reads
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 CHUNK = 256  # images decoded at a time: 38 MB at 224 px
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageTree:
-    """The image files of a folder, ordered by split, class and path.
-
-    `given` holds the indices of the splits that the folder itself has; `fingerprint` hashes paths,
-    sizes and modification times.
-    """
-
-    root: Path
-    paths: tuple[Path, ...]
-    labels: IntArray
-    class_names: tuple[str, ...]
-    given: dict[str, IntArray]
-    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +93,7 @@ def read_folder(tree: ImageTree, headers: Headers, *, resolution_px: int) -> Poo
         class_names=tree.class_names,
         given=tree.given,
         native_px=headers.native_px,
+        files_hash=tree.files_hash,
     )
 
 
@@ -127,14 +112,7 @@ def _scan(root: Path) -> ImageTree:
             labels += [label] * len(files)
         if split:
             given[split] = np.arange(start, len(paths))
-    return ImageTree(
-        root=root,
-        paths=tuple(paths),
-        labels=np.array(labels, dtype=np.int64),
-        class_names=class_names,
-        given=given,
-        fingerprint=_fingerprint(root, paths),
-    )
+    return make_tree(root, paths, np.array(labels, dtype=np.int64), class_names, given)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -198,15 +176,6 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _fingerprint(root: Path, paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        stat = path.stat()
-        name = path.relative_to(root).as_posix()
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="replace"))
-    return digest.hexdigest()
-
-
 def _read_each(read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[list[T]]:
     """Apply `read` to every file, in chunks; at the end raise one error for all that failed."""
     broken: list[_Unreadable] = []
@@ -228,7 +197,7 @@ def _attempt(read: Callable[[Path], T], path: Path) -> T | _Unreadable:
         return read(path)
     except DECODING_ERRORS as error:
         is_foreign = isinstance(error, UnidentifiedImageError)
-        reason = "not an image" if is_foreign else str(error).splitlines()[0]
+        reason = "not an image" if is_foreign else first_line(error)
         return _Unreadable(path, reason)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cmtscale.arch.errors import DataError, TrainingError
+from cmtscale.arch.errors import DataError, TrainingError, first_line
 from cmtscale.data.batches import Batch
 from cmtscale.data.draws import Purpose, derived_seed, drawing
 from cmtscale.data.order import Draw, PartSampler
@@ -135,10 +135,9 @@ def workers_watched() -> Iterator[None]:
         _end_workers(others)
         if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0].strip()
         raise TrainingError(
-            f"a process that reads images has ended ({reason}); use fewer --workers if memory is "
-            "short, the same command goes on"
+            f"a process that reads images has ended ({first_line(error)}); use fewer --workers if "
+            "memory is short, the same command goes on"
         ) from error
 
 

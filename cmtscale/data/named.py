@@ -1,16 +1,18 @@
-"""The data sets that are known by name: digits, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
+"""The small data sets that are known by name: digits, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
 
 import contextlib
 import gzip
 import os
 import sys
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, first_line
 from cmtscale.data.cache import own_folder
 from cmtscale.data.dataset import Description
 from cmtscale.data.pack import Pool
@@ -42,14 +44,69 @@ def read_named(name: str, cache_dir: Path, *, data_dir: Path | None, download: b
     """
     if name == "digits":
         return _read_digits()
-    environment = os.environ.get("CMTSCALE_DATA")
-    given = data_dir or (Path(environment) if environment else None)
-    root = given.expanduser() if given else cache_dir / "downloads"
+    root = data_root(cache_dir, data_dir)
     if name == "fashion-mnist" and (local := _find_fashion_mnist(root)):
         return _read_fashion_mnist(local)
-    if download and given is None:
+    hint = ", or install Debian's dataset-fashion-mnist" if name == "fashion-mnist" else ""
+    train, test = open_torchvision(
+        name,
+        TORCHVISION[name],
+        [{"train": True}, {"train": False}],
+        root=root,
+        cache_dir=cache_dir,
+        download=download,
+        needs=f"torchvision's copy of it{hint}",
+    )
+    if name == "fashion-mnist":
+        return _read_fashion_mnist(root / "FashionMNIST" / "raw")
+    return _pool_with_test(
+        images=[train.data, test.data],
+        labels=[np.array(part.targets, dtype=np.int64) for part in (train, test)],
+        class_names=tuple(train.classes),
+    )
+
+
+def data_root(cache_dir: Path, data_dir: Path | None) -> Path:
+    """Where named sets lie: `data_dir`, else `$CMTSCALE_DATA`, else the cache's downloads."""
+    environment = os.environ.get("CMTSCALE_DATA")
+    given = data_dir or (Path(environment) if environment else None)
+    return given.expanduser() if given else _downloads(cache_dir)
+
+
+def open_torchvision(
+    name: str,
+    kind: str,
+    parts: Sequence[Mapping[str, Any]],
+    *,
+    root: Path,
+    cache_dir: Path,
+    download: bool | None,
+    needs: str,
+) -> list[Any]:
+    """The data set `name` of torchvision's class `kind`, opened with the arguments of each part.
+
+    Raises `DataError` that says what `needs` to lie in `$CMTSCALE_DATA` where it is neither in
+    `root` nor to be had. `download` is None for a set that no site offers.
+    """
+    from torchvision import datasets
+
+    dataset = getattr(datasets, kind)
+    if download and root == _downloads(cache_dir):
         own_folder(root)
-    return _read_torchvision(name, root, download=download)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
+            return [dataset(root, download=bool(download), **part) for part in parts]
+    except Exception as error:  # readers of annotations raise whatever a foreign file leads to
+        cause = getattr(error, "reason", error)  # of a failed download
+        reason = first_line(cause if isinstance(cause, Exception) else error).rstrip(".")
+        absent = f"{name} is neither in {root} nor can it be downloaded ({reason})"
+        if download is None:
+            absent = f"{name} is not in {root} ({reason}), and no site offers it for download"
+        raise DataError(f"{absent}; set CMTSCALE_DATA to a folder that holds {needs}") from error
+
+
+def _downloads(cache_dir: Path) -> Path:
+    return cache_dir / "downloads"
 
 
 def _read_digits() -> Pool:
@@ -65,29 +122,6 @@ def _read_digits() -> Pool:
         given={},
         native_px=images.shape[1],
         may_flip=False,  # a mirrored 2 is no 2
-    )
-
-
-def _read_torchvision(name: str, root: Path, *, download: bool) -> Pool:
-    from torchvision import datasets
-
-    dataset = getattr(datasets, TORCHVISION[name])
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
-            train, test = (dataset(root, train=part, download=download) for part in (True, False))
-    except (OSError, RuntimeError) as error:
-        reason = str(getattr(error, "reason", error)).splitlines()[0].rstrip(".")
-        hint = ", or install Debian's dataset-fashion-mnist" if name == "fashion-mnist" else ""
-        raise DataError(
-            f"{name} is neither in {root} nor can it be downloaded ({reason}); set CMTSCALE_DATA "
-            f"to a folder that holds torchvision's copy of it{hint}"
-        ) from error
-    if name == "fashion-mnist":
-        return _read_fashion_mnist(root / "FashionMNIST" / "raw")
-    return _pool_with_test(
-        images=[train.data, test.data],
-        labels=[np.array(part.targets, dtype=np.int64) for part in (train, test)],
-        class_names=tuple(train.classes),
     )
 
 

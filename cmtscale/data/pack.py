@@ -17,6 +17,7 @@ from filelock import FileLock
 from cmtscale.data.cache import LOCK, OWNED, not_writable, owned_folders
 from cmtscale.data.dataset import MANIFEST, Dataset, read_manifest, read_packed
 from cmtscale.data.splits import SPLIT_NAMES, IntArray, make_splits
+from cmtscale.data.tree import set_hash
 
 FORMAT = 1  # part of every key: raise it when packing or splitting changes
 PARTIAL = ".partial-"
@@ -28,7 +29,7 @@ class Pool:
     """What a source hands to the packer.
 
     `blocks` yields uint8 (n, side, side, channels), in all `shape[0]` images; `given` are the
-    source's own splits, as indices.
+    source's own splits, as indices. `files_hash` is that of the `ImageTree`; "" without files.
     """
 
     blocks: Iterable[npt.NDArray[np.uint8]]
@@ -38,6 +39,7 @@ class Pool:
     given: Mapping[str, IntArray]
     native_px: int
     may_flip: bool = True
+    files_hash: str = ""
 
 
 def open_or_pack(
@@ -81,18 +83,6 @@ def packed_channels(cache_dir: Path, files: str) -> int | None:
     return None
 
 
-def is_packed_from(cache_dir: Path, files: str, content_hash: str) -> bool:
-    """Whether the cache holds images with this hash that were packed from these `files`."""
-    for entry in owned_folders(cache_dir):
-        try:
-            manifest = read_manifest(entry)
-        except (OSError, ValueError):
-            continue  # the downloads, or a damaged entry
-        if manifest.get("files") == files and manifest.get("content_hash") == content_hash:
-            return True
-    return False
-
-
 def _pack(entry: Path, pool: Pool, *, name: str, seed: int, files: str | None) -> None:
     splits = make_splits(pool.labels, pool.class_names, pool.given, seed=seed)
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=entry.parent))
@@ -106,6 +96,7 @@ def _pack(entry: Path, pool: Pool, *, name: str, seed: int, files: str | None) -
                 _to_disk(file)
         mean, std = _moments(np.load(partial / "images.npy", mmap_mode="r"), splits.train)
         digest.update(pool.labels.astype("<i8").tobytes() + splits.hash.encode())
+        content_hash = digest.hexdigest()
         manifest = {
             "name": name,
             "files": files,
@@ -116,7 +107,8 @@ def _pack(entry: Path, pool: Pool, *, name: str, seed: int, files: str | None) -
             "may_flip": pool.may_flip,
             "mean": mean,
             "std": std,
-            "content_hash": digest.hexdigest(),
+            "content_hash": content_hash,
+            "set_hash": set_hash(pool.files_hash, splits) if pool.files_hash else content_hash,
         }
         with (partial / MANIFEST).open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)

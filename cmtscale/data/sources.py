@@ -1,8 +1,9 @@
 """Where images come from: the data spec a user types, and the source that it names."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,14 +12,17 @@ from cmtscale.data.cache import default_cache_dir
 from cmtscale.data.dataset import Dataset, Description
 from cmtscale.data.named import NAMED, read_named
 from cmtscale.data.pack import open_or_pack, packed_channels
+from cmtscale.data.photos import PHOTOS, photo_tree
 from cmtscale.data.splits import make_splits
+from cmtscale.data.tree import ImageTree
 
 if TYPE_CHECKING:
-    from cmtscale.data.folders import Headers, ImageTree
+    from cmtscale.data.folders import Headers
     from cmtscale.data.stream import ImageSet
 
 FOLDER = "folder:"
-LARGEST_NATIVE_PX = 32  # of the named data sets, which are packed as they are
+LARGEST_NATIVE_PX = 32  # of the small named data sets, which are packed as they are
+NAMES = (*NAMED, *PHOTOS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +53,12 @@ class Source(Protocol):
         ...
 
     def stream(self) -> "ImageSet":
-        """The images one by one at their own size; those of a folder are not packed."""
+        """The images one by one at their own size; those that are files are not packed."""
         ...
 
 
 def parse_spec(text: str) -> DataSpec:
-    """Read `digits`, `fashion-mnist`, `cifar10`, `cifar100` or `folder:PATH`.
+    """Read one of `NAMES` or `folder:PATH`.
 
     A folder's path is made absolute: a search goes on from any working directory. Raises
     `DataError` for anything else; whether a folder exists is not looked at.
@@ -66,14 +70,14 @@ def parse_spec(text: str) -> DataSpec:
         path = Path(folder).expanduser().resolve()
         return DataSpec(text=f"{FOLDER}{path}", name=path.name or "root", path=path)
     name = text.lower().replace("_", "-")
-    if name in NAMED:
+    if name in NAMES:
         return DataSpec(text=name, name=name)
-    message = f"data {text!r} is not one of {', '.join(NAMED)}, folder:PATH"
+    message = f"data {text!r} is not one of {', '.join(NAMES)}, folder:PATH"
     if ":" in text:
         raise DataError(f"{message}; use {FOLDER}{text.partition(':')[2]}")
     if "/" in text or Path(text).is_dir():
         raise DataError(f"{message}; use {FOLDER}{text}")
-    near = difflib.get_close_matches(name, NAMED, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
     raise DataError(f"{message}; use {near[0] if near else 'one of them'}")
 
 
@@ -92,13 +96,25 @@ def open_source(
     """
     spec = parse_spec(text)
     cache_dir = (cache_dir or default_cache_dir()).expanduser()
+    if spec.text in NAMED:
+        return _SmallSource(spec.name, split_seed, cache_dir, data_dir, download)
+    read = partial(read_tree, spec, cache_dir, data_dir=data_dir, download=download)
+    return _TreeSource(spec.name, split_seed, cache_dir, read)
+
+
+def read_tree(
+    spec: DataSpec, cache_dir: Path, *, data_dir: Path | None = None, download: bool = True
+) -> ImageTree:
+    """The files of an image folder or of a named photo set; errors as in `open_source`."""
     if spec.path is None:
-        return _NamedSource(spec.name, split_seed, cache_dir, data_dir, download)
-    return _FolderSource(spec.name, spec.path, split_seed, cache_dir)
+        return photo_tree(spec.name, cache_dir, data_dir=data_dir, download=download)
+    from cmtscale.data.folders import scan_folder
+
+    return scan_folder(spec.path)
 
 
 @dataclass(frozen=True)
-class _NamedSource:
+class _SmallSource:
     """Small sets: their native side is never above one that a network can have."""
 
     name: str
@@ -129,13 +145,13 @@ class _NamedSource:
 
 
 @dataclass(frozen=True)
-class _FolderSource:
-    """An image folder: listed once, its headers read once, decoded once for each packed side."""
+class _TreeSource:
+    """Image files: listed once, their headers read once, decoded once for each packed side."""
 
     name: str
-    path: Path
     split_seed: int
     cache_dir: Path
+    read: Callable[[], ImageTree]
 
     def describe(self) -> Description:
         tree = self._tree
@@ -166,10 +182,8 @@ class _FolderSource:
         return tree_images(self.name, self._tree, split_seed=self.split_seed)
 
     @cached_property
-    def _tree(self) -> "ImageTree":
-        from cmtscale.data.folders import scan_folder
-
-        return scan_folder(self.path)
+    def _tree(self) -> ImageTree:
+        return self.read()
 
     @cached_property
     def _headers(self) -> "Headers":

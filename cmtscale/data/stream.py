@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, first_line
 from cmtscale.data.dataset import Dataset
 from cmtscale.data.decode import DECODING_ERRORS, cut_square, decode
 from cmtscale.data.draws import Purpose, derived_seed
-from cmtscale.data.folders import ImageTree, read_headers
+from cmtscale.data.folders import read_headers
 from cmtscale.data.splits import IntArray, Splits, make_splits
+from cmtscale.data.tree import ImageTree, set_hash
 
 HEADER_IMAGES = 4096  # whose headers say whether a folder is grey, and how large its images are
 MOMENT_IMAGES = 2048  # that mean and standard deviation of a folder are estimated from
@@ -36,7 +37,8 @@ class ImageSet:
 
     `moments` are (mean, standard deviation) of each channel, or None where they are to be
     estimated. `content_hash` covers images, labels and splits; of a folder, only the names of its
-    files and the splits, so that a broken file can be replaced while a training goes on.
+    files and the splits, so that a broken file can be replaced while a training goes on. `set_hash`
+    is that of the same images packed.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ImageSet:
     may_flip: bool
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
     content_hash: str
+    set_hash: str
 
 
 def packed_images(dataset: Dataset) -> ImageSet:
@@ -64,6 +67,7 @@ def packed_images(dataset: Dataset) -> ImageSet:
         may_flip=dataset.may_flip,
         moments=(dataset.mean, dataset.std),
         content_hash=dataset.content_hash,
+        set_hash=dataset.set_hash,
     )
 
 
@@ -88,6 +92,7 @@ def tree_images(name: str, tree: ImageTree, *, split_seed: int) -> ImageSet:
         may_flip=True,
         moments=None,
         content_hash=hashlib.sha256(names + splits.hash.encode()).hexdigest(),
+        set_hash=set_hash(tree.files_hash, splits),
     )
 
 
@@ -153,5 +158,6 @@ class _FileImages:
         try:
             return decode(path, channels=self.channels)
         except DECODING_ERRORS as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"image {path} cannot be read: {reason}; replace it") from error
+            raise DataError(
+                f"image {path} cannot be read: {first_line(error)}; replace it"
+            ) from error

@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from cmtscale.arch.errors import CmtscaleError
+from cmtscale.arch.errors import CmtscaleError, first_line
 from cmtscale.deploy import memory
 from cmtscale.deploy.bench_request import TIMED, Backend, BenchRequest
 from cmtscale.deploy.passes import Pass, build_for_timing, onnx_pass, torch_pass
@@ -120,10 +120,10 @@ def take_turns(
 
 def cause(error: BaseException) -> str:
     """Why a pass failed, in one line."""
-    text = str(error).strip().partition("\n")[0]
+    text = first_line(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in text:
         return "it runs out of memory beside the others; use a smaller batch, or fewer networks"
-    return text or type(error).__name__
+    return text
 
 
 def _prepared(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from cmtscale.arch.errors import ExportError
+from cmtscale.arch.errors import ExportError, first_line
 from cmtscale.deploy.any_side import AnySide
 from cmtscale.deploy.sides import Sides
 from cmtscale.model.cmt import CMT
@@ -28,12 +28,12 @@ def capture(model: nn.Module, *, channels: int, sides: Sides) -> tuple[ExportedP
             free = AnySide(model) if isinstance(model, CMT) else model
             return _trace(free, channels, sides), sides
         except Exception as error:  # torch raises whatever the network leads it to
-            sides = sides.fixed(f"no one graph holds for others: {_first_line(error)}")
+            sides = sides.fixed(f"no one graph holds for others: {first_line(error)}")
     try:
         return _trace(model, channels, sides), sides
     except Exception as error:
         raise ExportError(
-            f"the network cannot be captured as one graph: {_first_line(error)}; "
+            f"the network cannot be captured as one graph: {first_line(error)}; "
             f"use --format safetensors"
         ) from error
 
@@ -71,8 +71,4 @@ def _require_unconditional(program: ExportedProgram, channels: int, sides: Sides
         try:
             conditions(torch.empty(batch, channels, height, width, device="meta"))
         except AssertionError as error:
-            raise ExportError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExportError(first_line(error)) from error

@@ -1,6 +1,7 @@
 """The images of one split of a data set, labelled as a model names its classes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,17 @@ from PIL import Image
 from cmtscale.arch.errors import DataError
 from cmtscale.data.cache import default_cache_dir
 from cmtscale.data.dataset import Dataset
-from cmtscale.data.folders import ImageTree, scan_folder
-from cmtscale.data.pack import is_packed_from
-from cmtscale.data.sources import LARGEST_NATIVE_PX, DataSpec, open_source, parse_spec
+from cmtscale.data.named import NAMED
+from cmtscale.data.sources import (
+    FOLDER,
+    LARGEST_NATIVE_PX,
+    DataSpec,
+    open_source,
+    parse_spec,
+    read_tree,
+)
 from cmtscale.data.splits import SPLIT_NAMES, IntArray, make_splits
+from cmtscale.data.tree import ImageTree, set_hash
 from cmtscale.record.model_folder import ModelDescription
 
 ALL = "all"  # the one split of a folder that has none, and that the model was not trained on
@@ -46,18 +54,23 @@ def open_images(
     """The split of the data set `data` (None: val, or all of a folder without splits).
 
     Splits that the data set does not give are drawn as for the model's training, by its split
-    seed. A folder that the model was not trained on has the splits that it gives itself, or
-    `all`. Classes are matched by name. Raises `DataError` for a data set with classes that the
-    model lacks, without this split, or whose split would be drawn otherwise than for the training.
+    seed. A folder that the model was not trained on has the splits that it gives itself, or `all`;
+    one that is itself a split of a data set, such as PATH/test, is that split of PATH. Classes are
+    matched by name. Raises `DataError` for a data set with classes that the model lacks, without
+    this split, or whose split would be drawn otherwise than for the training.
     """
     spec = parse_spec(data)
     cache_dir = (cache_dir or default_cache_dir()).expanduser()
-    if spec.path is None:
-        return _named(description, spec, split, cache_dir)
-    return _files(description, spec, scan_folder(spec.path), split, cache_dir)
+    if spec.text in NAMED:
+        return _small(description, spec, split, cache_dir)
+    tree = read_tree(spec, cache_dir)
+    if not _is_own(description, spec, tree) and (outer := _enclosing(spec, cache_dir)):
+        part, (spec, tree) = spec, outer
+        split = _split_in(part, spec, split)
+    return _files(description, spec, tree, split)
 
 
-def _named(
+def _small(
     description: ModelDescription, spec: DataSpec, split: str | None, cache_dir: Path
 ) -> LabelledImages:
     training = description.training
@@ -66,7 +79,7 @@ def _named(
     dataset = source.pack(LARGEST_NATIVE_PX)
     labels = outputs_of(dataset.class_names, description.classes, spec.text)
     indices: IntArray = getattr(dataset.splits, split)
-    is_same = dataset.content_hash == training.data_hash
+    is_same = dataset.set_hash == training.data_hash
     return LabelledImages(
         data=spec.text,
         split=split,
@@ -84,21 +97,52 @@ def _packed_image(dataset: Dataset, index: int) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if dataset.channels == 1 else pixels)
 
 
+def _is_own(description: ModelDescription, spec: DataSpec, tree: ImageTree) -> bool:
+    """Whether the model was trained on this data set, wherever its files lie now."""
+    return spec.text == description.training.data or _is_unchanged(description, tree)
+
+
+def _is_unchanged(description: ModelDescription, tree: ImageTree) -> bool:
+    """Whether these are the files of the model's training, split as they were then."""
+    training = description.training
+    with suppress(DataError):  # classes that are too small to be split were not trained on
+        splits = make_splits(tree.labels, tree.class_names, tree.given, seed=training.split_seed)
+        return set_hash(tree.files_hash, splits) == training.data_hash
+    return False
+
+
+def _enclosing(spec: DataSpec, cache_dir: Path) -> tuple[DataSpec, ImageTree] | None:
+    """The data set of which a folder is a split; None for any other folder."""
+    if spec.path is None or spec.path.name not in SPLIT_NAMES:
+        return None
+    outer = parse_spec(f"{FOLDER}{spec.path.parent}")
+    with suppress(DataError):
+        tree = read_tree(outer, cache_dir)
+        if spec.path.name in tree.given:
+            return outer, tree
+    return None
+
+
+def _split_in(part: DataSpec, outer: DataSpec, split: str | None) -> str:
+    """The split of `outer` that the folder `part` is, where no other one is asked for."""
+    if split not in (None, ALL, part.name):
+        raise DataError(
+            f"{part.text} is the {part.name} split of {outer.text}; leave --split away, or give "
+            f"{outer.text}"
+        )
+    return part.name
+
+
 def _files(
-    description: ModelDescription,
-    spec: DataSpec,
-    tree: ImageTree,
-    split: str | None,
-    cache_dir: Path,
+    description: ModelDescription, spec: DataSpec, tree: ImageTree, split: str | None
 ) -> LabelledImages:
     training = description.training
     labels = outputs_of(tree.class_names, description.classes, spec.text)
-    is_same = is_packed_from(cache_dir, tree.fingerprint, training.data_hash)
-    is_own = is_same or spec.text == training.data
+    is_own, is_same = _is_own(description, spec, tree), _is_unchanged(description, tree)
     caution = ""
     if is_own:
         drawn = make_splits(tree.labels, tree.class_names, tree.given, seed=training.split_seed)
-        splits = {name: getattr(drawn, name) for name in SPLIT_NAMES}
+        splits: Mapping[str, IntArray] = {name: getattr(drawn, name) for name in SPLIT_NAMES}
     else:
         splits = tree.given or {ALL: np.arange(len(tree.paths))}
         caution = _other_data(spec.text, training.data)

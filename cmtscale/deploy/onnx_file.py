@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from cmtscale.arch.errors import ExportError, RequestError
+from cmtscale.arch.errors import ExportError, RequestError, first_line
 from cmtscale.deploy.about import INPUT, KEY, OUTPUT
 from cmtscale.deploy.compare import Run
 
@@ -86,7 +86,7 @@ def to_onnx(program: ExportedProgram, *, about: str, opset: int) -> bytes:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ExportError(
-            f"the network in ONNX opset {opset} is not legal: {_first_line(error)}; "
+            f"the network in ONNX opset {opset} is not legal: {first_line(error)}; "
             f"use --opset {OPSET}"
         ) from error
     content: bytes = model.SerializeToString()
@@ -124,7 +124,7 @@ def run_onnx(content: bytes) -> Run:
 def _cannot_run(error: Exception) -> ExportError:
     return ExportError(
         f"onnxruntime {metadata.version('onnxruntime')} does not run the exported network: "
-        f"{_first_line(error)}; use --opset {OPSET}"
+        f"{first_line(error)}; use --opset {OPSET}"
     )
 
 
@@ -156,8 +156,4 @@ def _cause(error: BaseException) -> str:
     """What was raised first, which names the operator; the exporter wraps it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return _first_line(error).partition(". Failure message")[0]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error).partition(". Failure message")[0]

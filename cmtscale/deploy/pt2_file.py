@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from cmtscale.arch.errors import ExportError
+from cmtscale.arch.errors import ExportError, first_line
 from cmtscale.deploy.about import KEY
 from cmtscale.deploy.compare import Run
 
@@ -41,5 +41,4 @@ def run_pt2(content: bytes) -> Run:
 
 
 def _refused(what: str, error: Exception) -> ExportError:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ExportError(f"the exported graph {what}: {line}; use --format safetensors")
+    return ExportError(f"the exported graph {what}: {first_line(error)}; use --format safetensors")

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cmtscale.arch import paper
+from cmtscale.arch.errors import first_line
 from cmtscale.arch.network import Network
 from cmtscale.arch.variant import Variant
 
@@ -39,9 +40,8 @@ class Sides:
         return [own] if self.fixed_because else [own, self.other]
 
     def fixed(self, reason: str) -> "Sides":
-        """The network's own side alone, with the first line of `reason`."""
-        line = (reason.strip() or "no reason is given").splitlines()[0]
-        return replace(self, fixed_because=line[:REASON_CHARACTERS])
+        """The network's own side alone, because of `reason`, one line."""
+        return replace(self, fixed_because=reason[:REASON_CHARACTERS])
 
 
 def find_sides(network: Network, model: nn.Module) -> Sides:
@@ -56,5 +56,5 @@ def find_sides(network: Network, model: nn.Module) -> Sides:
         with torch.inference_mode():
             model(torch.zeros(1, network.in_channels, *sides.other))
     except Exception as error:  # timm's networks refuse other sides as each sees fit
-        return sides.fixed(f"the network refuses others: {error}")
+        return sides.fixed(f"the network refuses others: {first_line(error)}")
     return sides

@@ -1,16 +1,15 @@
 """What is measured: variants, timm's networks, trained models and what searches chose."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import ModelError, RequestError
-from cmtscale.arch.network import Network
+from cmtscale.arch.network import Network, split_side
 from cmtscale.arch.variant import Variant, variant
 from cmtscale.model.networks import read_network
 from cmtscale.record.folder import BEST, REQUEST
-from cmtscale.record.model_folder import DESCRIPTION, MODEL, read_description
+from cmtscale.record.model_folder import DESCRIPTION, MODEL, Training, read_description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +32,11 @@ def read_subject(text: str, *, resolution_px: int | None = None) -> Subject:
     With `@288`, or with `resolution_px`, at another side in px. Raises `RequestError` for both at
     once, and `VariantError` or `ModelError` for what does not exist.
     """
-    at = re.search(r"@(\d+)$", text)
-    if at and resolution_px is not None:
-        raise RequestError(f"{text} has a side; leave {at[0]} or --resolution away")
-    side = int(at[1]) if at else resolution_px
-    plain = text.removesuffix(at[0]) if at else text
+    plain, side = split_side(text)
+    if side is None:
+        side = resolution_px
+    elif resolution_px is not None:
+        raise RequestError(f"{text} has a side; leave @{side} or --resolution away")
     is_folder = plain.lower() not in paper.VARIANTS and Path(plain).is_dir()
     subject = _in_folder(Path(plain)) if is_folder else _published(plain, read_network(plain))
     if side is None or side == subject.network.resolution_px:
@@ -57,16 +56,21 @@ def _published(name: str, network: Network) -> Subject:
     )
 
 
+def _validation(training: Training) -> str:
+    """The validation images, told from those of a folder of the same name or of another draw."""
+    seed = f" (split seed {training.split_seed})" if training.split_seed else ""
+    return f"{training.data}, validation{seed}"
+
+
 def _in_folder(folder: Path) -> Subject:
     for model in (folder, folder / MODEL):
         if (model / DESCRIPTION).is_file():
             description, _ = read_description(model)
-            data = description.training.data.rstrip("/").rpartition("/")[2]
             return Subject(
                 name=str(folder),
                 network=description.network,
                 accuracy=description.scores.val_accuracy,
-                accuracy_of=f"{data}, validation",
+                accuracy_of=_validation(description.training),
             )
     if (folder / BEST).is_file():
         return Subject(name=str(folder), network=variant(folder / BEST))

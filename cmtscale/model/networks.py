@@ -1,15 +1,14 @@
 """Networks as users name them: a variant of the family, or `timm:NAME` (timm's own)."""
 
 import difflib
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from cmtscale.arch.errors import CountError, VariantError
-from cmtscale.arch.network import TIMM, Network, TimmNetwork
+from cmtscale.arch.errors import CountError, VariantError, first_line
+from cmtscale.arch.network import TIMM, Network, TimmNetwork, split_side
 from cmtscale.arch.variant import Variant
 from cmtscale.arch.variant import variant as read_variant
 from cmtscale.model.blocks import Attention
@@ -31,9 +30,9 @@ def read_network(text: str) -> Network:
 
     Raises `VariantError` for a network that does not exist.
     """
-    name, at, side = text.rpartition("@")
-    if at and re.fullmatch(r"\d+", side):
-        return replace(read_network(name), resolution_px=int(side))
+    name, side_px = split_side(text)
+    if side_px is not None:
+        return replace(read_network(name), resolution_px=side_px)
     return _timm_network(text[len(TIMM) :]) if text.startswith(TIMM) else read_variant(text)
 
 
@@ -89,11 +88,10 @@ def count_timm(network: TimmNetwork) -> TimmCount:
         try:
             operators = count_operators(model, images)
         except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
             native = _native_px(network.model)
             advice = "choose another network" if side == native else f"use {native} px"
             raise CountError(
-                f"{network.name} cannot be counted at {side} px: {reason}; {advice}"
+                f"{network.name} cannot be counted at {side} px: {first_line(error)}; {advice}"
             ) from error
     params = sum(parameter.numel() for parameter in model.parameters())
     return TimmCount(macs=operators.total_macs, params=params, operators=operators)

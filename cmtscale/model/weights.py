@@ -14,7 +14,9 @@ from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT
 from cmtscale.model.saved import listed
 
-WRAPPERS = ("model", "state_dict", "model_ema")  # where checkpoints keep the weights, by preference
+# Where checkpoints keep weights, in the order in which timm looks. Averaged ones go first:
+# the authors' `train.py --eval` takes `model_ema` for all variants but Ti, which has none.
+AVERAGED, PLAIN = ("state_dict_ema", "model_ema"), ("state_dict", "model")
 LISTED_KEYS = 10  # an error names this many keys of a kind and counts the rest
 ADAPTABLE = ("stem_conv1.weight", "head.weight", "head.bias")  # depend on channels and classes
 
@@ -45,15 +47,14 @@ BLOCK = {
 HEAD = {"project": ("_fc",), "norm": ("_bn",), "classifier": ("head",)}
 
 
-def load_published(
-    model: CMT, source: Mapping[str, Any] | str | Path, *, ema: bool = False
-) -> None:
+def load_published(model: CMT, source: Mapping[str, Any] | str | Path, *, ema: bool = True) -> None:
     """Load a checkpoint of the authors' code into `model`, in place, all of it or nothing.
 
-    `source` is a state dict or a file that `torch.save` wrote; the weights may stand under "model",
-    "state_dict" or "model_ema" and their names may begin with "module.". With several wrappers
-    "model" wins; `ema` takes "model_ema". Batch counters may be absent. Raises `WeightsError` if
-    the source cannot be read or a tensor is missing, left over or of another shape.
+    `source` is a state dict or a file that `torch.save` wrote; the weights may stand under
+    "model_ema", "state_dict_ema", "state_dict" or "model", and their names may begin with
+    "module.". Averaged weights are taken where there are any; `ema=False` takes the others. Batch
+    counters may be absent. Raises `WeightsError` if the source cannot be read or a tensor is
+    missing, left over or of another shape.
     """
     published = read_published(source, ema=ema)
     _require_fit(published, published_state_dict(model))
@@ -74,7 +75,7 @@ def rename_published(model: CMT, published: Mapping[str, Any]) -> dict[str, Any]
     return _renamed(model, published)
 
 
-def read_published(source: Mapping[str, Any] | str | Path, *, ema: bool = False) -> dict[str, Any]:
+def read_published(source: Mapping[str, Any] | str | Path, *, ema: bool = True) -> dict[str, Any]:
     """The bare state dict of a checkpoint; see `load_published`."""
     checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
     return _unwrap(checkpoint, ema=ema)
@@ -170,11 +171,13 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _unwrap(checkpoint: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
     """The bare state dict, without wrapper and `module.` prefixes."""
-    allowed = ("model_ema",) if ema else WRAPPERS
-    wrappers = [name for name in allowed if isinstance(checkpoint.get(name), Mapping)]
-    if ema and not wrappers:
-        keys = listed(map(str, checkpoint), LISTED_KEYS)
-        raise WeightsError(f"the checkpoint has no model_ema, only {keys}; load without ema")
+    present = [name for name in (*AVERAGED, *PLAIN) if isinstance(checkpoint.get(name), Mapping)]
+    wrappers = present if ema else [name for name in present if name in PLAIN]
+    if present and not wrappers:
+        raise WeightsError(
+            f"the checkpoint has averaged weights alone, {listed(present, LISTED_KEYS)}; "
+            "load it without ema=False"
+        )
     weights = checkpoint[wrappers[0]] if wrappers else checkpoint
     return {str(name).removeprefix("module."): value for name, value in weights.items()}
 

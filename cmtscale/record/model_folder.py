@@ -35,7 +35,8 @@ class Preprocessing:
 
     Upright, grey or RGB by `channels`; of its centre square `crop_fraction` is cut out and resized
     to `stored_px` (bicubic); pixels in [0, 1] are normalised by `mean` and `std` of each channel;
-    then, where `resolution_px` is another side, enlarged or reduced to it (bilinear).
+    then, where `resolution_px` is another side, enlarged or reduced to it (bilinear). That is what
+    packed images go through; a full training resizes once, and has both alike.
     """
 
     channels: int
@@ -60,7 +61,10 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What the weights were trained on, how, and where they began (`started_from`, or "")."""
+    """What the weights were trained on, how, and where they began (`started_from`, or "").
+
+    `data_hash` names the files and their splits, packed or not (a set without files: the content).
+    """
 
     data: str
     data_hash: str

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import ResultsError
 from cmtscale.report.frames import complete, pareto_front
+from cmtscale.report.labels import Label, label_ends
 from cmtscale.report.layout import (
     ACCURACY,
     BLACK,
@@ -20,11 +21,9 @@ from cmtscale.report.layout import (
     ORANGE,
     SKY,
     VERMILLION,
-    Label,
     about,
     accuracy_axis,
     describe,
-    label_ends,
     macs_axis,
     panels,
     styled,

@@ -14,17 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.bench import Bench, Conditions, Measurement
 from cmtscale.record.files import write_atomically
-from cmtscale.report.layout import (
-    BLACK,
-    COLUMN_IN,
-    GREY,
-    MARKS,
-    Label,
-    accuracy_axis,
-    label_points,
-    macs_axis,
-    styled,
-)
+from cmtscale.report.labels import Label, label_points
+from cmtscale.report.layout import BLACK, COLUMN_IN, GREY, MARKS, accuracy_axis, macs_axis, styled
 from cmtscale.report.saving import render
 
 KINDS = (".png", ".svg", ".pdf")

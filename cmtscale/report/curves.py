@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import ResultsError
+from cmtscale.report.labels import Label, label_ends
 from cmtscale.report.layout import (
     ACCURACY,
     BLUE,
@@ -18,11 +19,9 @@ from cmtscale.report.layout import (
     PALE,
     PURPLE,
     VERMILLION,
-    Label,
     about,
     accuracy_axis,
     describe,
-    label_ends,
     panels,
     styled,
 )

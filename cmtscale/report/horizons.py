@@ -7,6 +7,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.report.frames import complete
+from cmtscale.report.labels import Label, label_ends
 from cmtscale.report.layout import (
     BLACK,
     BLUE,
@@ -17,9 +18,7 @@ from cmtscale.report.layout import (
     PURPLE,
     SKY,
     VERMILLION,
-    Label,
     about,
-    label_ends,
     panels,
     styled,
 )

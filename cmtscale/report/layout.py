@@ -1,21 +1,15 @@
-"""How figures look: size, fonts, palette, panels, and labels that do not overlap."""
+"""How figures look: size, fonts, palette, panels, axes."""
 
-import itertools
 import textwrap
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from cmtscale.arch.budget import format_macs
 
@@ -50,14 +44,9 @@ MARKS = (
     (BLACK, "X"),
 )
 
-_LEADER = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0}
-_DISTANCES = (8, 14, 20, 28, 38, 50)  # in points, from a mark to the nearest edge of its label
-_ANGLES = np.deg2rad(range(0, 360, 30))
-_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(3)
 _TITLE_CHARACTERS = 50  # what fits over one column's axes
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
-Label = tuple[float, float, str, str]  # x, y in data coordinates, text, colour
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -142,91 +131,6 @@ def accuracy_axis(ax: Axes) -> None:
     """End the axis of accuracies in % at 100 and half a marker; call when all is drawn."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, min(high, 100 + 0.03 * (100 - low)))
-
-
-def label_points(
-    figure: Figure,
-    panels: Sequence[tuple[Axes, Sequence[Label], Iterable[tuple[float, float]]]],
-) -> None:
-    """Write each label beside its point, at the nearest offset that covers no point and no text.
-
-    To be called once, when everything else is drawn: what is drawn later moves the axes.
-    """
-    figure.draw_without_rendering()
-    for ax, labels, points in panels:
-        _place(figure, ax, labels, points)
-
-
-def _place(
-    figure: Figure, ax: Axes, labels: Sequence[Label], points: Iterable[tuple[float, float]]
-) -> None:
-    px_per_point = figure.dpi / 72
-    marks = ax.transData.transform([*points, *((x, y) for x, y, _, _ in labels)])
-    obstacles = [text.get_window_extent() for text in ax.findobj(Text) if text.get_text()]
-    obstacles += [Bbox.from_bounds(x, y, 0, 0).padded(3 * px_per_point) for x, y in marks]
-    panel = ax.get_tightbbox()
-    assert panel is not None
-    for x, y, text, colour in labels:
-        measured = figure.text(0, 0, text)
-        size = np.asarray(measured.get_window_extent().size)
-        measured.remove()
-        shifts = [
-            distance * px_per_point * direction + size / 2 * np.sign(direction)
-            for distance, direction in itertools.product(_DISTANCES, _DIRECTIONS)
-        ]
-        corner = ax.transData.transform((x, y)) - size / 2
-        boxes = [Bbox.from_bounds(*(corner + shift), *size) for shift in shifts]
-        best = int(np.argmin([_penalty(box, panel, obstacles) for box in boxes]))
-        line_needed = best >= len(_DIRECTIONS)  # not at the smallest distance
-        note = ax.annotate(
-            text, (x, y), shifts[best] / px_per_point, textcoords="offset points", color=colour,
-            ha="center", va="center",
-            arrowprops={**_LEADER, "color": colour, "shrinkB": 6} if line_needed else None,
-        )  # fmt: skip
-        note.set_in_layout(False)
-        obstacles.append(boxes[best].padded(px_per_point))
-
-
-def _penalty(box: Bbox, panel: Bbox, obstacles: Iterable[Bbox]) -> int:
-    """How many obstacles a label's box covers; a box outside of the panel is worse than any."""
-    inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
-    return sum(box.overlaps(obstacle) for obstacle in obstacles) + 100 * (not inside)
-
-
-def label_ends(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Label]]]) -> None:
-    """Write labels right of each of the axes at the height of their line ends, moved apart.
-
-    To be called once, when everything else is drawn: what is drawn later moves the axes.
-    """
-    figure.draw_without_rendering()
-    gap = 9.5 * figure.dpi / 72  # a line of 7 pt text
-    for ax, labels in panels:
-        ordered = sorted(labels, key=lambda label: label[1])
-        targets = [ax.transData.transform((x, y))[1] for x, y, _, _ in ordered]
-        frame = ax.get_window_extent()
-        heights = spread(targets, gap, frame.y0, frame.y1)
-        for (x, y, text, colour), height in zip(ordered, heights, strict=True):
-            ax.annotate(
-                text,
-                (x, y),
-                xytext=(1.03, (height - frame.y0) / frame.height),
-                textcoords="axes fraction",
-                color=colour,
-                va="center",
-                annotation_clip=False,
-                arrowprops={**_LEADER, "color": colour, "relpos": (0, 0.5), "shrinkB": 2},
-            )
-
-
-def spread(targets: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
-    """The heights nearest to the targets (both sorted) that are at least `gap` apart.
-
-    Within `low` to `high` if they fit there.
-    """
-    steps = gap * np.arange(len(targets))
-    level = isotonic_regression(np.asarray(targets, dtype=float) - steps).x
-    top = max(low, high - gap * (len(targets) - 1))
-    return np.asarray(np.clip(level, low, top) + steps)
 
 
 def _range(values: "pd.Series[int]", unit: str) -> str:

@@ -16,18 +16,8 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.arch.scaling import Scaling
 from cmtscale.report.frames import complete
 from cmtscale.report.horizons import NO_FORECAST, heading
-from cmtscale.report.layout import (
-    BLACK,
-    GREY,
-    PALE,
-    VERMILLION,
-    Label,
-    about,
-    describe,
-    label_points,
-    panels,
-    styled,
-)
+from cmtscale.report.labels import Label, label_points
+from cmtscale.report.layout import BLACK, GREY, PALE, VERMILLION, about, describe, panels, styled
 
 _CORNERS = ["resolution", "depth", "width"]  # top, left, right
 

@@ -12,18 +12,8 @@ from cmtscale.arch.errors import ResultsError
 from cmtscale.record.folder import TWIN_TABLE, TWINS
 from cmtscale.record.twin_check import read_twin_check
 from cmtscale.report.frames import run_folders
-from cmtscale.report.layout import (
-    GREEN,
-    GREY,
-    MARKS,
-    ORANGE,
-    PALE,
-    VERMILLION,
-    Label,
-    label_ends,
-    panels,
-    styled,
-)
+from cmtscale.report.labels import Label, label_ends
+from cmtscale.report.layout import GREEN, GREY, MARKS, ORANGE, PALE, VERMILLION, panels, styled
 
 _CORNERS = {"depth": (ORANGE, "s"), "width": (GREEN, "^"), "resolution": (VERMILLION, "D")}
 _MIXED_LOOKS = [

@@ -149,7 +149,6 @@ def _make_run(request: FullRequest, device: str, processes: Processes) -> FullRu
     image_set, recipe = request.image_set, request.recipe
     network = fit_to_data(request.network, len(image_set.class_names), image_set.channels)
     precision = recipe.precision_on(torch.device(device).type)
-    stored_px = min(network.resolution_px, image_set.native_px)
     mean, std = image_set.moments or ((0.5,) * image_set.channels, (0.5,) * image_set.channels)
     return FullRun(
         network=network,
@@ -160,7 +159,7 @@ def _make_run(request: FullRequest, device: str, processes: Processes) -> FullRu
         preprocessing=Preprocessing(
             channels=image_set.channels,
             resolution_px=network.resolution_px,
-            stored_px=stored_px,
+            stored_px=network.resolution_px,  # resized once, as in training
             crop_fraction=recipe.crop_fraction,
             mean=mean,
             std=std,

@@ -57,7 +57,7 @@ def _describe(
         preprocessing=run.preprocessing,
         training=Training(
             data=request.source["data"],
-            data_hash=image_set.content_hash,
+            data_hash=image_set.set_hash,
             split_seed=request.source["split_seed"],
             recipe=request.recipe_name,
             seed=run.seed,

@@ -140,7 +140,7 @@ def _save_model(
         preprocessing=packed_preprocessing(dataset, network.resolution_px),
         training=Training(
             data=source["data"],
-            data_hash=dataset.content_hash,
+            data_hash=dataset.set_hash,
             split_seed=source["split_seed"],
             recipe="short",
             seed=run.seed,

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from rich.console import Console
@@ -23,33 +25,32 @@ def tiny_file(tmp_path: Path, tiny_base: Variant) -> str:
     return str(tmp_path / "tiny.toml")
 
 
-def made_up(*, load: float | None = 0.1, name: str = "cmt-s", peak: int | None = None) -> Bench:
-    conditions = Conditions(
-        backend="torch",
-        dtype="bf16",
-        tf32=False,
-        device="cpu",
-        hardware="a processor, 2 cores",
-        threads=2,
-        compiled=False,
-        rounds=10,
-        passes_per_round=3,
-        load_average=load,
-        memory="what a pass adds",
-        versions="torch 2",
-    )
-    measured = Measurement(
-        name=name,
-        resolution_px=224,
-        macs=4_031_742_464,
-        params=26_256_160,
-        batch=8,
-        seconds=(0.8, 0.8, 0.8),
-        peak_bytes=peak,
-        accuracy=0.835,
-        accuracy_of="ImageNet-1K, as published",
-    )
-    return Bench(conditions=conditions, measurements=(measured,), left_out=())
+class MakeBench(Protocol):
+    def __call__(
+        self, *, load: float | None = ..., name: str = ..., peak: int | None = ...
+    ) -> Bench: ...
+
+
+@pytest.fixture
+def made_up(conditions: Conditions) -> MakeBench:
+    """A benchmark of one network in bf16."""
+
+    def make(*, load: float | None = 0.1, name: str = "cmt-s", peak: int | None = None) -> Bench:
+        measured = Measurement(
+            name=name,
+            resolution_px=224,
+            macs=4_031_742_464,
+            params=26_256_160,
+            batch=8,
+            seconds=(0.8, 0.8, 0.8),
+            peak_bytes=peak,
+            accuracy=0.835,
+            accuracy_of="ImageNet-1K, as published",
+        )
+        how = replace(conditions, dtype="bf16", load_average=load)
+        return Bench(conditions=how, measurements=(measured,), left_out=())
+
+    return make
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_what_is_left_out_is_a_line_and_nothing_left_is_a_failure(
 
 
 def test_the_table_has_medians_rates_and_what_they_mean(
-    table: Callable[[Bench, int], str],
+    table: Callable[[Bench, int], str], made_up: MakeBench
 ) -> None:
     text = table(made_up(peak=1_234_567_890), 160)
     (row,) = [line.split() for line in text.splitlines() if line.startswith("cmt-s")]
@@ -125,12 +126,16 @@ def test_the_table_has_medians_rates_and_what_they_mean(
     assert "busy" not in text
 
 
-def test_a_busy_machine_is_mentioned(table: Callable[[Bench, int], str]) -> None:
+def test_a_busy_machine_is_mentioned(
+    table: Callable[[Bench, int], str], made_up: MakeBench
+) -> None:
     assert "The machine was busy before (load average 2.6)" in table(made_up(load=2.6), 200)
     assert "busy" not in table(made_up(load=None), 200)
 
 
-def test_times_fit_80_columns_beside_a_long_name(table: Callable[[Bench, int], str]) -> None:
+def test_times_fit_80_columns_beside_a_long_name(
+    table: Callable[[Bench, int], str], made_up: MakeBench
+) -> None:
     text = table(made_up(name="timm:deit_small_patch16_224", peak=1_000_000), 80)
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[0].split()[-5:] == ["ms", "p95", "ms", "images/s", "GMACs/s"]

@@ -291,7 +291,7 @@ def interrupted(*_, **__):
 
 atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
 app.app = interrupted
-app.main(["variants"])
+app.main(["search"])
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 130
@@ -318,18 +318,30 @@ def test_plotting_a_folder_without_results_says_what_to_run(
     assert "is it from `cmtscale search`?" in refusal("plot", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("interrupted", "command", "words"),
+    [
+        ("cmtscale.arch.variant.published_variants", "variants", "stopped"),
+        ("cmtscale.deploy.bench.bench", "bench cmt-ti", "stopped"),
+        (
+            "cmtscale.arch.variant.variant",
+            "train -v cmt-ti --data digits --out nowhere",
+            "stopped; the same command goes on",
+        ),
+    ],
+)
 def test_ctrl_c_is_exit_code_130_and_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, interrupted: str, command: str, words: str
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cmtscale.arch.variant.published_variants", interrupt)
+    monkeypatch.setattr(interrupted, interrupt)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # this process goes on
     with pytest.raises(SystemExit) as caught:
-        main(["variants"])
+        main(command.split())
     assert caught.value.code == 130
-    assert capsys.readouterr() == ("", "cmtscale: stopped; the same command goes on\n")
+    assert capsys.readouterr() == ("", f"cmtscale: {words}\n")
 
 
 @pytest.mark.parametrize("command", ["flops --no-measure --json", "cache --clear"])

@@ -54,6 +54,34 @@ def test_a_full_training_says_its_recipe_and_ends_in_a_model(
     assert (described["status"], described["test_accuracy"]) == ("complete", None)
 
 
+@pytest.mark.parametrize("recipe", ["paper", "short"])
+def test_a_trained_model_knows_its_own_folder_wherever_that_lies(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    printed: Callable[..., str],
+    recipe: str,
+) -> None:
+    for number in range(20):
+        for name, grey in (("dark", number), ("light", 255 - number)):
+            path = tmp_path / "tree" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (64, 64), grey).save(path)
+    monkeypatch.chdir(tmp_path)
+    printed(*command, "--data", "folder:tree", "--recipe", recipe, "--batch-size", "14", "--test")
+    text = (tmp_path / "out" / "model" / "model.toml").read_text()
+    assert f'data = "folder:{tmp_path}/tree"' in text
+    for moved in ("tree", "elsewhere"):
+        (tmp_path / "tree").rename(tmp_path / moved)
+        words = ["eval", "out", "--data", f"folder:{moved}", "--cache-dir", str(tmp_path / "empty")]
+        val = json.loads(printed(*words, "--json"))
+        assert (val["split"], val["images"], val["own_data"]) == ("val", 6, True)
+        assert f"val_accuracy = {val['top1']}" in text
+        assert "caution" not in printed(*words)
+    test = json.loads(printed(*words, "--split", "test", "--json"))
+    assert (test["reading"], test["own_data"]) == (2, True)
+
+
 def test_a_recipe_of_ones_own_is_a_file_and_its_model_can_be_tuned(
     command: list[str],
     tmp_path: Path,
@@ -104,8 +132,8 @@ def test_mistakes_are_one_line(
     message: str,
     refusal: Callable[..., str],
     tmp_path: Path,
-    cache_dir: Path,
     tiny_base: Variant,
+    cache_dir: Path,
 ) -> None:
     (tmp_path / "tiny.toml").write_text(tiny_base.to_toml())
     words = ["train", "-v", f"{tmp_path}/tiny.toml", "--data", "digits", "--device", "cpu"]

@@ -17,7 +17,7 @@ from cmtscale.arch.errors import DataError
 from cmtscale.data import named
 from cmtscale.data.cache import cache_report
 from cmtscale.data.dataset import Dataset, Description
-from cmtscale.data.sources import DataSpec, open_source, parse_spec
+from cmtscale.data.sources import NAMES, DataSpec, open_source, parse_spec
 
 IDX_NAMES = tuple(named.FASHION_MNIST_FILES)
 
@@ -62,7 +62,7 @@ def test_a_wrong_source_is_refused_without_importing_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "is not one of digits, fashion-mnist, cifar10, cifar100, folder:PATH" in done.stdout
+    assert f"is not one of {', '.join(NAMES)}, folder:PATH" in done.stdout
 
 
 def test_digits_are_scikit_learns(digits: Dataset) -> None:

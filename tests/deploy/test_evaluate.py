@@ -175,6 +175,9 @@ def test_a_folder_s_own_test_split_is_read(
     tested = evaluate(copy, data, split="test", cache_dir=cache_dir).evaluation
     assert (tested.images, tested.reading) == (6, 1)
     assert [reading.data for reading in readings(copy)] == ["", data]
+    again = evaluate(copy, f"{data}/test", cache_dir=cache_dir).evaluation
+    assert (again.split, again.images, again.reading) == ("test", 6, 2)
+    assert [reading.data for reading in readings(copy)] == ["", data, data]
 
 
 def test_a_broken_file_is_left_out_and_named(

@@ -48,7 +48,7 @@ def description(trained: Path, folder: Path, packed: Dataset) -> ModelDescriptio
         training=replace(
             read.training,
             data=f"folder:{folder}",
-            data_hash=packed.content_hash,
+            data_hash=packed.set_hash,
             split_seed=5,
         ),
         scores=replace(
@@ -99,15 +99,62 @@ def test_a_folder_that_has_grown_is_refused_where_its_split_would_be_drawn_anew(
     assert len(trained_on.labels) == 42
 
 
-def test_where_the_packed_images_are_gone_the_doubt_is_said(
-    description: ModelDescription, folder: Path, packed: Dataset, tmp_path: Path
+def test_where_the_files_have_changed_the_doubt_is_said(
+    description: ModelDescription, folder: Path, packed: Dataset, cache: Path
 ) -> None:
-    images = open_images(
-        description, f"folder:{folder}", split="test", cache_dir=tmp_path / "empty"
-    )
+    Image.new("L", (8, 8)).save(folder / "3" / "00.png")
+    images = open_images(description, f"folder:{folder}", split="test", cache_dir=cache)
     assert images.is_own
     assert numbers(images, folder) == packed.splits.test.tolist()
     assert "test holds images that were trained on" in images.caution
+
+
+def test_files_of_the_same_names_are_not_taken_for_those_of_the_training(
+    description: ModelDescription, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    Image.new("L", (8, 8)).save(other / "3" / "00.png")
+    images = open_images(description, f"folder:{other}", split=None, cache_dir=cache)
+    assert (images.is_own, images.split, len(images.labels)) == (False, "all", 2 * EACH)
+
+
+def test_a_streamed_data_set_is_known_as_the_packed_one(
+    description: ModelDescription, folder: Path, packed: Dataset, tmp_path: Path
+) -> None:
+    streamed = open_source(f"folder:{folder}", split_seed=5).stream()
+    assert streamed.set_hash == packed.set_hash == description.training.data_hash
+    again = open_source(f"folder:{folder}", split_seed=5, cache_dir=tmp_path / "2").pack(32)
+    assert again.set_hash == packed.set_hash
+    assert open_source(f"folder:{folder}").stream().set_hash != packed.set_hash
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_split_s_own_folder_is_that_split_of_the_training(
+    description: ModelDescription, folder: Path, cache: Path, tmp_path: Path, part: str
+) -> None:
+    pool = Path(folder.rename(tmp_path / "moved"))
+    for split in ("train", "val", "test"):
+        shutil.copytree(pool, folder / split, ignore=shutil.ignore_patterns("00.png"))
+    whole = open_images(description, f"folder:{folder}", split=part, cache_dir=cache)
+    for asked in (None, part, "all"):
+        images = open_images(description, f"folder:{folder}/{part}", split=asked, cache_dir=cache)
+        assert (images.split, images.is_own, images.caution) == (part, True, "")
+        assert (images.data, images.names) == (f"folder:{folder}", whole.names)
+    with pytest.raises(DataError, match=rf"/{part} is the {part} split of folder:.*/pool; leave"):
+        open_images(description, f"folder:{folder}/{part}", split="train", cache_dir=cache)
+
+
+def test_a_folder_called_train_that_was_trained_on_has_the_splits_of_then(
+    description: ModelDescription, folder: Path, packed: Dataset, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    pool = Path(folder.rename(tmp_path / "tree" / "train"))
+    shutil.copytree(pool, pool.parent / "test", ignore=shutil.ignore_patterns("00.png"))
+    images = open_images(description, f"folder:{pool}", split=None, cache_dir=cache)
+    assert (images.split, images.is_own) == ("val", True)
+    assert numbers(images, pool) == packed.splits.val.tolist()
+    tested = open_images(description, f"folder:{pool.parent}/test", split=None, cache_dir=cache)
+    assert (tested.split, tested.is_own, len(tested.labels)) == ("test", False, 2 * (EACH - 1))
 
 
 def test_splits_that_are_folders_need_no_doubt(

@@ -49,6 +49,23 @@ def test_a_trained_model_has_its_validation_accuracy(trained: Path) -> None:
     assert read_subject(f"{trained}@96").accuracy is None
 
 
+def test_validation_images_are_told_apart(trained: Path, tmp_path: Path) -> None:
+    texts = set()
+    for data, seed in (("folder:/a/pets", 0), ("folder:/b/pets", 0), ("folder:/a/pets", 3)):
+        folder = tmp_path / str(len(texts))
+        shutil.copytree(trained / "model", folder)
+        described = (folder / "model.toml").read_text()
+        described = described.replace('data = "digits"', f'data = "{data}"')
+        described = described.replace("split_seed = 0", f"split_seed = {seed}")
+        (folder / "model.toml").write_text(described)
+        texts.add(read_subject(str(folder)).accuracy_of)
+    assert texts == {
+        "folder:/a/pets, validation",
+        "folder:/b/pets, validation",
+        "folder:/a/pets, validation (split seed 3)",
+    }
+
+
 def test_of_a_search_its_answer_is_measured_at_real_size(finished: Outcome, tmp_path: Path) -> None:
     subject = read_subject(str(finished.folder))
     assert subject.network == variant(finished.folder / "best.toml")

@@ -28,7 +28,7 @@ def test_a_checkpoint_survives_the_round_trip(tiny, source):
     assert same(published_state_dict(model), source)
 
 
-@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_ema"])
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_ema", "state_dict_ema"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_wrappers_and_prefixes_are_removed(tiny, source, wrapper, prefix):
     model = build(tiny)
@@ -36,16 +36,18 @@ def test_wrappers_and_prefixes_are_removed(tiny, source, wrapper, prefix):
     assert same(published_state_dict(model), source)
 
 
-def test_the_averaged_weights_are_taken_only_on_request(tiny, source):
+def test_averaged_weights_are_taken_where_there_are_any(tiny, source):
     averaged = published_state_dict(build(tiny))
-    checkpoint = {"model_ema": averaged, "model": source}
     model = build(tiny)
-    load_published(model, checkpoint)
-    assert same(published_state_dict(model), source)
-    load_published(model, checkpoint, ema=True)
-    assert same(published_state_dict(model), averaged)
-    with pytest.raises(WeightsError, match="no model_ema"):
-        load_published(model, {"model": source}, ema=True)
+    for taken, checkpoint, options in (
+        (averaged, {"model": source, "model_ema": averaged}, {}),
+        (source, {"model": source, "model_ema": averaged}, {"ema": False}),
+        (source, {"model": source, "model_ema": None}, {}),  # the authors' CMT-Ti
+    ):
+        load_published(model, checkpoint, **options)
+        assert same(published_state_dict(model), taken)
+    with pytest.raises(WeightsError, match="averaged weights alone, model_ema; load it without"):
+        load_published(model, {"model_ema": averaged, "epoch": 3}, ema=False)
 
 
 def test_a_file_with_training_arguments_loads(tiny, source, tmp_path):

@@ -1,11 +1,14 @@
 """The figure of a benchmark draws what was measured, and accuracy only where it is known."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.bench import Bench, Conditions, Measurement
@@ -16,6 +19,13 @@ NETWORKS = {
     "cmt-ti": (638_904_600, 0.79),
     "cmt-s": (4_031_742_464, 0.835),
     "timm:resnet50": (4_089_184_256, None),
+}
+CLOSE = {  # MACs, milliseconds with 1 image and with 8
+    "cmt-xs": (1_546_873_472, 27.7, 131.5),
+    "cmt-s": (4_031_742_464, 52.1, 300.6),
+    "timm:deit_small_patch16_224": (4_602_732_288, 53.0, 381.7),
+    "timm:efficientnet_b4@380": (4_389_773_824, 48.1, 364.9),
+    "timm:resnet50": (4_089_184_256, 31.6, 178.5),
 }
 
 
@@ -35,22 +45,9 @@ def measurement(name: str, batch: int, scale: float = 1.0) -> Measurement:
 
 
 @pytest.fixture
-def bench() -> Bench:
+def bench(conditions: Conditions) -> Bench:
     return Bench(
-        conditions=Conditions(
-            backend="torch",
-            dtype="fp32",
-            tf32=False,
-            device="cpu",
-            hardware="a processor, 2 cores",
-            threads=2,
-            compiled=False,
-            rounds=10,
-            passes_per_round=3,
-            load_average=0.0,
-            memory="",
-            versions="torch 2",
-        ),
+        conditions=conditions,
         measurements=tuple(
             measurement(name, batch, scale)
             for name in NETWORKS
@@ -110,6 +107,49 @@ def test_accuracies_on_different_images_never_share_a_panel(bench: Bench) -> Non
     assert digits.get_title(loc="left") == "accuracy: digits"
     assert {y for _, y in points(digits)} == {97.0}
     assert "runs/best" not in names(published)
+
+
+def test_a_label_stands_at_its_own_point_or_has_a_line_to_it(bench: Bench) -> None:
+    like = bench.measurements[0]
+    measured = tuple(
+        replace(like, name=name, macs=macs, batch=batch, seconds=(time / 1000, 1.3 * time / 1000))
+        for name, (macs, *times) in CLOSE.items()
+        for batch, time in zip((1, 8), times, strict=True)
+    )
+    figure = bench_figure(replace(bench, measurements=measured))
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    marks = {
+        m: ax.transData.transform((m.macs, 1000 * m.median_seconds / m.batch)) for m in measured
+    }
+    labels = {text.get_text(): text for text in ax.findobj(Annotation)}
+    for name, label in labels.items():
+        (own,) = [m for m in measured if m.name.removeprefix("timm:") == name and m.batch == 1]
+        box = Text.get_window_extent(label)
+        assert not any(box.contains(*mark) for mark in marks.values())
+        away = {m: math.dist(np.clip(mark, box.min, box.max), mark) for m, mark in marks.items()}
+        if label.arrow_patch is None:
+            assert min(away, key=away.__getitem__) is own
+        else:
+            assert label.xy == (own.macs, pytest.approx(1000 * own.median_seconds))
+    assert [name for name, label in labels.items() if label.arrow_patch] == [
+        "deit_small_patch16_224", "efficientnet_b4@380",
+    ]  # fmt: skip
+
+
+def test_no_label_covers_another_or_a_bar(bench: Bench) -> None:
+    figure = bench_figure(bench)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        boxes = [Text.get_window_extent(text) for text in ax.findobj(Annotation)]
+        bars = [
+            Bbox(ax.transData.transform(segment))
+            for container in ax.containers
+            for segment in container[2][0].get_segments()
+        ]
+        assert bars
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in [*boxes[:number], *bars])
 
 
 def test_latency_is_what_one_image_takes(bench: Bench) -> None:

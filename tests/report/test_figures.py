@@ -23,7 +23,8 @@ from cmtscale.report.frames import (
     load_standings,
     run_folders,
 )
-from cmtscale.report.layout import BLUE, PALE, spread
+from cmtscale.report.labels import spread
+from cmtscale.report.layout import BLUE, PALE
 
 
 def curves_of(path):

@@ -24,6 +24,7 @@ from cmtscale.data.stream import packed_images
 from cmtscale.record.metrics import append_metrics, read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
+from cmtscale.train.augment import make_augment
 from cmtscale.train.evaluate import fit_temperature
 from cmtscale.train.full_run import FullRun
 from cmtscale.train.tensorboard import tensorboard_watch
@@ -69,6 +70,22 @@ def test_the_model_scores_images_as_its_training_did(full, few_digits, tmp_path)
                 result.val_loss, abs=1e-12
             )
     assert classes == few_digits.class_names
+
+
+def test_small_images_are_resized_once_as_in_training(full, full_recipe, few_digits, tmp_path):
+    plain = replace(
+        full_recipe, crop_fraction=1.0, smallest_crop=1.0, rand_augment=None, random_erasing=0.0,
+        colour_jitter=0.0, epochs=1, warmup_epochs=0.1,
+    )  # fmt: skip
+    full(tmp_path, recipe=plain)
+    _, preprocess, _ = cmtscale.load_model(tmp_path)
+    spec = read_description(find_model(tmp_path))[0].preprocessing
+    assert spec.stored_px == spec.resolution_px == 32
+    train = make_augment(plain, spec, may_flip=False)
+    for index in few_digits.splits.val[:5]:
+        image = few_digits.images.open(int(index))
+        assert image.size == (8, 8)
+        assert torch.allclose(preprocess(image), train(image), atol=1e-5)  # of sums in float32
 
 
 def test_what_a_training_leaves_says_all_of_it(full, full_recipe, tmp_path):
