@@ -133,7 +133,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         torch.cuda.set_device(local_rank)
     try:
         dist.init_process_group("nccl" if is_cuda else "gloo", timeout=PATIENCE)
-        messages = dist.new_group(backend="gloo") if is_cuda else dist.group.WORLD
+        messages: Any = dist.group.WORLD
+        if is_cuda:
+            messages = dist.new_group(backend="gloo", timeout=PATIENCE)
         here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         rank = dist.get_rank()
         yield Processes(rank=rank, count=count, local_count=here, messages=messages), device
@@ -154,9 +156,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
 
 def _is_of_the_group(error: RuntimeError) -> bool:
-    """Whether the error says that other processes cannot be reached."""
+    """Whether the error says that other processes cannot be reached; gloo has no type for it."""
     if isinstance(error, CmtscaleError):
         return False
-    return isinstance(error, dist.DistError) or "/gloo/" in str(
-        error
-    )  # gloo has no type of its own
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
