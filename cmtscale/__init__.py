@@ -4,7 +4,7 @@ Everything here works without torch until something needs a network: `build`, `l
 `search` import it when they are called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cmtscale.deploy.load import LoadedModel
     from cmtscale.model.cmt import CMT
+    from cmtscale.record.winner import WinnerRecord
     from cmtscale.search.executors.base import Executor
     from cmtscale.search.ladder import Ladder as Ladder
     from cmtscale.search.outcome import Outcome
@@ -47,6 +48,7 @@ __all__ = [
     "scale",
     "search",
     "solve",
+    "train_winner",
     "variant",
 ]
 
@@ -85,6 +87,47 @@ def search(request: "SearchRequest", *, executor: "Executor | None" = None) -> "
     outcome = run_search(request, executor=executor)
     assert outcome is not None
     return outcome
+
+
+def train_winner(
+    folder: str | Path,
+    *,
+    beside: Sequence[str] = (),
+    recipe: str = "paper",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    test: bool = False,
+    device: str = "auto",
+    cache_dir: str | Path | None = None,
+) -> "WinnerRecord":
+    """Train what the search in `folder` chose, and networks beside it, to full accuracy.
+
+    See `cmtscale.deploy.winner_request.WinnerRequest` for the arguments, and
+    `cmtscale.deploy.winner.train_winner` for what it leaves.
+    """
+    from cmtscale.deploy.winner import train_winner as train
+    from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
+    from cmtscale.record.choice import answered
+
+    answer = answered(Path(folder))
+    request = WinnerRequest(
+        recipe=recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        beside=tuple(beside),
+        test=test,
+        device=device,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+    )
+    prepared = prepare_winner(
+        request,
+        data=answer.data,
+        split_seed=answer.split_seed,
+        budget_macs=answer.budget_macs,
+    )
+    return train(Path(folder), prepared)
 
 
 def load_results(path: str | Path) -> "pd.DataFrame":

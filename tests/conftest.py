@@ -23,6 +23,22 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Sixty grey images of two kinds, one in five misnamed: a training on them takes a second."""
+    import numpy as np
+    from PIL import Image
+
+    tree, random = tmp_path_factory.mktemp("few_images"), np.random.default_rng(0)
+    for kind, level in (("dark", 60), ("light", 160)):
+        (tree / kind).mkdir()
+        for number in range(30):
+            brightness = level if number % 5 else 220 - level
+            pixels = random.integers(brightness, brightness + 60, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(tree / kind / f"{number}.png")
+    return f"folder:{tree}"
+
+
+@pytest.fixture(scope="session")
 def tiny_base() -> Variant:
     """0.58 M MACs, one block in each stage."""
     first, second, third, fourth = (

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 PUBLIC = [
     "CmtscaleError", "Cost", "Ladder", "Scaling", "SearchRequest", "Shares", "Solution", "Stage",
     "Variant", "build", "cost", "load_model", "load_published", "load_results", "scale", "search",
-    "solve", "variant",
+    "solve", "train_winner", "variant",
 ]  # fmt: skip
 
 

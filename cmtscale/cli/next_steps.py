@@ -22,10 +22,11 @@ def after_search(outcome: "Outcome") -> list[Step]:
 
     settings, folder = outcome.settings, str(outcome.folder)
     figures = ("figures", _command(["plot", folder]))
+    use = _use_winner(outcome)
     if settings.tour:
         budget = f"{settings.budget_macs / 1e9:g}G"
         own = f"cmtscale search --budget {budget} --data folder:PATH --dry-run"
-        return [("your images", own), figures]
+        return [("your images", own), figures, *use]
     again = ["search", "--from", folder]
     steps: list[Step] = []
     longer = [name for name, ladder in PRESETS.items() if ladder.rungs > settings.ladder.rungs]
@@ -42,13 +43,26 @@ def after_search(outcome: "Outcome") -> list[Step]:
         minutes = math.ceil(max(outcome.seconds_needed, settings.max_seconds or 0) / 60)
         steps.append(("surer", _command([*again, "--max-time", format_duration(60 * minutes)])))
     steps.append(figures)
-    if is_decided:
+    if is_decided and not use:
         train = ["train", "--variant", str(outcome.folder / BEST), "--data", settings.data]
         if settings.split_seed:  # other splits would test on images that the choice has seen
             train += ["--split-seed", str(settings.split_seed)]
         train += ["--out", f"runs/{outcome.folder.name}", "--test"]
         steps.append(("train it", _command(train)))
-    return steps
+    return [*steps, *use]
+
+
+def _use_winner(outcome: "Outcome") -> list[Step]:
+    """How the trained choice is used, where it is trained."""
+    from cmtscale.record.model_folder import MODEL
+
+    record = outcome.trained_winner
+    if record is None or record.choice.network != outcome.winner_name:
+        return []
+    if record.choice.status != "complete":
+        return []
+    model = outcome.folder / record.choice.folder / MODEL
+    return [("use it", f"{_command(['predict', str(model)])} IMAGE")]
 
 
 def repeated(context: typer.Context, changes: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import typer
 from cmtscale.cli.options import (
     DATA_HELP,
     DEFAULT_BASE,
+    NETWORKS_HELP,
     VARIANTS_HELP,
     Attention,
     CacheDir,
@@ -137,6 +138,33 @@ def search(
         Path | None, typer.Option(help="Run folder; by default results/<what is searched>.")
     ] = None,
     cache_dir: CacheDir = None,
+    train_winner: Annotated[
+        bool,
+        typer.Option(
+            "--train-winner", help="Train the choice fully, at real size, when it is made."
+        ),
+    ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Train this one too, alike (repeatable): {NETWORKS_HELP}"),
+    ] = None,
+    winner_recipe: Annotated[
+        str | None,
+        typer.Option(help="Of these trainings: paper (default), or a recipe's TOML file."),
+    ] = None,
+    winner_epochs: Annotated[
+        int | None, typer.Option(help="Their epochs; by default the recipe's.")
+    ] = None,
+    winner_batch_size: Annotated[
+        int | None, typer.Option(help="Their images per step; by default the recipe's.")
+    ] = None,
+    winner_accumulate: Annotated[
+        int | None, typer.Option(help="Parts that a step's images are seen in, to save memory; 1.")
+    ] = None,
+    winner_test: Annotated[
+        bool,
+        typer.Option("--winner-test", help="Read the test split, once, with the trained choice."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -144,7 +172,7 @@ def search(
 
     Every candidate trains shortly; a forecast of the loss at the target decides who trains longer.
     The same command again goes on where it was stopped; with another ladder, target, or more trials
-    it goes on in the same folder.
+    it goes on in the same folder. With --train-winner it ends in a trained model, in DIR/winner.
     """
     from cmtscale.arch.budget import (
         parse_budgets,
@@ -203,20 +231,26 @@ def search(
             "--max-time none where it is the search's"
         )
     request = _with_ladder(request, ladder, spend)
+    from cmtscale.cli.search_winner import conclude, prepared_winner
+
+    winner = prepared_winner(
+        request,
+        train_winner=train_winner,
+        recipe=winner_recipe,
+        epochs=winner_epochs,
+        batch_size=winner_batch_size,
+        accumulate=winner_accumulate,
+        beside=beside or [],
+        test=winner_test,
+    )
     from cmtscale.cli.bars import make_bars
-    from cmtscale.cli.search_outcome_view import print_json, print_outcome
     from cmtscale.cli.search_view import SearchView
     from cmtscale.search.driver import search as run_search
 
     with make_bars() as bars:
-        outcome = run_search(request, watcher=SearchView(bars), dry_run=dry_run)
+        outcome = run_search(request, watcher=SearchView(bars, winner), dry_run=dry_run)
     if outcome is not None:
-        if as_json:
-            print_json(outcome)
-        else:
-            print_outcome(outcome)
-        if outcome.choice is None:
-            raise typer.Exit(1)
+        conclude(outcome, winner, as_json)
 
 
 def _images(text: str) -> Any:

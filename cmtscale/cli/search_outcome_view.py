@@ -1,6 +1,8 @@
 """The answer of a search: the ranking at the target, the network taken, and how sure that is."""
 
 import json
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +25,7 @@ from cmtscale.cli.search_words import (
     warn_of_few_steps,
 )
 from cmtscale.cli.verdict_words import verdict
+from cmtscale.cli.winner_view import print_winner
 from cmtscale.record.choice import DECIDED
 from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
 from cmtscale.search.candidates import Candidate
@@ -34,7 +37,7 @@ from cmtscale.search.standings import Interval, Standing
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """What a search that has ended leaves: its answer, where it is written, and what comes next."""
+    """What a search that has ended leaves: its answer, and where it is written."""
     out = results()
     for row in outcome.rows:
         if row.status != "complete" and row.horizon in outcome.settings.horizons:
@@ -47,8 +50,12 @@ def print_outcome(outcome: Outcome) -> None:
         out.print(f"written to {escape(str(outcome.folder))}: {files}")
     if outcome.settings.tour:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
+
+
+def print_steps(outcome: Outcome) -> None:
+    """The commands that can come next."""
     for name, command in after_search(outcome):
-        out.print(f"{name}: {command}", markup=False, soft_wrap=True)
+        results().print(f"{name}: {command}", markup=False, soft_wrap=True)
 
 
 def print_shown(outcome: Outcome) -> None:
@@ -65,8 +72,8 @@ def print_shown(outcome: Outcome) -> None:
         f"data {escape(settings.data)}; so far {trained}"
     )
     print_answer(outcome, out)
-    for name, command in after_search(outcome):
-        out.print(f"{name}: {command}", markup=False, soft_wrap=True)
+    print_winner(outcome)
+    print_steps(outcome)
 
 
 def print_answer(outcome: Outcome, out: Console) -> None:
@@ -91,7 +98,7 @@ def print_answer(outcome: Outcome, out: Console) -> None:
     out.print()
     out.print(verdict(outcome, choice))
     for reason in outcome.damaged:
-        out.print(f"a check is left out: {reason}", markup=False, soft_wrap=True)
+        out.print(f"left out: {reason}", markup=False, soft_wrap=True)
     _print_noise(outcome, choice, out)
     if outcome.rate_check is not None:
         out.print(f"learning rate: checked: {rates_verdict(outcome.rate_check)}")
@@ -99,8 +106,14 @@ def print_answer(outcome: Outcome, out: Console) -> None:
 
 
 def print_json(outcome: Outcome) -> None:
-    """The choice as `choice.json` has it, with the folder; null where nothing could be chosen."""
-    print(json.dumps({"folder": str(outcome.folder), "choice": described(outcome)}, indent=1))
+    """The choice as `choice.json` has it, with the folder; null where nothing could be chosen.
+
+    And what was trained fully, as `winner.json` has it, if anything was.
+    """
+    table: dict[str, Any] = {"folder": str(outcome.folder), "choice": described(outcome)}
+    if outcome.trained_winner is not None:
+        table["winner"] = asdict(outcome.trained_winner)
+    print(json.dumps(table, indent=1))
 
 
 def _print_ranking(outcome: Outcome, out: Console) -> None:

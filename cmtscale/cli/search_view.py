@@ -1,6 +1,7 @@
 """How a search looks while it goes on."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cmtscale.cli.bars import Bars
 from cmtscale.cli.console import duration
@@ -9,15 +10,23 @@ from cmtscale.record.row import Row
 from cmtscale.search.plan import Plan
 from cmtscale.search.watch import Progress
 
+if TYPE_CHECKING:
+    from cmtscale.deploy.winner_request import PreparedWinner
+
 
 class SearchView:
-    """Prints the plan and each ended run; in between bars move."""
+    """Prints the plan, with what is trained of the choice, and each ended run; bars move."""
 
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, bars: Bars, winner: "PreparedWinner | None" = None) -> None:
         self.bars = bars
+        self.winner = winner
 
     def planned(self, plan: Plan) -> None:
         print_plan(plan, self.bars.console)
+        if self.winner is not None:
+            from cmtscale.cli.winner_training_view import print_winner_plan
+
+            print_winner_plan(self.winner, plan, self.bars.console)
 
     def noted(self, text: str) -> None:
         self.bars.print(text)

@@ -1,18 +1,10 @@
 """`cmtscale train` with a full recipe: any network, to the accuracy that it can reach."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cmtscale.arch.network import Network, fit_to_data
 from cmtscale.cli.options import AttentionName
-
-if TYPE_CHECKING:
-    from cmtscale.train.full_recipe import FullRecipe
-
-PAPER = "paper"
 
 
 def train_full(
@@ -50,21 +42,27 @@ def train_full(
     from cmtscale.train.full import train_full as train
     from cmtscale.train.full_request import FullRequest
     from cmtscale.train.memory import keep_freed_memory
+    from cmtscale.train.named_recipe import named_recipe
     from cmtscale.train.processes import is_first_process
     from cmtscale.train.start import read_start
 
     network = read_network(variant)
-    values = {"batch_size": batch_size, "lr": lr, "drop_path": drop_path, "attention": attention}
-    values["accumulate"] = accumulate
-    chosen, words = _recipe(recipe, network, epochs, values)
+    named = named_recipe(recipe, network).changed(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        drop_path=drop_path,
+        accumulate=accumulate,
+        attention=attention,
+    )
     device_slots(device)  # before images are read
     is_first = is_first_process()
     if is_first:
         require_free(out)
     request = FullRequest(
         network=network,
-        recipe=chosen,
-        recipe_name=recipe if recipe == PAPER else Path(recipe).name,
+        recipe=named.recipe,
+        recipe_name=named.name,
         image_set=open_source(data, split_seed=split_seed, cache_dir=cache_dir).stream(),
         source={"data": parse_spec(data).text, "split_seed": split_seed},
         seed=seed,
@@ -82,7 +80,7 @@ def train_full(
         result, test_accuracy = train(request)
     else:
         with make_bars() as bars:
-            view = FullView(bars, words)
+            view = FullView(bars, named.words)
             result, test_accuracy = train(request, planned=view.planned, watch=view.logged)
         if as_json:
             print_json(result, test_accuracy, folder=out)
@@ -91,24 +89,3 @@ def train_full(
             print(f"use it: cmtscale predict {out}/model IMAGE")
     if result.status != "complete":
         raise typer.Exit(1)
-
-
-def _recipe(
-    name: str, network: Network, epochs: int | None, values: dict[str, Any]
-) -> tuple["FullRecipe", str]:
-    """The recipe with what was given on the command line, and what to say about it."""
-    from cmtscale.train.full_recipe import read_recipe
-    from cmtscale.train.paper_recipe import paper_recipe, with_epochs
-    from cmtscale.train.save_model import size_of
-
-    if name == PAPER:
-        paper = paper_recipe(network, size_of(fit_to_data(network, 1000, 3)).macs)
-        recipe, words = paper.recipe, f"the paper's recipe for {paper.variant}"
-        if not paper.is_own:
-            words += ", the nearest in MACs"
-    else:
-        recipe, words = read_recipe(Path(name)), f"the recipe in {name}"
-    if epochs is not None:
-        recipe = with_epochs(recipe, epochs)
-    given = {option: value for option, value in values.items() if value is not None}
-    return replace(recipe, **given), words

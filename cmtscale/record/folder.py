@@ -23,6 +23,8 @@ CHOICE = "choice.json"
 BEST = "best.toml"
 TEST_READS = "test_reads.csv"
 RUNS = "runs"
+WINNER = "winner"
+WINNER_RECORD = "winner.json"
 # of a check of its twins, in twins/, or of its learning rate, in rates/
 CHECK = "check.json"
 TWINS = "twins"

@@ -18,6 +18,7 @@ from cmtscale.record.rate_check import RateCheck
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.record.twin_check import TwinCheck
+from cmtscale.record.winner import WinnerRecord
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
 from cmtscale.search.family import Member
@@ -37,9 +38,9 @@ class Outcome:
     how many runs go on at a time; `spend_needed` what the ladder's `spend` must be for the runs
     that would probably decide an undecided search, `seconds_needed` what its time must be where it
     has a limit (None: no such). `twin_check` is what a check of
-    its twins found, `rate_check` one of its learning rate (None: there was none). `untimed` are
-    candidates that a limit on latency excludes because theirs is not measured on this machine;
-    `damaged` says which checks cannot be read, and why.
+    its twins found, `rate_check` one of its learning rate, `trained_winner` what was trained fully
+    (None: nothing). `untimed` are candidates that a limit on latency excludes because theirs is not
+    measured on this machine; `damaged` says which of these cannot be read, and why.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Outcome:
     family: tuple[Member, ...]
     twin_check: TwinCheck | None
     rate_check: RateCheck | None
+    trained_winner: WinnerRecord | None
     untimed: tuple[str, ...]
     damaged: tuple[str, ...]
 
@@ -71,6 +73,11 @@ class Outcome:
         if self.choice is None:
             return None
         return self.candidate(self.choice.taken)
+
+    @property
+    def winner_name(self) -> str:
+        """What `best.toml` calls the network that is taken; "" without one."""
+        return "" if self.winner is None else _file_name(self.settings.base, self.winner.real)
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of this name."""
@@ -109,8 +116,13 @@ def save_choice(outcome: Outcome) -> None:
 
 
 def _write_network(path: Path, base: Variant, network: Variant, remark: str) -> None:
-    named = replace(network, name=f"{base.name}-{network.name}")
+    named = replace(network, name=_file_name(base, network))
     write_text_atomically(path, f"# cmtscale {remark}\n{named.to_toml()}")
+
+
+def _file_name(base: Variant, network: Variant) -> str:
+    """What a network's file calls it, which says what it grows from."""
+    return f"{base.name}-{network.name}"
 
 
 def described(outcome: Outcome) -> dict[str, Any] | None:

@@ -25,8 +25,16 @@ class Described(Protocol):
         ...
 
 
-def require_ours(folder: Path, run: Described) -> bool:
-    """Whether the folder is this run's already; raises `RequestError` if it is another's."""
+def require_ours(
+    folder: Path,
+    run: Described,
+    *,
+    instead: str = "use another --out, or the command it began with",
+) -> bool:
+    """Whether the folder is this run's already; raises `RequestError` if it is another's.
+
+    `instead` says what to do where it holds another training.
+    """
     require_folder(folder)
     try:
         described = read_json(folder / RUN)
@@ -42,10 +50,7 @@ def require_ours(folder: Path, run: Described) -> bool:
         )
     if described["identity"] != run.identity:
         differs = difference(described.get("run") or {}, run.identity_fields())
-        raise RequestError(
-            f"{folder} holds another training{differs}; "
-            f"use another --out, or the command it began with"
-        )
+        raise RequestError(f"{folder} holds another training{differs}; {instead}")
     return True
 
 

@@ -12,7 +12,9 @@ from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.loaders import workers_watched
+from cmtscale.data.order import TrainingOrder
 from cmtscale.data.stream import ImageSet
+from cmtscale.model.networks import build_network
 from cmtscale.record.folder import METRICS, RESULT, RUN, held
 from cmtscale.record.model_folder import Preprocessing, Size
 from cmtscale.record.result import RunResult, read_result, write_result
@@ -23,9 +25,9 @@ from cmtscale.train.full_conclude import conclude
 from cmtscale.train.full_loop import Watch, train_fully
 from cmtscale.train.full_request import FullRequest
 from cmtscale.train.full_run import FullRun
-from cmtscale.train.full_setup import Setup, System, set_up
+from cmtscale.train.full_setup import Setup, System, set_up, training_order
 from cmtscale.train.moments import MOMENTS, with_moments
-from cmtscale.train.processes import Processes, joined
+from cmtscale.train.processes import ALONE, Processes, joined
 from cmtscale.train.save_model import size_of
 from cmtscale.train.stop import listening
 from cmtscale.train.tensorboard import TENSORBOARD, tensorboard_watch
@@ -44,6 +46,24 @@ class FullPlan:
     processes: int
     batch_images: int
     steps_per_epoch: int
+
+
+def plan_full(request: FullRequest) -> FullPlan:
+    """What one process would train; the folder is neither read nor written.
+
+    Raises a `CmtscaleError` for a network, a recipe or images that cannot be trained together.
+    """
+    slot = device_slots(request.device, workers=1)[0]
+    run = _make_run(request, slot, ALONE)
+    recipe = run.recipe
+    with torch.device("meta"):
+        build_network(
+            run.network,
+            drop_path=recipe.drop_path,
+            dropout=recipe.dropout,
+            attention=recipe.attention,
+        )
+    return _plan(run, request, slot, training_order(run, request.image_set), ALONE)
 
 
 def train_full(
@@ -92,7 +112,7 @@ def train_full(
                 run = with_moments(run, request.image_set, folder, processes)
                 setup = set_up(run, request.image_set, system, begin=_beginning(request, run))
                 if planned is not None and processes.is_first:
-                    planned(_plan(run, request, slot, setup, processes))
+                    planned(_plan(run, request, slot, setup.order, processes))
                 with tensorboard_watch(folder) as tensorboard:
                     watchers = [watch, tensorboard]
                     result = train_fully(run, request.image_set, setup, system, stop, watchers)
@@ -192,7 +212,7 @@ def _workers(asked: int | None, device: str, processes: Processes) -> int:
 
 
 def _plan(
-    run: FullRun, request: FullRequest, device: str, setup: Setup, processes: Processes
+    run: FullRun, request: FullRequest, device: str, order: TrainingOrder, processes: Processes
 ) -> FullPlan:
     return FullPlan(
         run=run,
@@ -200,6 +220,6 @@ def _plan(
         image_set=request.image_set,
         device=device,
         processes=processes.count,
-        batch_images=setup.order.batch_images,
-        steps_per_epoch=setup.order.steps_per_epoch,
+        batch_images=order.batch_images,
+        steps_per_epoch=order.steps_per_epoch,
     )

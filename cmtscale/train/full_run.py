@@ -33,6 +33,13 @@ class FullRun:
         """A hash of what decides the result."""
         return identity(self.identity_fields())
 
+    @property
+    def alike(self) -> str:
+        """A hash of what decides the result beside the network: trainings that share it compare."""
+        fields = self.identity_fields()
+        del fields["network"]
+        return identity(fields)
+
     def identity_fields(self) -> dict[str, Any]:
         """What `identity` covers."""
         recipe = {

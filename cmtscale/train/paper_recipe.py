@@ -27,11 +27,23 @@ def paper_recipe(network: Network, macs: int) -> PaperRecipe:
 
     `macs` are those of the network at its resolution.
     """
+    for variant in published_variants():
+        if _same_at_any_size(network, variant):
+            recipe = published_recipe(variant.name)
+            return PaperRecipe(recipe=recipe, variant=variant.name, is_own=True)
+    return nearest_recipe(macs)
+
+
+def nearest_recipe(macs: int) -> PaperRecipe:
+    """The recipe of the published variant that is nearest to so many MACs, in their logarithm."""
+    variant = nearest_variant(macs)
+    return PaperRecipe(recipe=published_recipe(variant.name), variant=variant.name, is_own=False)
+
+
+def nearest_variant(macs: int) -> Variant:
+    """The published variant that is nearest to so many MACs, in their logarithm."""
     published = published_variants()
-    own = next((variant for variant in published if _same_at_any_size(network, variant)), None)
-    nearest = min(published, key=lambda variant: abs(math.log(cost(variant).macs / macs)))
-    name = (own or nearest).name
-    return PaperRecipe(recipe=published_recipe(name), variant=name, is_own=own is not None)
+    return min(published, key=lambda variant: abs(math.log(cost(variant).macs / macs)))
 
 
 def _same_at_any_size(network: Network, variant: Variant) -> bool:

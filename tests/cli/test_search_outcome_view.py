@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cmtscale.cli import search_outcome_view
-from cmtscale.cli.search_outcome_view import print_outcome
+from cmtscale.cli.search_outcome_view import print_outcome, print_steps
 from cmtscale.cli.search_words import excluding
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.ladder import PRESETS
@@ -362,6 +362,7 @@ def test_on_a_narrow_terminal_ranking_and_answer_are_whole(
     console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
     monkeypatch.setattr(search_outcome_view, "results", lambda: console)
     print_outcome(finished)
+    print_steps(finished)
     text = console.file.getvalue()
     assert "…" not in text
     commands = [line for line in text.splitlines() if ": cmtscale " in line]

@@ -1,0 +1,101 @@
+"""The part of `cmtscale search` that trains its choice: what it is told, and what it prints."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from cmtscale.deploy.winner_request import PreparedWinner
+    from cmtscale.search.outcome import Outcome
+    from cmtscale.search.request import SearchRequest
+
+
+def prepared_winner(
+    request: "SearchRequest",
+    *,
+    train_winner: bool,
+    recipe: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    accumulate: int | None,
+    beside: list[str],
+    test: bool,
+) -> "PreparedWinner | None":
+    """What is trained after the search, checked before it; None without `train_winner`.
+
+    Raises `RequestError` for options that mean nothing without it.
+    """
+    from cmtscale.arch.errors import RequestError
+
+    if not train_winner:
+        given = {
+            "--beside": beside or None,
+            "--winner-recipe": recipe,
+            "--winner-epochs": epochs,
+            "--winner-batch-size": batch_size,
+            "--winner-accumulate": accumulate,
+            "--winner-test": test or None,
+        }
+        for option in [name for name, value in given.items() if value is not None]:
+            raise RequestError(f"{option} is about training the choice; add --train-winner")
+        return None
+    from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
+    from cmtscale.train.named_recipe import PAPER
+
+    return prepare_winner(
+        WinnerRequest(
+            recipe=recipe or PAPER,
+            epochs=epochs,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            beside=tuple(beside),
+            test=test,
+            device=request.device,
+            cache_dir=request.cache_dir,
+        ),
+        data=request.data,
+        split_seed=request.split_seed,
+        budget_macs=request.budget_macs,
+    )
+
+
+def conclude(outcome: "Outcome", prepared: "PreparedWinner | None", as_json: bool) -> None:
+    """Print the answer; train the choice where that is asked for, and print what came of it.
+
+    The exit code is 1 where nothing can be chosen, or a training did not come to its end.
+    """
+    from cmtscale.cli.search_outcome_view import print_json, print_outcome, print_steps
+    from cmtscale.cli.winner_view import print_winner
+
+    if not as_json:
+        print_outcome(outcome)
+    if prepared is not None and outcome.choice is not None:
+        outcome = _trained(outcome, prepared)
+    if as_json:
+        print_json(outcome)
+    else:
+        print_winner(outcome)
+        print_steps(outcome)
+    record = outcome.trained_winner
+    is_trained = prepared is None or (record is not None and record.is_complete)
+    if outcome.choice is None or not is_trained:
+        raise typer.Exit(1)
+
+
+def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "Outcome":
+    """The outcome with its choice, and those beside it, trained."""
+    from cmtscale.cli.bars import make_bars
+    from cmtscale.cli.winner_training_view import WinnerView
+    from cmtscale.deploy.winner import train_winner
+    from cmtscale.record.choice import DECIDED
+
+    choice = outcome.choice
+    assert choice is not None
+    with make_bars() as bars:
+        if choice.verdict not in DECIDED and not outcome.settings.tour:
+            bars.print(
+                f"nothing is decided ({choice.verdict}): the most probable network is trained"
+            )
+        record = train_winner(outcome.folder, prepared, watcher=WinnerView(bars))
+    return replace(outcome, trained_winner=record)

@@ -1,0 +1,164 @@
+"""From a search's choice to its model: trained at real size, others beside it, all compared."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from cmtscale.arch.errors import RequestError
+from cmtscale.deploy.winner_request import PreparedWinner, requests_in
+from cmtscale.deploy.winner_times import timed
+from cmtscale.record.choice import Answered, answered
+from cmtscale.record.folder import WINNER, held
+from cmtscale.record.result import RunResult
+from cmtscale.record.winner import (
+    Role,
+    TrainedNetwork,
+    WinnerRecord,
+    read_winner,
+    write_winner,
+)
+from cmtscale.train.claim import require_ours
+from cmtscale.train.full import FullPlan, plan_full, train_full
+from cmtscale.train.memory import keep_freed_memory
+from cmtscale.train.named_recipe import NamedRecipe
+
+
+class WinnerWatcher(Protocol):
+    """Hears how the trainings go."""
+
+    def begun(self, number: int, count: int, network: str, recipe: NamedRecipe) -> None:
+        """A training begins, or is looked up: the `number`th of `count`."""
+        ...
+
+    def planned(self, plan: FullPlan) -> None:
+        """Before its first step."""
+        ...
+
+    def logged(self, line: dict[str, Any]) -> None:
+        """A line of its log."""
+        ...
+
+    def measuring(self, text: str) -> None:
+        """What goes on while latencies are measured."""
+        ...
+
+
+class NullWinnerWatcher:
+    """Shows nothing."""
+
+    def begun(self, number: int, count: int, network: str, recipe: NamedRecipe) -> None: ...
+
+    def planned(self, plan: FullPlan) -> None: ...
+
+    def logged(self, line: dict[str, Any]) -> None: ...
+
+    def measuring(self, text: str) -> None: ...
+
+
+def train_winner(
+    folder: Path, prepared: PreparedWinner, *, watcher: WinnerWatcher | None = None
+) -> WinnerRecord:
+    """Train what the search in `folder` chose, and the networks beside it, in `folder/winner`.
+
+    Each has a folder there, as `train_full` writes it; what is trained already is not repeated, and
+    what an earlier command trained alike stays in the record. Latencies are measured at the end, of
+    all in turn. The record is written after each training. Raises `ResultsError` for a folder
+    without an answer, `RequestError` where a training of another recipe is in the way, and
+    `StoppedError` once the state of a training is kept.
+    """
+    watcher = watcher or NullWinnerWatcher()
+    answer = answered(folder)
+    with held(folder / WINNER):
+        recipe, requests = requests_in(folder, answer, prepared)
+        plans = [plan_full(request) for request in requests]
+        for request, plan in zip(requests, plans, strict=True):
+            instead = "move it away, or use the recipe that it began with"
+            require_ours(request.folder, plan.run, instead=instead)
+        keep_freed_memory()
+        earlier = read_winner(folder)
+        if earlier is not None and earlier.alike != plans[0].run.alike:
+            earlier = None
+        trained: list[TrainedNetwork] = []
+        for number, (request, plan) in enumerate(zip(requests, plans, strict=True), start=1):
+            watcher.begun(number, len(requests), plan.run.network.name, recipe)
+            try:
+                result, accuracy = train_full(
+                    request, planned=watcher.planned, watch=watcher.logged
+                )
+            except RequestError as error:  # it does not fit into the memory
+                result, accuracy = RunResult(status="failed", cause=str(error)), None
+            role: Role = "choice" if number == 1 else "beside"
+            place = request.folder.relative_to(folder).as_posix()
+            before = None if earlier is None else earlier.in_folder(place)
+            trained.append(_trained(role, place, plan, result, accuracy, before))
+            record = _record(answer, prepared, recipe, plans[0], trained, earlier)
+            write_winner(folder, record)
+        record = timed(folder, record, prepared.device, watch=watcher.measuring)
+        write_winner(folder, record)
+    return record
+
+
+def _trained(
+    role: Role,
+    place: str,
+    plan: FullPlan,
+    result: RunResult,
+    test_accuracy: float | None,
+    earlier: TrainedNetwork | None,
+) -> TrainedNetwork:
+    network = plan.run.network
+    trained = TrainedNetwork(
+        role=role,
+        network=network.name,
+        resolution_px=network.resolution_px,
+        folder=place,
+        macs=plan.size.macs,
+        params=plan.size.params,
+        status=result.status,
+        cause=result.cause,
+        val_accuracy=result.val_accuracy,
+        val_loss=result.val_loss,
+        test_accuracy=test_accuracy,
+        seconds=result.seconds,
+    )
+    if earlier is None or result.status != "complete":
+        return trained
+    if test_accuracy is None:  # read by an earlier command
+        trained = replace(trained, test_accuracy=earlier.test_accuracy)
+    return replace(
+        trained, latency_seconds=earlier.latency_seconds, p95_seconds=earlier.p95_seconds
+    )
+
+
+def _record(
+    answer: Answered,
+    prepared: PreparedWinner,
+    recipe: NamedRecipe,
+    plan: FullPlan,
+    trained: Sequence[TrainedNetwork],
+    earlier: WinnerRecord | None,
+) -> WinnerRecord:
+    """All that is trained so far, now and by earlier commands alike."""
+    places = {network.folder for network in trained}
+    others = [
+        replace(network, role="beside" if network.role == "beside" else "earlier choice")
+        for network in (earlier.networks if earlier else ())
+        if network.folder not in places
+    ]
+    splits = prepared.image_set.splits
+    return WinnerRecord(
+        data=str(prepared.source["data"]),
+        recipe=recipe.name,
+        epochs=recipe.recipe.epochs,
+        batch_images=plan.batch_images,
+        steps=recipe.recipe.epochs * plan.steps_per_epoch,
+        seed=prepared.request.seed,
+        alike=plan.run.alike,
+        val_images=len(splits.val),
+        test_images=len(splits.test),
+        verdict=answer.verdict,
+        tour=answer.tour,
+        networks=(*trained, *others),
+        timed=earlier.timed if earlier else None,
+    )
