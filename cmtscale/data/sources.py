@@ -91,7 +91,7 @@ def open_source(
     the data, here or when they are described or packed.
     """
     spec = parse_spec(text)
-    cache_dir = (cache_dir or default_cache_dir()).expanduser()
+    cache_dir = (cache_dir or default_cache_dir()).expanduser().absolute()  # as in other processes
     if spec.path is None:
         return _NamedSource(spec.name, split_seed, cache_dir, data_dir, download)
     return _FolderSource(spec.name, spec.path, split_seed, cache_dir)
