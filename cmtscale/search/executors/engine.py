@@ -57,7 +57,8 @@ def open_engine(
     """
     share, limit = engine.workers_per_device, engine.run_timeout_seconds
     if engine.name == "slurm":
-        from cmtscale.search.executors.slurm import SlurmExecutor, SlurmJobs
+        from cmtscale.search.executors.slurm import SlurmExecutor
+        from cmtscale.search.executors.slurm_jobs import SlurmJobs
 
         jobs = SlurmJobs.of(engine.slurm, device=device, workers=workers, share=share or 1)
         return SlurmExecutor(jobs, cache_dir=cache_dir, run_timeout_seconds=limit)

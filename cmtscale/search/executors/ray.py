@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -203,7 +202,7 @@ def carry_out(
     keep_freed_memory()
     torch.set_num_threads(1)
     if run_timeout_seconds is not None:
-        faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=2)
     try:
         with at_hand(job, keeper, token) as job_here:
             return attempt(job_here, device)

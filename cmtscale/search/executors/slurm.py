@@ -5,26 +5,26 @@ the folder of results and the cache, which all nodes must see.
 """
 
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.data.cache import default_cache_dir, own_folder
 from cmtscale.search.executors.base import Job
-from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.outcome import failure, settled
+from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
+from cmtscale.search.executors.slurm_queue import hopeless
 
 REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each time
 LOOK_SECONDS = 0.2  # how often the driver looks for results
-ABANDONED_SECONDS = 300  # without a driver that waits for it, after which a job ends
+QUEUE_SECONDS = 15.0  # between two questions whether jobs can start
+PREEMPTED_SECONDS = 120.0  # in which Slurm has queued a preempted job again, or has cancelled it
 CANCEL_SECONDS = 30.0  # that cancelled jobs get to end in
 
 
@@ -57,6 +57,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._groups: list[_Submitted] = []
         self._keeps_logs = False
         self._has_begun = False
+        self._is_slurm = cluster == "slurm"
+        self._asked_at = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
@@ -84,10 +86,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         until = time.monotonic() + timeout_seconds
         while True:
             self._folder.touch()  # seen by the Slurm jobs: the driver lives
-            ended = [group for group in self._groups if group.handle.done()]
+            ended = [group for group in self._groups if group.has_ended()]
             if ended or time.monotonic() > until:
                 break
+            self._require_startable()
             time.sleep(LOOK_SECONDS)
+        self._has_begun |= bool(ended)
         self._groups = [group for group in self._groups if group not in ended]
         for group in ended:
             for job, outcome in zip(group.jobs, self._outcomes(group), strict=True):
@@ -124,13 +128,25 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             handles = self._submitit.submit_array(groups)
         except Exception as error:  # sbatch's words, in a type of submitit's
             self._waiting.clear()
-            raise _refused(error, has_begun=self._has_begun) from error
-        self._has_begun = True
+            raise self._refused(_words_of_sbatch(error)) from error
         self._waiting.clear()
         self._groups += [
             _Submitted(handle=handle, jobs=group.jobs, wanted=group.wanted)
             for handle, group in zip(handles, groups, strict=True)
         ]
+
+    def _require_startable(self) -> None:
+        """Raise for jobs that Slurm accepts and never starts; asked from time to time."""
+        now = time.monotonic()
+        if self._is_slurm and self._groups and now - self._asked_at > QUEUE_SECONDS:
+            self._asked_at = now
+            why = hopeless(group.handle.job_id for group in self._groups)
+            if why is not None:
+                raise self._refused(why)
+
+    def _refused(self, words: str) -> CmtscaleError:
+        kind = TrainingError if self._has_begun else RequestError
+        return kind(f"Slurm refuses the jobs ({words}); change --slurm")
 
     def _outcomes(self, group: "_Submitted") -> list[Any]:
         group.wanted.unlink(missing_ok=True)
@@ -149,87 +165,30 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         return [ended] * len(group.jobs)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class _Submitted:
     """A group that was submitted: submitit's `handle`, and the file that says it is `wanted`."""
 
     handle: Any
     jobs: tuple[Job, ...]
     wanted: Path
+    preempted_at: float | None = None
 
+    def has_ended(self) -> bool:
+        """Whether there is a result, or will be none.
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """What one Slurm job does: some jobs, each in a process of its own, on its devices.
-
-    On Slurm's warning before the time limit, and on SIGTERM, when it is preempted, its processes
-    end, and it is queued again: runs go on from their checkpoints. One that was cancelled, or whose
-    driver is gone, ends. See `submitit.helpers.Checkpointable`.
-    """
-
-    jobs: tuple[Job, ...]
-    devices: tuple[str, ...]
-    run_timeout_seconds: int | None
-    wanted: Path
-
-    def __call__(self) -> list[Any]:
-        """The outcome of each job; see `attempt`."""
-        outcomes: dict[int, Any] = {}
-        waiting = list(self.jobs)
-        driver = _Driver(self.wanted.parent)
-        with (
-            self._requeued_on_sigterm(),
-            LocalExecutor(self.devices, run_timeout_seconds=self.run_timeout_seconds) as executor,
-        ):
-            while waiting or executor.running():
-                while waiting and executor.free_slots:
-                    executor.submit(waiting.pop(0))
-                try:
-                    ended = list(executor.results(timeout_seconds=1.0))
-                except CmtscaleError as error:  # it stops all work
-                    return [error] * len(self.jobs)
-                outcomes |= {id(job): outcome for job, outcome in ended}
-                if not self.wanted.exists() or driver.is_gone():
-                    raise SystemExit("nobody waits for the results any more")
-        return [outcomes[id(job)] for job in self.jobs]
-
-    def checkpoint(self) -> Any:
-        """What submitit queues again: the same, for runs keep their checkpoints themselves."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
-
-    @contextmanager
-    def _requeued_on_sigterm(self) -> Iterator[None]:
-        import submitit
-
-        warning = signal.getsignal(signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"])
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if callable(warning) and self.wanted.exists():
-                warning(number, frame)
-            raise SystemExit("ended by SIGTERM")
-
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-@dataclass
-class _Driver:
-    """Whether a driver still looks for results: it touches its folder when it does."""
-
-    folder: Path
-    _seen: float = 0.0  # when it was touched, by the file server's clock
-    _at: float = field(default_factory=time.monotonic)
-
-    def is_gone(self) -> bool:
-        touched = self.folder.stat().st_mtime if self.folder.exists() else self._seen
-        if touched != self._seen:
-            self._seen, self._at = touched, time.monotonic()
-        return time.monotonic() - self._at > ABANDONED_SECONDS
+        submitit waits for a preempted job for ever: Slurm may queue it again. If it does not for
+        some minutes it has cancelled it.
+        """
+        if self.handle.done():
+            return True
+        is_preempted = str(self.handle.state).startswith("PREEMPTED")
+        if not is_preempted:
+            self.preempted_at = None
+        elif self.preempted_at is None:
+            self.preempted_at = time.monotonic()
+        since = self.preempted_at
+        return since is not None and time.monotonic() - since > PREEMPTED_SECONDS
 
 
 def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:
@@ -249,13 +208,10 @@ def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:
     return executor
 
 
-def _refused(error: Exception, *, has_begun: bool) -> CmtscaleError:
+def _words_of_sbatch(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    words = next((line for line in lines if line.startswith("sbatch:")), lines[-1] if lines else "")
-    refused = RequestError(f"Slurm refuses the jobs ({words}); change --slurm")
-    if has_begun:
-        refused.exit_code = 1
-    return refused
+    own = [line for line in lines if line.startswith("sbatch:")]
+    return (own or lines[-1:] or ["no word"])[0]
 
 
 def _has_ended(handle: Any) -> bool:

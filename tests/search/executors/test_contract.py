@@ -1,5 +1,6 @@
 """What every executor does alike, whatever happens to a job."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,7 +25,8 @@ from cmtscale.train.recipe import Recipe, Run
 
 TIMEOUT_SECONDS = 120.0
 LIMIT_SECONDS = 4
-SLOTS = {"local": 2, "slurm": 4, "slurm-debug": 4, "ray": 2}
+SLOTS = {"local": 2, "slurm": 4, "slurm-debug": 4, "slurm-cluster": 4, "ray": 2}
+CLUSTERS = {"slurm": "local", "slurm-debug": "debug", "slurm-cluster": "slurm"}  # of submitit
 ENGINES = (
     "local",
     "slurm",  # submitit's processes in its place
@@ -34,6 +36,13 @@ ENGINES = (
             pytest.mark.slow,
             # submitit's debugging executor leaves its logs open
             pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+        ],
+    ),
+    pytest.param(
+        "slurm-cluster",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(shutil.which("sbatch") is None, reason="this machine has no Slurm"),
         ],
     ),
     "ray",
@@ -67,7 +76,7 @@ def make(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
                 SlurmJobs(gpus=0, share=SLOTS[engine], at_a_time=1, minutes=5),
                 cache_dir=tmp_path / "cache",
                 run_timeout_seconds=run_timeout_seconds,
-                cluster="debug" if engine == "slurm-debug" else "local",
+                cluster=CLUSTERS[engine],
             )
             return stack.enter_context(slurm)
 

@@ -11,9 +11,12 @@ import pytest
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.cli.app import run as cli
+from cmtscale.search.executors import slurm
 from cmtscale.search.executors.base import Failure, carry_out_all
-from cmtscale.search.executors.slurm import ABANDONED_SECONDS, SlurmExecutor, _Driver
+from cmtscale.search.executors.slurm import SlurmExecutor
+from cmtscale.search.executors.slurm_group import ABANDONED_SECONDS, DriverWatch
 from cmtscale.search.executors.slurm_jobs import SlurmJobs, read_slurm
+from cmtscale.search.executors.slurm_queue import is_running_still
 
 submitit = pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
 
@@ -139,7 +142,7 @@ def test_a_job_ends_when_no_driver_has_looked_for_minutes(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    driver = _Driver(tmp_path)
+    driver = DriverWatch(folder=tmp_path)
     assert not driver.is_gone()
     now[0] += ABANDONED_SECONDS
     assert not driver.is_gone()
@@ -195,3 +198,58 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=words):
         jobs_of(text, **changes)
+
+
+def test_a_job_that_slurm_accepts_and_never_starts_is_an_error(
+    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
+    on_path("srun", "exit 1")
+    state = tmp_path / "state"
+    state.write_text("JobID|State\n9|PENDING\n")
+    on_path("scancel", f"sed -i s/PENDING/CANCELLED/ {state}")
+    on_path("sacct", f"cat {state}")
+    on_path("sbatch", "echo Submitted batch job 9")
+    on_path("squeue", f"cat {tmp_path}/queue")
+    (tmp_path / "queue").write_text("8 PartitionTimeLimit\n9 Priority\n")
+    with SlurmExecutor(jobs_of("time=99-0"), cache_dir=tmp_path) as executor:
+        executor.submit(jobs.Doubles(1))
+        assert list(executor.results(0.3)) == []
+        (tmp_path / "queue").write_text("9 PartitionTimeLimit\n")
+        with pytest.raises(RequestError, match=r"job 9 never starts: PartitionTimeLimit.*--slurm"):
+            list(executor.results(10.0))
+    assert "CANCELLED" in state.read_text()
+
+
+@pytest.mark.parametrize(("state", "goes_on"), [("RUNNING", True), ("COMPLETING", False)])
+def test_slurm_says_whether_a_job_that_gets_sigterm_goes_on(
+    on_path: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, state: str, goes_on: bool
+) -> None:
+    assert is_running_still()
+    on_path("squeue", f'test "$*" = "-h -j 12 -o %T" && echo {state}')
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert is_running_still() is goes_on
+
+
+def test_a_preempted_job_that_is_not_queued_again_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Handle:
+        state = "PREEMPTED"
+
+        def done(self) -> bool:
+            return False
+
+    handle = Handle()
+    group = slurm._Submitted(handle=handle, jobs=(), wanted=Path("wanted"))
+    assert not group.has_ended()
+    now[0] += slurm.PREEMPTED_SECONDS + 1
+    handle.state = "PENDING"
+    assert not group.has_ended()
+    handle.state = "PREEMPTED"
+    assert not group.has_ended()
+    now[0] += slurm.PREEMPTED_SECONDS + 1
+    assert group.has_ended()
