@@ -1,11 +1,10 @@
 """What an engine adds to a run: seconds of it, and the part of the time that workers are busy.
 
-    python benchmarks/engine_overhead.py [--engine local|slurm-here|ray] [--slots 2] [--runs 20]
+    python benchmarks/engine_overhead.py [--engine local|ray] [--slots 2] [--runs 20]
 
 Runs are stand-ins that wait: they need no core, so that other work on the machine disturbs little.
-`slurm-here` sends submitit's jobs to processes in place of Slurm, each with an interpreter of its
-own; `ray` starts a cluster on this machine. Starting the workers is measured apart: a search starts
-them once, and Slurm for each group of runs.
+`ray` starts a cluster on this machine. Starting the workers is measured apart: a search does so
+once. With Slurm what counts is its queue, and an interpreter that starts with each job.
 """
 
 import argparse
@@ -33,7 +32,7 @@ class Waits:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engine", choices=("local", "slurm-here", "ray"), default="local")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--runs", type=int, default=20, help="a multiple of the slots")
     args = parser.parse_args()
@@ -52,17 +51,12 @@ def main() -> None:
 def open_executor(engine: str, slots: int) -> AbstractContextManager[Any]:
     if engine == "local":
         return LocalExecutor(("cpu",) * slots)
-    if engine == "ray":
-        import ray
+    import ray
 
-        from cmtscale.search.executors.ray import RayExecutor
+    from cmtscale.search.executors.ray import RayExecutor
 
-        ray.init(num_cpus=slots, num_gpus=0, log_to_driver=False)
-        return RayExecutor()
-    from cmtscale.search.executors.slurm import SlurmExecutor
-    from cmtscale.search.executors.slurm_jobs import SlurmJobs
-
-    return SlurmExecutor(SlurmJobs(gpus=0, at_a_time=slots), cluster="local")
+    ray.init(num_cpus=slots, num_gpus=0, log_to_driver=False)
+    return RayExecutor()
 
 
 def seconds_of(executor: Any, runs: int, seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -24,6 +25,7 @@ from cmtscale.search.executors.ray_files import Keeper, at_hand
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 CANCEL_SECONDS = 30.0  # that cancelled tasks get to end in
+ANSWER_SECONDS = 10.0
 UNSEEN = Path("/nowhere/that/nodes/share")
 
 
@@ -225,8 +227,11 @@ def _connect(ray: Any, address: str) -> bool:
     if ray.is_initialized():
         return False
     try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal():  # Ray itself waits for minutes
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise RequestError(
             f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); start "
             f"one with `ray start --head`, or give its --address"

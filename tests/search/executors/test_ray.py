@@ -1,6 +1,7 @@
 """Ray clusters of several nodes on this machine: GPUs, a node that is lost, no shared folder."""
 
 import os
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -105,5 +106,9 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once(
         raise ConnectionError("Could not find any running Ray instance.")
 
     monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(RequestError, match=f"no Ray cluster answers at 127.0.0.1:{port} .*refused"):
+        RayExecutor(f"127.0.0.1:{port}")
     with pytest.raises(RequestError, match=r"no Ray cluster answers at auto .*ray start --head"):
         RayExecutor()
