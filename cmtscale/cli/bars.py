@@ -1,8 +1,9 @@
 """Bars on a terminal for what goes on; elsewhere a line at times."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -43,10 +44,14 @@ class Bars:
 
 @contextmanager
 def make_bars() -> Iterator[Bars]:
-    """Bars on stderr that vanish at the end, however it comes."""
+    """Bars on stderr that vanish at the end, however it comes.
+
+    What libraries print meanwhile, such as Ray of its nodes, goes there too.
+    """
     console = messages()
     if not console.is_terminal:
-        yield Bars(console, None)
+        with redirect_stdout(sys.stderr):
+            yield Bars(console, None)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield Bars(console, live)

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmtscale.cli.options import CacheDir, Device, Json
+from cmtscale.cli.options import (
+    Address,
+    CacheDir,
+    Device,
+    EngineOption,
+    Json,
+    RunTimeout,
+    Slurm,
+    Workers,
+    WorkersPerDevice,
+    read_engine,
+)
 
 if TYPE_CHECKING:
     from cmtscale.search.check_side import CheckRequest
@@ -50,9 +61,12 @@ def check(
         float, typer.Option(help="Kendall's tau that smaller twins must keep.")
     ] = 0.7,
     device: Device = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Runs at a time; by default one per core or per GPU.")
-    ] = None,
+    workers: Workers = None,
+    workers_per_device: WorkersPerDevice = None,
+    engine: EngineOption = "local",
+    slurm: Slurm = None,
+    address: Address = None,
+    run_timeout: RunTimeout = None,
     cache_dir: CacheDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
@@ -68,7 +82,8 @@ def check(
     if [twin, drift, lr].count(True) != 1:
         raise RequestError("a check is of one thing; use --twin, --drift or --lr")
     if drift:
-        training = ("seeds", "rung", "device", "workers", "dry_run")
+        machines = ("device", "workers", "workers_per_device", "engine", "slurm", "address")
+        training = ("seeds", "rung", *machines, "run_timeout", "dry_run")
         _refuse(context, "--drift trains nothing", ("sizes", "threshold", *training))
         _check_drift(folder, as_json)
         return
@@ -81,6 +96,13 @@ def check(
     from cmtscale.search.check_side import CheckRequest
     from cmtscale.search.check_twins import TwinRequest
 
+    where = read_engine(
+        engine,
+        slurm=slurm,
+        address=address,
+        workers_per_device=workers_per_device,
+        run_timeout=run_timeout,
+    )
     if lr:
         rates = CheckRequest(
             folder=folder,
@@ -88,6 +110,7 @@ def check(
             rung=rung,
             device=device,
             workers=workers,
+            engine=where,
             cache_dir=cache_dir,
         )
         _check_rates(rates, dry_run, as_json)
@@ -100,6 +123,7 @@ def check(
         threshold=threshold,
         device=device,
         workers=workers,
+        engine=where,
         cache_dir=cache_dir,
     )
     _check_twins(twins, dry_run, as_json)

@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cmtscale.arch import paper
 from cmtscale.arch.errors import VariantError
 from cmtscale.arch.network import TIMM, split_side
+
+if TYPE_CHECKING:
+    from cmtscale.search.executors.engine import Engine
 
 VARIANTS_HELP = "Published variant (cmt-ti, cmt-xs, cmt-s, cmt-b) or a TOML file."
 MODEL_HELP = "Folder of a trained model or of its training, or an exported .safetensors file."
@@ -29,6 +32,31 @@ CacheDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0,1 or mps.")]
+EngineOption = Annotated[
+    Literal["local", "slurm", "ray"],
+    typer.Option("--engine", help="What runs the trainings: processes here, Slurm jobs, or Ray."),
+]
+Slurm = Annotated[
+    str | None,
+    typer.Option(
+        help="Options of a Slurm job: partition=gpu,gpus=1,time=2:00:00 (or cpus=4 and gpus=0), "
+        "others as sbatch names them; or a TOML file."
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of the Ray cluster; auto: the one that this machine is in.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Runs at a time; by default one per core or per GPU, with Slurm those of 8 jobs."
+    ),
+]
+WorkersPerDevice = Annotated[int | None, typer.Option(help="Runs that share a GPU, or a core; 1.")]
+RunTimeout = Annotated[
+    str | None,
+    typer.Option(help="The longest that a run may take, 30m: it is ended, and has failed."),
+]
 AttentionName = Literal["auto", "explicit", "sdpa"]
 Attention = Annotated[
     AttentionName | None,
@@ -54,3 +82,27 @@ def parse_size(text: str) -> tuple[int, int]:
         raise VariantError(f"resolution {text!r} is not a size in px; write 320 or 320x256")
     height = int(match[1])
     return height, int(match[2] or height)
+
+
+def read_engine(
+    name: Literal["local", "slurm", "ray"],
+    *,
+    slurm: str | None,
+    address: str | None,
+    workers_per_device: int | None,
+    run_timeout: str | None,
+) -> "Engine":
+    """The engine of the flags; raises a `CmtscaleError` where they do not go together."""
+    from cmtscale.arch.budget import parse_duration
+    from cmtscale.search.executors.engine import Engine
+    from cmtscale.search.executors.slurm_jobs import read_slurm
+
+    return Engine(
+        name=name,
+        slurm={} if slurm is None else read_slurm(slurm),
+        address=address,
+        workers_per_device=workers_per_device,
+        run_timeout_seconds=(
+            None if run_timeout is None else parse_duration(run_timeout, "--run-timeout")
+        ),
+    )

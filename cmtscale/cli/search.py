@@ -10,11 +10,18 @@ from cmtscale.cli.options import (
     DEFAULT_BASE,
     NETWORKS_HELP,
     VARIANTS_HELP,
+    Address,
     Attention,
     CacheDir,
     Device,
+    EngineOption,
     Json,
+    RunTimeout,
+    Slurm,
     SplitSeed,
+    Workers,
+    WorkersPerDevice,
+    read_engine,
 )
 
 if TYPE_CHECKING:
@@ -131,9 +138,12 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Of the sampler and the decisions; 0.")] = None,
     attention: Attention = None,
     device: Device = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Runs at a time; by default one per core or per GPU.")
-    ] = None,
+    workers: Workers = None,
+    workers_per_device: WorkersPerDevice = None,
+    engine: EngineOption = "local",
+    slurm: Slurm = None,
+    address: Address = None,
+    run_timeout: RunTimeout = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default results/<what is searched>.")
     ] = None,
@@ -210,6 +220,13 @@ def search(
         "attention": attention,
         "device": device,
         "workers": workers,
+        "engine": read_engine(
+            engine,
+            slurm=slurm,
+            address=address,
+            workers_per_device=workers_per_device,
+            run_timeout=run_timeout,
+        ),
         "out": out,
         "cache_dir": cache_dir,
     }

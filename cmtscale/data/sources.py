@@ -95,7 +95,7 @@ def open_source(
     the data, here or when they are described or packed.
     """
     spec = parse_spec(text)
-    cache_dir = (cache_dir or default_cache_dir()).expanduser()
+    cache_dir = (cache_dir or default_cache_dir()).expanduser().absolute()  # as in other processes
     if spec.text in NAMED:
         return _SmallSource(spec.name, split_seed, cache_dir, data_dir, download)
     read = partial(read_tree, spec, cache_dir, data_dir=data_dir, download=download)

@@ -23,6 +23,7 @@ from cmtscale.search.curves import FloatArray
 from cmtscale.search.decide import Batch
 from cmtscale.search.drive import drive_named
 from cmtscale.search.executors.base import Executor
+from cmtscale.search.executors.engine import LOCAL, Engine
 from cmtscale.search.interrupt import lasting_interrupt
 from cmtscale.search.ladder import SEEDS_A_RUNG, seed_of
 from cmtscale.search.open import OpenFolder, inspected, opened
@@ -41,7 +42,7 @@ class CheckRequest:
     """What every check that trains is asked: the search's `folder`, and how much to train.
 
     `seeds` are the runs of each network on each side, of the length of rung `rung` (from 1).
-    `device`, `workers` and `cache_dir` as in a search.
+    `device`, `workers`, `engine` and `cache_dir` as in a search.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class CheckRequest:
     rung: int = 1
     device: str = "auto"
     workers: int | None = None
+    engine: Engine = LOCAL
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +80,7 @@ def as_searched(stored: Settings, request: CheckRequest) -> SearchRequest:
         max_seconds=None,
         device=request.device,
         workers=request.workers,
+        engine=request.engine,
         cache_dir=request.cache_dir,
     )
 

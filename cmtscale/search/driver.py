@@ -16,7 +16,7 @@ from cmtscale.search.deadline import open_deadline
 from cmtscale.search.decide import read_decisions
 from cmtscale.search.drive import drive
 from cmtscale.search.executors.base import Executor
-from cmtscale.search.executors.local import LocalExecutor
+from cmtscale.search.executors.engine import open_engine
 from cmtscale.search.interrupt import lasting_interrupt
 from cmtscale.search.open import OpenFolder, inspected, opened
 from cmtscale.search.outcome import Outcome
@@ -26,7 +26,6 @@ from cmtscale.search.request import SearchRequest
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import read_timings
 from cmtscale.search.watch import NullWatcher, Watcher
-from cmtscale.train.devices import device_slots
 
 
 def search(
@@ -40,9 +39,8 @@ def search(
 
     Runs that the folder already holds are not repeated: the same request, or one that asks for
     more of the same search, goes on where an earlier one stopped. Jobs go to `executor`, by default
-    to processes on this machine, one for each slot of the request's device; one that is given stays
-    open. Raises a `CmtscaleError` for requests, data and folders that cannot be used, before
-    anything is written.
+    to that of the request's engine; one that is given stays open. Raises a `CmtscaleError` for
+    requests, data and folders that cannot be used, before anything is written.
     """
     began = time.monotonic()
     watcher = watcher or NullWatcher()
@@ -101,11 +99,16 @@ def search(
 def executor_for(
     request: SearchRequest, executor: Executor | None
 ) -> AbstractContextManager[Executor]:
-    """The executor that is given, which stays open, or else processes for the request's device."""
+    """The executor that is given, which stays open, or else that of the request's engine."""
     _require_main_process()
     if executor is not None:
         return nullcontext(executor)
-    return LocalExecutor(device_slots(request.device, request.workers))
+    return open_engine(
+        request.engine,
+        device=request.device,
+        workers=request.workers,
+        cache_dir=request.cache_dir,
+    )
 
 
 def _require_main_process() -> None:

@@ -18,7 +18,10 @@ from cmtscale.train.recipe import Run
 def job_of(
     settings: Settings, folder: Path, data: DataRef, candidate: Candidate, run: RungRun
 ) -> TrainRun:
-    """The training of a candidate, as it is named and identified."""
+    """The training of a candidate, as it is named and identified.
+
+    Its folder is absolute: other machines work in other folders.
+    """
     name = run_id(settings, run)
     training = Run(
         run_id=name,
@@ -27,7 +30,8 @@ def job_of(
         seed=run.seed,
         data=data,
     )
-    return TrainRun(run=training, folder=folder / RUNS / name, candidate=candidate.name)
+    run_folder = (folder / RUNS / name).absolute()
+    return TrainRun(run=training, folder=run_folder, candidate=candidate.name)
 
 
 def make_row(asked: Asked, run: Run, result: RunResult) -> Row:

@@ -11,6 +11,7 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.arch.variant import Variant
 from cmtscale.arch.variant import variant as read_variant
 from cmtscale.data.sources import parse_spec
+from cmtscale.search.executors.engine import LOCAL, Engine
 from cmtscale.search.ladder import SEEDS_A_RUNG, Ladder
 from cmtscale.train.recipe import Attention, Recipe, require_count, require_seed
 
@@ -40,8 +41,8 @@ class SearchRequest:
     `max_seconds` is all the time there is: the twins and the lengths of runs that are left open are
     chosen to fit, and the search ends in time. `split_seed`
     draws the splits of the data set, `seed` is that of the sampler and of the decisions. `device`,
-    `workers`, `out` and `cache_dir` say where it runs; the result of a run does not depend on them
-    (on the CPU), which runs are asked for depends on how long they take.
+    `workers`, `engine`, `out` and `cache_dir` say where it runs; the result of a run does not
+    depend on them (on the CPU), which runs are asked for depends on how long they take.
     """
 
     budget_macs: int
@@ -74,6 +75,7 @@ class SearchRequest:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    engine: Engine = LOCAL
     out: Path | None = None
     cache_dir: Path | None = None
 

@@ -56,9 +56,10 @@ def available_cores() -> int:
 
 def hardware(devices: Sequence[str]) -> str:
     """The GPUs or the processor that these devices are, with their number."""
-    if devices[0].startswith("cuda") and not torch.cuda.is_available():  # they are elsewhere
-        return f"{len(set(devices))} x {devices[0].split(':')[0]}"
     if devices[0].startswith("cuda"):
+        here = {"cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))}
+        if not torch.cuda.is_available() or not here.issuperset(devices):  # they are elsewhere
+            return f"{len(set(devices))} x cuda"
         names = sorted({torch.cuda.get_device_name(device) for device in devices})
         return f"{len(set(devices))} x {', '.join(names)}"
     return f"{_processor()}, {os.cpu_count()} cores"

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from cmtscale.cli.app import run
+from cmtscale.cli.bars import make_bars
 from cmtscale.cli.console import Column, print_table
 
 COLUMNS = [Column("name"), Column("detail", 2), Column("loss"), Column("speed", 1)]
@@ -68,3 +69,12 @@ def test_on_a_narrow_terminal_what_decides_is_whole(
     (header,) = [line for line in lines if line.split()[: len(kept)] == kept]
     # each word of the note belongs to a column that is shown
     assert ("paper M" in header) == ("paper M, G:" in text)
+
+
+def test_what_libraries_print_while_bars_move_stays_out_of_the_results(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with make_bars():
+        print("a node was lost")
+    print("result")
+    assert capsys.readouterr() == ("result\n", "a node was lost\n")

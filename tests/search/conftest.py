@@ -11,7 +11,7 @@ from cmtscale.arch.cost import cost
 from cmtscale.data.dataset import Description
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
-from cmtscale.search import driver
+from cmtscale.search.executors import engine
 from cmtscale.search.executors.base import Failure, Job
 from cmtscale.search.jobs import TimePrediction, TimeSteps, TrainRun
 from cmtscale.search.request import SearchRequest
@@ -150,11 +150,11 @@ def use_executor(monkeypatch: pytest.MonkeyPatch) -> Callable[[InProcess], None]
     """Makes an executor the default of searches, with the device slots of their request."""
 
     def use(executor: InProcess) -> None:
-        def make(devices: tuple[str, ...]) -> InProcess:
+        def make(devices: tuple[str, ...], **_: object) -> InProcess:
             executor.devices = devices
             return executor
 
-        monkeypatch.setattr(driver, "LocalExecutor", make)
+        monkeypatch.setattr(engine, "LocalExecutor", make)
 
     return use
 

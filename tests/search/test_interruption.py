@@ -23,8 +23,8 @@ from cmtscale.cli.app import run as cli
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import REQUEST
 from cmtscale.record.result import RunResult
-from cmtscale.search import driver
 from cmtscale.search.candidates import grid
+from cmtscale.search.executors import engine
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.settings import Settings, read_settings
 from cmtscale.train.loop import train
@@ -210,7 +210,7 @@ def searched(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "LocalExecutor", lambda _: in_process_class())
+        patch.setattr(engine, "LocalExecutor", lambda _, **__: in_process_class())
         exit_code = cli([*command, "1"])
     uninterrupted = dict(train_each(read_settings(folder / REQUEST), cache_dir))
     torch.set_num_threads(threads)

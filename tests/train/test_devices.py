@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cmtscale.arch.errors import RequestError
-from cmtscale.train.devices import available_cores, best_device, device_slots
+from cmtscale.train.devices import available_cores, best_device, device_slots, hardware
 
 
 @pytest.fixture
@@ -162,3 +162,14 @@ def test_freed_memory_is_not_faulted_in_again_once_it_is_kept():
         for mode in ("default", "keep")
     )
     assert kept < default / 10  # 3 x 16,384 pages of 4 KiB, or 96 huge ones
+
+
+@pytest.mark.parametrize(
+    ("gpus", "description"), [(0, "3 x cuda"), (2, "3 x cuda"), (4, "3 x A card")]
+)
+def test_gpus_of_other_machines_are_counted_and_not_asked_for_their_name(
+    machine, monkeypatch, gpus, description
+):
+    machine(gpus=gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A card")
+    assert hardware(("cuda:0", "cuda:1", "cuda:3", "cuda:3")) == description

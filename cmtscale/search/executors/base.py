@@ -15,13 +15,19 @@ class Job(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """What stands in place of a job's result where it raised, or its process died."""
+    """What stands in place of a job's result where it raised, took too long, or its process died.
+
+    `cause` is one line, and says so where memory was short.
+    """
 
     cause: str
 
 
 class Executor(Protocol):
-    """Carries out jobs and hands back each result once, in the order they end."""
+    """Carries out jobs and hands back each result once, in the order they end.
+
+    Resources that it does not have are a `RequestError` at once, never a job that waits for them.
+    """
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """Jobs in processes on this machine, one for each device slot."""
 
-import errno
 import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -14,18 +12,26 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from cmtscale.arch.errors import DataError, ResultsError
-from cmtscale.search.executors.base import Failure, Job
+from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.outcome import (
+    attempt,
+    outcome_of,
+    settled,
+    took_too_long,
+    worker_died,
+)
 
 
 class LocalExecutor:
     """One spawned process per device slot; a worker that dies takes only its own job with it.
 
     Workers start with their slot's first job, and stay until `close`. A context manager closes it.
+    A job that takes longer than `run_timeout_seconds` (None: no limit) is ended with its worker.
     """
 
-    def __init__(self, devices: tuple[str, ...]) -> None:
+    def __init__(self, devices: tuple[str, ...], *, run_timeout_seconds: int | None = None) -> None:
         self._devices = devices
+        self._run_timeout_seconds = run_timeout_seconds
         self._pools: dict[int, ProcessPool] = {}
         self._busy: dict[int, tuple[Job, Future[Any]]] = {}
 
@@ -53,7 +59,9 @@ class LocalExecutor:
                 initializer=_start_worker,
             )
         with _interrupts_blocked():  # a first job starts the worker, which inherits this
-            future = self._pools[slot].schedule(_carry_out, args=[job, self._devices[slot]])
+            future = self._pools[slot].schedule(
+                attempt, args=[job, self._devices[slot]], timeout=self._run_timeout_seconds
+            )
         self._busy[slot] = (job, future)
 
     def running(self) -> list[Job]:
@@ -64,7 +72,7 @@ class LocalExecutor:
         done, _ = wait(futures, timeout=timeout_seconds, return_when=FIRST_COMPLETED)
         ended = [(self._busy.pop(futures[future])[0], future) for future in done]
         for job, future in ended:
-            yield job, _result(future)
+            yield job, self._result(future)
 
     def cancel(self) -> None:
         """End all running jobs at once; workers without one stay."""
@@ -76,6 +84,16 @@ class LocalExecutor:
         self._stop(list(self._pools))
         self._busy.clear()
 
+    def _result(self, future: Future[Any]) -> Any:
+        error = future.exception()
+        if error is None:
+            return settled(future.result())
+        if isinstance(error, ProcessExpired):
+            return worker_died(f"exit code {error.exitcode}")
+        if isinstance(error, TimeoutError) and self._run_timeout_seconds:  # pebble's: see `attempt`
+            return took_too_long(self._run_timeout_seconds)
+        return settled(outcome_of(error))
+
     def _stop(self, slots: list[int]) -> None:
         pools = [self._pools.pop(slot) for slot in slots]
         for pool in pools:
@@ -86,50 +104,15 @@ class LocalExecutor:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started here; this one gets it afterwards."""
+    """Keep Ctrl-C and Slurm's warning from processes that are started here; this one gets them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _carry_out(job: Job, device: str) -> Any:
-    """Do the job in this worker; a failed one leaves nothing in memory for the next.
-
-    The error is kept until the next job has ended, and with it the variables of its frames: a
-    network and a half-built graph, after a GPU's memory was too small.
-    """
-    try:
-        return job.carry_out(device)
-    except BaseException as error:
-        traceback.clear_frames(error.__traceback__)
-        raise
-
-
-def _result(future: Future[Any]) -> Any:
-    """The result, or a `Failure` with its cause.
-
-    A full disk, and images that are gone, are raised: they stop the whole search.
-    """
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, DataError):
-        raise error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise ResultsError(
-            f"the disk is full ({error.filename or error.strerror}); free some space and run the "
-            f"same command again: it goes on where it stopped"
-        ) from error
-    if isinstance(error, ProcessExpired):
-        cause = f"the worker died (exit code {error.exitcode}); out of memory is the usual reason"
-    else:
-        cause = f"{type(error).__name__}: {error}"
-    return Failure(cause=" ".join(cause.split()))
 
 
 def _start_worker() -> None:

@@ -1,0 +1,69 @@
+"""What a job comes to in a worker, as plain data that any engine can send back."""
+
+import errno
+import traceback
+from typing import Any
+
+from cmtscale.arch.budget import format_duration
+from cmtscale.arch.errors import CmtscaleError, DataError, ResultsError
+from cmtscale.search.executors.base import Failure, Job
+
+
+def attempt(job: Job, device: str) -> Any:
+    """Do the job, in a worker: its result, a `Failure`, or the error that stops all work.
+
+    A failed job leaves nothing in memory for the next: the variables of its frames, a network and a
+    half-built graph after a GPU's memory was too small, are let go of.
+    """
+    try:
+        return job.carry_out(device)
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        return outcome_of(error)
+
+
+def outcome_of(error: BaseException) -> Failure | CmtscaleError:
+    """What an error in a job means: that job has failed, or all work has to stop.
+
+    A full disk, and images that are gone, stop all work.
+    """
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResultsError(
+            f"the disk is full ({error.filename or error.strerror}); free some space and run the "
+            f"same command again: it goes on where it stopped"
+        )
+    name = type(error).__name__
+    cause = f"{name}: {error}" if str(error) else name
+    return failure(f"out of memory ({cause})" if _is_out_of_memory(error) else cause)
+
+
+def settled(outcome: Any) -> Any:
+    """An outcome as the driver gets it; what stops all work is raised."""
+    if isinstance(outcome, CmtscaleError):
+        raise outcome
+    return outcome
+
+
+def failure(cause: str) -> Failure:
+    """A failure whose cause is one line."""
+    return Failure(cause=" ".join(cause.split()))
+
+
+def worker_died(how: str) -> Failure:
+    """The failure of a job whose process has ended by itself."""
+    return failure(f"the worker died ({how}); out of memory is the usual reason")
+
+
+def took_too_long(limit_seconds: int) -> Failure:
+    """The failure of a job that was ended at the limit of `--run-timeout`."""
+    return failure(
+        f"took longer than the limit of {format_duration(limit_seconds)} (--run-timeout)"
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -1,0 +1,239 @@
+"""Jobs as tasks of a Ray cluster, one GPU or core each."""
+
+import faulthandler
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.outcome import (
+    attempt,
+    failure,
+    outcome_of,
+    settled,
+    took_too_long,
+    worker_died,
+)
+from cmtscale.search.executors.ray_files import Keeper, at_hand
+from cmtscale.search.jobs import ReadTestSplit, TrainRun
+
+CANCEL_SECONDS = 30.0  # that cancelled tasks get to end in
+ANSWER_SECONDS = 10.0
+UNSEEN = Path("/nowhere/that/nodes/share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    job: Job
+    slot: int
+    began: float
+
+
+class RayExecutor(AbstractContextManager["RayExecutor"]):
+    """One task per GPU of the cluster, or per core where it has none; `share` may share one.
+
+    Ray never retries: that is the driver's, in the record. Nodes that see the folder of a run work
+    in it, others get its files and the images sent. `is_shared` False sends them in any case. Ray
+    is started unless this process has; what was started here is closed with the executor.
+    """
+
+    def __init__(
+        self,
+        address: str = "auto",
+        *,
+        device: str = "auto",
+        workers: int | None = None,
+        share: int = 1,
+        run_timeout_seconds: int | None = None,
+        is_shared: bool = True,
+    ) -> None:
+        self._ray = _import_ray()
+        self._owns_ray = _connect(self._ray, address)
+        self._tasks: dict[Any, _Task] = {}
+        self._tokens: dict[Path, Path] = {}
+        self._run_timeout_seconds = run_timeout_seconds
+        self._is_shared = is_shared
+        self._has_begun = False
+        try:
+            self._kind = self._require_kind(device)
+            self._devices = self._slots(workers, share)
+        except BaseException:
+            self._disconnect()
+            raise
+        one = {"num_cpus": 1 / share}
+        if self._kind == "GPU":
+            one = {"num_gpus": 1 / share, "num_cpus": 0}
+        self._carry_out = self._ray.remote(max_retries=0, **one)(carry_out)
+        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            self._ray.get_runtime_context().get_node_id(), soft=False
+        )
+        keeper = self._ray.remote(num_cpus=0, scheduling_strategy=here)(Keeper)
+        self._keeper = keeper.remote()
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        self._ray.kill(self._keeper)
+        for token in self._tokens.values():
+            token.unlink(missing_ok=True)
+        self._disconnect()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return self._devices
+
+    @property
+    def free_slots(self) -> int:
+        return len(self._devices) - len(self._tasks)
+
+    def submit(self, job: Job) -> None:
+        slot = min(set(range(len(self._devices))) - {task.slot for task in self._tasks.values()})
+        device = "cuda:0" if self._kind == "GPU" else "cpu"  # the one that Ray lets the task see
+        reference = self._carry_out.remote(
+            job, device, self._keeper, self._token(job), self._run_timeout_seconds
+        )
+        self._tasks[reference] = _Task(job=job, slot=slot, began=time.monotonic())
+        self._has_begun = True
+
+    def running(self) -> list[Job]:
+        return [task.job for task in self._tasks.values()]
+
+    def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
+        if not self._tasks:
+            return
+        self._require_some()
+        references = list(self._tasks)
+        self._ray.wait(references, timeout=timeout_seconds, fetch_local=False)
+        ready, _ = self._ray.wait(
+            references, num_returns=len(references), timeout=0, fetch_local=False
+        )
+        ended = [(reference, self._tasks.pop(reference)) for reference in ready]
+        for reference, task in ended:
+            yield task.job, self._outcome(reference, task)
+
+    def cancel(self) -> None:
+        """End all tasks at once, with their processes, and wait until they have ended."""
+        for reference in self._tasks:
+            self._ray.cancel(reference, force=True)
+        if self._tasks:
+            references = list(self._tasks)
+            self._ray.wait(references, num_returns=len(references), timeout=CANCEL_SECONDS)
+        self._tasks.clear()
+
+    def _outcome(self, reference: Any, task: _Task) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return settled(self._ray.get(reference))
+        except errors.OutOfMemoryError as error:  # Ray ends tasks before the machine is full
+            return failure(f"out of memory ({error})")
+        except errors.WorkerCrashedError:
+            limit = self._run_timeout_seconds
+            if limit is not None and time.monotonic() - task.began > limit:
+                return took_too_long(limit)
+            return worker_died("Ray's WorkerCrashedError")
+        except errors.RayTaskError as error:  # it could not be read, or its result be sent
+            return settled(outcome_of(error.cause))
+        except errors.RayError as error:
+            return failure(f"{type(error).__name__}: {error}")
+
+    def _token(self, job: Job) -> Path:
+        """A file that is seen on the nodes that see the folder of a run."""
+        if not (self._is_shared and isinstance(job, TrainRun | ReadTestSplit)):
+            return UNSEEN
+        runs = job.folder.parent
+        if runs not in self._tokens:
+            self._tokens[runs] = runs / f".driver-{uuid4().hex}"
+            with suppress(OSError):  # the job says what is wrong with its folder
+                runs.mkdir(parents=True, exist_ok=True)
+                self._tokens[runs].touch()
+        return self._tokens[runs]
+
+    def _count(self, kind: str) -> int:
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(int(resources.get(kind, 0)) for resources in alive)
+
+    def _require_kind(self, device: str) -> str:
+        """`GPU` or `CPU`, whichever the device is and the cluster has."""
+        kind = {"auto": "GPU" if self._count("GPU") else "CPU", "cuda": "GPU", "cpu": "CPU"}
+        if device not in kind:
+            raise RequestError(
+                f"device {device!r} is of this machine; with the engine ray use auto, cpu or cuda"
+            )
+        return kind[device]
+
+    def _slots(self, workers: int | None, share: int) -> tuple[str, ...]:
+        self._require_some()
+        count = self._count(self._kind)
+        is_gpu = self._kind == "GPU"
+        slots = [f"cuda:{number}" if is_gpu else "cpu" for number in range(count)] * share
+        return tuple(slots[index % len(slots)] for index in range(workers or len(slots)))
+
+    def _require_some(self) -> None:
+        """Raise if no node has what a task needs: Ray would wait for one without a word."""
+        if self._count(self._kind):
+            return
+        has = {name: self._count(name) for name in ("CPU", "GPU")}
+        kind: type[CmtscaleError] = TrainingError if self._has_begun else RequestError
+        raise kind(
+            f"the Ray cluster has no {self._kind} (it has {has['CPU']} CPU, {has['GPU']} GPU); "
+            f"add a node that has, or use another --device"
+        )
+
+    def _disconnect(self) -> None:
+        if self._owns_ray:
+            self._ray.shutdown()
+
+
+def carry_out(
+    job: Job, device: str, keeper: Any, token: Path, run_timeout_seconds: int | None
+) -> Any:
+    """What a task does: the job, with one thread; see `attempt`.
+
+    Past the limit its process ends, even where it hangs in foreign code, and its log says where.
+    """
+    import torch
+
+    from cmtscale.train.memory import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    if run_timeout_seconds is not None:
+        faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=2)
+    try:
+        with at_hand(job, keeper, token) as job_here:
+            return attempt(job_here, device)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ModuleNotFoundError:
+        raise RequestError("engine ray needs Ray; run pip install 'cmtscale[ray]'") from None
+    return ray
+
+
+def _connect(ray: Any, address: str) -> bool:
+    """Connect to the cluster; False if this process is connected already."""
+    if ray.is_initialized():
+        return False
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal():  # Ray itself waits for minutes
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RequestError(
+            f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); start "
+            f"one with `ray start --head`, or give its --address"
+        ) from error
+    return True

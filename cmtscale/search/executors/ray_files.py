@@ -1,0 +1,139 @@
+"""Images and run folders for Ray's nodes that do not see the driver's disk."""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from cmtscale.data.cache import LOCK, default_cache_dir
+from cmtscale.data.dataset import DataRef, read_packed
+from cmtscale.record.files import write_atomically
+from cmtscale.search.executors.base import Job
+from cmtscale.search.jobs import ReadTestSplit, TrainRun
+
+CHUNK = 64 << 20  # bytes that are sent at a time
+SEND_SECONDS = 5.0  # how often what a run has written is sent
+
+
+class Keeper:
+    """An actor beside the driver, which reads and writes its files for other nodes."""
+
+    def names(self, folder: Path) -> list[str]:
+        """The files of a folder; none where there is no folder yet."""
+        return [path.name for path in folder.glob("*") if path.is_file()]
+
+    def read(self, path: Path, offset: int) -> bytes:
+        """The next bytes of a file; none at its end."""
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(CHUNK)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Replace a file, atomically."""
+        write_atomically(path, lambda file: file.write(content))
+
+
+@contextmanager
+def at_hand(job: Job, keeper: Any, token: Path) -> Iterator[Job]:
+    """The job with its images and its folder where this node has them.
+
+    A node that sees the driver's `token` sees its folders. Elsewhere the job works in a folder of
+    its own, from what the driver's holds, and what it writes is sent while it runs, so that another
+    node can go on from its checkpoint. Images are fetched once into the node's cache.
+    """
+    if not isinstance(job, TrainRun | ReadTestSplit):
+        yield job
+        return
+    is_seen = token.exists()
+    data = _images(job.run.data, keeper, is_seen=is_seen)
+    run = replace(job.run, data=data)
+    if is_seen:
+        yield replace(job, run=run)
+        return
+    with tempfile.TemporaryDirectory(prefix="cmtscale-") as text:
+        folder = Path(text)
+        _fetch(keeper, job.folder, folder)
+        with _sending(folder, job.folder, keeper):
+            yield replace(job, run=run, folder=folder)
+
+
+def _images(data: DataRef, keeper: Any, *, is_seen: bool) -> DataRef:
+    """The packed images where this node has them; one process of it fetches what it lacks."""
+    if is_seen and _holds(data.path, data):
+        return data
+    cache_dir = default_cache_dir()
+    entry = cache_dir / f"sent-{data.content_hash[:16]}"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir / LOCK):
+        if not _holds(entry, data):
+            entry.mkdir(exist_ok=True)
+            _fetch(keeper, data.path, entry)
+    return replace(data, path=entry)
+
+
+def _holds(folder: Path, data: DataRef) -> bool:
+    dataset = read_packed(folder)
+    return dataset is not None and dataset.content_hash == data.content_hash
+
+
+def _fetch(keeper: Any, source: Path, folder: Path) -> None:
+    import ray
+
+    for name in ray.get(keeper.names.remote(source)):
+        with (folder / name).open("wb") as file:
+            while chunk := ray.get(keeper.read.remote(source / name, file.tell())):
+                file.write(chunk)
+
+
+@contextmanager
+def _sending(folder: Path, target: Path, keeper: Any) -> Iterator[None]:
+    """Send what changes in `folder` to the driver's `target`, every few seconds and at the end."""
+    sender = _Sender(folder, target, keeper)
+    sender.take_note()
+    thread = threading.Thread(target=sender.go_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        sender.is_over.set()
+        thread.join()
+        sender.send()
+
+
+@dataclass
+class _Sender:
+    folder: Path
+    target: Path
+    keeper: Any
+    sent: dict[str, int] = field(default_factory=dict)  # when each file was written
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def take_note(self) -> None:
+        """What is there already need not be sent."""
+        self.sent = self._written()
+
+    def go_on(self) -> None:
+        while not self.is_over.wait(SEND_SECONDS):
+            self.send()
+
+    def send(self) -> None:
+        import ray
+
+        written = self._written()
+        for name in written:
+            if self.sent.get(name) != written[name]:
+                content = (self.folder / name).read_bytes()
+                ray.get(self.keeper.write.remote(self.target / name, content))
+        self.sent = written
+
+    def _written(self) -> dict[str, int]:
+        return {
+            path.name: path.stat().st_mtime_ns
+            for path in self.folder.iterdir()
+            if path.is_file() and not path.name.startswith(".")  # being written
+        }

@@ -1,0 +1,222 @@
+"""Jobs in Slurm's, through submitit: arrays whose elements each carry out one job or a few.
+
+The driver needs no GPU: it waits on a login node. Results, and what the elements write, go through
+the folder of results and the cache, which all nodes must see.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.data.cache import default_cache_dir, own_folder
+from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.outcome import failure, settled
+from cmtscale.search.executors.slurm_group import Group
+from cmtscale.search.executors.slurm_jobs import SlurmJobs
+from cmtscale.search.executors.slurm_queue import hopeless
+
+REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each time
+LOOK_SECONDS = 0.2  # how often the driver looks for results
+QUEUE_SECONDS = 15.0  # between two questions whether jobs can start
+PREEMPTED_SECONDS = 120.0  # in which Slurm has queued a preempted job again, or has cancelled it
+CANCEL_SECONDS = 30.0  # that cancelled jobs get to end in
+
+
+class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
+    """One Slurm job for each device, or for a few jobs that share it; see `SlurmJobs`.
+
+    What is submitted between two looks at results is one job array. `cluster` is submitit's name
+    for where: `slurm`, or here `local`, in processes, and `debug`, in this one. Submissions and
+    logs are kept in the cache, and stay there where a Slurm job has ended without a result.
+    """
+
+    def __init__(
+        self,
+        jobs: SlurmJobs,
+        *,
+        cache_dir: Path | None = None,
+        run_timeout_seconds: int | None = None,
+        cluster: str = "slurm",
+    ) -> None:
+        self._jobs = jobs
+        self._run_timeout_seconds = run_timeout_seconds
+        submissions = own_folder((cache_dir or default_cache_dir()).absolute() / "slurm")
+        self._folder = Path(tempfile.mkdtemp(prefix=time.strftime("%m%d-%H%M-"), dir=submissions))
+        try:
+            self._submitit = _submitit_executor(self._folder, jobs, cluster)
+        except BaseException:
+            shutil.rmtree(self._folder)
+            raise
+        self._waiting: list[Job] = []
+        self._groups: list[_Submitted] = []
+        self._keeps_logs = False
+        self._has_begun = False
+        self._is_slurm = cluster == "slurm"
+        self._asked_at = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        if not self._keeps_logs:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return self._jobs.slots
+
+    @property
+    def free_slots(self) -> int:
+        free = self._jobs.at_a_time - len(self._groups)
+        return free * self._jobs.size - len(self._waiting)
+
+    def submit(self, job: Job) -> None:
+        assert self.free_slots
+        self._waiting.append(job)
+
+    def running(self) -> list[Job]:
+        return [*(job for group in self._groups for job in group.jobs), *self._waiting]
+
+    def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
+        self._submit_waiting()
+        until = time.monotonic() + timeout_seconds
+        while True:
+            self._folder.touch()  # seen by the Slurm jobs: the driver lives
+            ended = [group for group in self._groups if group.has_ended()]
+            if ended or time.monotonic() > until:
+                break
+            self._require_startable()
+            time.sleep(LOOK_SECONDS)
+        self._has_begun |= bool(ended)
+        self._groups = [group for group in self._groups if group not in ended]
+        for group in ended:
+            for job, outcome in zip(group.jobs, self._outcomes(group), strict=True):
+                yield job, settled(outcome)
+
+    def cancel(self) -> None:
+        """End all Slurm jobs, and wait until they have ended, or half a minute."""
+        self._waiting.clear()
+        for group in self._groups:
+            group.wanted.unlink(missing_ok=True)
+            group.handle.cancel(check=False)
+        until = time.monotonic() + CANCEL_SECONDS
+        while self._groups and time.monotonic() < until:
+            self._groups = [group for group in self._groups if not _has_ended(group.handle)]
+            time.sleep(LOOK_SECONDS)
+        self._groups.clear()
+
+    def _submit_waiting(self) -> None:
+        """Submit what waits as one array, each element with an equal part of it."""
+        if not self._waiting:
+            return
+        count = -(-len(self._waiting) // self._jobs.size)
+        parts = [self._waiting[start::count] for start in range(count)]
+        groups = [
+            Group(
+                jobs=tuple(part),
+                devices=self._jobs.devices[: len(part)],
+                run_timeout_seconds=self._run_timeout_seconds,
+                wanted=Path(tempfile.mkstemp(prefix="wanted-", dir=self._folder)[1]),
+            )
+            for part in parts
+        ]
+        try:
+            handles = self._submitit.submit_array(groups)
+        except Exception as error:  # sbatch's words, in a type of submitit's
+            self._waiting.clear()
+            raise self._refused(_words_of_sbatch(error)) from error
+        self._waiting.clear()
+        self._groups += [
+            _Submitted(handle=handle, jobs=group.jobs, wanted=group.wanted)
+            for handle, group in zip(handles, groups, strict=True)
+        ]
+
+    def _require_startable(self) -> None:
+        """Raise for jobs that Slurm accepts and never starts; asked from time to time."""
+        now = time.monotonic()
+        if self._is_slurm and self._groups and now - self._asked_at > QUEUE_SECONDS:
+            self._asked_at = now
+            why = hopeless(group.handle.job_id for group in self._groups)
+            if why is not None:
+                raise self._refused(why)
+
+    def _refused(self, words: str) -> CmtscaleError:
+        kind = TrainingError if self._has_begun else RequestError
+        return kind(f"Slurm refuses the jobs ({words}); change --slurm")
+
+    def _outcomes(self, group: "_Submitted") -> list[Any]:
+        group.wanted.unlink(missing_ok=True)
+        error = group.handle.exception()
+        if error is None:
+            outcomes: list[Any] = group.handle.result()
+            return outcomes
+        self._keeps_logs = True
+        state = group.handle.state
+        memory = "out of memory: " if state.startswith("OUT_OF_ME") else ""
+        last_words = (group.handle.stderr() or "").strip().splitlines()[-1:]
+        ended = failure(
+            f"{memory}Slurm job {group.handle.job_id} ended without a result (state {state}): "
+            f"{''.join(last_words) or 'no word'}; its log is {group.handle.paths.stderr}"
+        )
+        return [ended] * len(group.jobs)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Submitted:
+    """A group that was submitted: submitit's `handle`, and the file that says it is `wanted`."""
+
+    handle: Any
+    jobs: tuple[Job, ...]
+    wanted: Path
+    preempted_at: float | None = None
+
+    def has_ended(self) -> bool:
+        """Whether there is a result, or will be none.
+
+        submitit waits for a preempted job for ever: Slurm may queue it again. If it does not for
+        some minutes it has cancelled it.
+        """
+        if self.handle.done():
+            return True
+        is_preempted = str(self.handle.state).startswith("PREEMPTED")
+        if not is_preempted:
+            self.preempted_at = None
+        elif self.preempted_at is None:
+            self.preempted_at = time.monotonic()
+        since = self.preempted_at
+        return since is not None and time.monotonic() - since > PREEMPTED_SECONDS
+
+
+def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:
+    try:
+        import submitit
+    except ModuleNotFoundError:
+        raise RequestError(
+            "engine slurm needs submitit; run pip install 'cmtscale[slurm]'"
+        ) from None
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
+    except RuntimeError as error:
+        raise RequestError(
+            f"engine slurm: this machine has no srun ({error}); start the search on a login node"
+        ) from error
+    executor.update_parameters(**jobs.parameters())
+    return executor
+
+
+def _words_of_sbatch(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("sbatch:")]
+    return (own or lines[-1:] or ["no word"])[0]
+
+
+def _has_ended(handle: Any) -> bool:
+    """Whether a cancelled job is at its end; submitit's debugging jobs raise there."""
+    try:
+        return bool(handle.done(force_check=True))
+    except RuntimeError:
+        return True

@@ -1,0 +1,115 @@
+"""Ray clusters of several nodes on this machine: GPUs, a node that is lost, no shared folder."""
+
+import os
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmtscale.arch.errors import RequestError, TrainingError
+from cmtscale.arch.variant import Variant
+from cmtscale.data.sources import open_source
+from cmtscale.record.folder import CHECKPOINT, RESULT
+from cmtscale.record.result import read_result
+from cmtscale.search.executors.base import Executor, Failure, carry_out_all
+from cmtscale.search.executors.ray import RayExecutor
+from cmtscale.search.jobs import ReadTestSplit, TrainRun
+from cmtscale.train.checkpoint import load_checkpoint
+from cmtscale.train.recipe import Recipe, Run
+
+TIMEOUT_SECONDS = 120.0
+
+
+def first_result(executor: Executor) -> Any:
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < until:
+        for _, result in executor.results(1.0):
+            return result
+    raise AssertionError("no result came")
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_runs_share_the_gpus_of_the_cluster(cluster: Any, jobs: Any) -> None:
+    node = cluster.add_node(num_cpus=1, num_gpus=2)
+    try:
+        with RayExecutor(cluster.address, share=2) as executor:
+            assert executor.devices == ("cuda:0", "cuda:1", "cuda:0", "cuda:1")
+            ((_, result),) = carry_out_all(executor, iter([jobs.Doubles(2)]))
+            assert result == (4, "cuda:0")  # the only one that its task sees
+        with RayExecutor(cluster.address, workers=1, device="cpu") as executor:
+            assert executor.devices == ("cpu",)
+    finally:
+        cluster.remove_node(node)
+
+
+def test_a_run_whose_node_is_lost_fails_and_goes_on_elsewhere(
+    cluster: Any, jobs: Any, tmp_path: Path
+) -> None:
+    node = cluster.add_node(num_cpus=0, num_gpus=1)
+    with RayExecutor(cluster.address, device="cuda") as executor:
+        job = jobs.Hangs(tmp_path / "pid")
+        executor.submit(job)
+        wait_for(tmp_path / "pid")
+        cluster.remove_node(node, allow_graceful=False)
+        lost = first_result(executor)
+        assert isinstance(lost, Failure)
+        assert "\n" not in lost.cause
+        assert executor.free_slots == 1
+        executor.submit(job)
+        with pytest.raises(TrainingError, match=r"no GPU .it has 2 CPU, 0 GPU.; add a node"):
+            first_result(executor)
+        executor.cancel()
+        node = cluster.add_node(num_cpus=0, num_gpus=1)
+        ((_, result),) = carry_out_all(executor, iter([jobs.Doubles(2)]))
+        assert result == (4, "cuda:0")
+    cluster.remove_node(node)
+
+
+def test_without_a_shared_folder_files_are_sent_and_a_run_goes_on_from_its_checkpoint(
+    cluster: Any, tmp_path: Path, tiny_base: Variant, cache_dir: Path
+) -> None:
+    data = open_source("digits", cache_dir=cache_dir).pack(96).ref
+    recipe = Recipe(epochs=10_000, train_images=64, batch_size=64)
+    run = Run(run_id="r1-c00-s0", variant=tiny_base, recipe=recipe, seed=0, data=data)
+    folder = tmp_path / "runs" / run.run_id
+    endless = TrainRun(run=run, folder=folder, candidate="c00")
+    short = replace(endless, run=replace(run, recipe=replace(recipe, epochs=1)))
+    with RayExecutor(cluster.address, device="cpu", is_shared=False) as executor:
+        executor.submit(endless)
+        wait_for(folder / CHECKPOINT)
+        executor.cancel()
+        assert load_checkpoint(folder, endless.run.identity) is not None
+        ((_, result),) = carry_out_all(executor, iter([short]))
+        assert result == read_result(folder / RESULT, short.run.identity)
+        ((_, score),) = carry_out_all(executor, iter([ReadTestSplit(run=short.run, folder=folder)]))
+        assert score.images == 270
+    (sent,) = Path(os.environ["CMTSCALE_CACHE"]).glob("sent-*")
+    assert (sent / "images.npy").read_bytes() == (data.path / "images.npy").read_bytes()
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def init(**options: Any) -> None:
+        assert options["address"] == "auto"
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(RequestError, match=f"no Ray cluster answers at 127.0.0.1:{port} .*refused"):
+        RayExecutor(f"127.0.0.1:{port}")
+    with pytest.raises(RequestError, match=r"no Ray cluster answers at auto .*ray start --head"):
+        RayExecutor()

@@ -1,0 +1,255 @@
+"""What Slurm is asked for, and jobs that it warns, preempts, refuses or kills."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmtscale.arch.errors import RequestError
+from cmtscale.cli.app import run as cli
+from cmtscale.search.executors import slurm
+from cmtscale.search.executors.base import Failure, carry_out_all
+from cmtscale.search.executors.slurm import SlurmExecutor
+from cmtscale.search.executors.slurm_group import ABANDONED_SECONDS, DriverWatch
+from cmtscale.search.executors.slurm_jobs import SlurmJobs, read_slurm
+from cmtscale.search.executors.slurm_queue import is_running_still
+
+submitit = pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts shell scripts in the place of Slurm's commands."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    def add(name: str, script: str) -> None:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    return add
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[SlurmExecutor]:
+    """One job at a time in processes of submitit's on this machine."""
+    jobs = SlurmJobs(gpus=0, at_a_time=1, minutes=5)
+    with SlurmExecutor(jobs, cache_dir=tmp_path / "cache", cluster="local") as executor:
+        yield executor
+
+
+def jobs_of(text: str = "gpus=1", **changes: Any) -> SlurmJobs:
+    request = {"device": "auto", "workers": None, "share": 1, **changes}
+    return SlurmJobs.of(read_slurm(text), **request)
+
+
+def test_jobs_become_one_array_of_packed_elements(
+    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path
+) -> None:
+    on_path("srun", "exit 1")
+    state = tmp_path / "state"
+    state.write_text("JobID|State\n7_0|RUNNING\n7_1|RUNNING\n")
+    on_path("scancel", f'sed -i "s/^$1|RUNNING/$1|CANCELLED/" {state}')
+    on_path("sacct", f"cat {state}")
+    on_path("sbatch", f"cp $1 {tmp_path}/submitted; echo Submitted batch job 7")
+    options = "partition=gpu,gpus=1,cpus=4,time=2:00:00,mem=16G"
+    asked = jobs_of(options, workers=6, share=2)
+    assert (asked.at_a_time, asked.size) == (3, 2)
+    with SlurmExecutor(asked, cache_dir=tmp_path / "cache") as executor:
+        assert executor.devices == ("cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2", "cuda:2")
+        for number in range(4):
+            executor.submit(jobs.Doubles(number))
+        assert not (tmp_path / "submitted").exists()  # all that is submitted goes together
+        assert list(executor.results(0.01)) == []
+        assert executor.free_slots == 2
+        (folder,) = (tmp_path / "cache" / "slurm").glob("[0-9]*")
+        text = (tmp_path / "submitted").read_text()
+    assert state.read_text().count("CANCELLED") == 2
+    parameters = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert parameters == [
+        "#SBATCH --array=0-1%2",
+        "#SBATCH --cpus-per-task=4",
+        f"#SBATCH --error={folder}/%A_%a_0_log.err",
+        "#SBATCH --gpus-per-node=1",
+        "#SBATCH --job-name=cmtscale",
+        "#SBATCH --mem=16G",
+        "#SBATCH --nodes=1",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --open-mode=append",
+        f"#SBATCH --output={folder}/%A_%a_0_log.out",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --signal=USR2@90",
+        "#SBATCH --time=120",
+        "#SBATCH --wckey=submitit",
+    ]
+    assert f"-m submitit.core._submit {folder}" in text
+
+
+def test_what_slurm_refuses_is_an_error_at_once(
+    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path
+) -> None:
+    on_path("srun", "exit 1")
+    on_path("sbatch", "echo 'sbatch: error: invalid partition specified: gqu' >&2; exit 1")
+    with SlurmExecutor(jobs_of("partition=gqu"), cache_dir=tmp_path) as executor:
+        executor.submit(jobs.Doubles(1))
+        with pytest.raises(RequestError, match=r"Slurm refuses.*partition specified: gqu.*--slurm"):
+            list(executor.results(0.01))
+        assert executor.running() == []
+    assert list((tmp_path / "slurm").glob("[0-9]*")) == []
+
+
+def test_without_slurm_the_error_says_where_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    command = f"search --budget 4G --engine slurm --out {out} --cache-dir {cache}"
+    assert cli(command.split()) == 2
+    assert "no srun" in capsys.readouterr().err
+    assert not out.exists()
+    assert list((cache / "slurm").glob("[0-9]*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_job_that_slurm_warns_or_preempts_is_queued_again_and_goes_on(
+    here: SlurmExecutor, jobs: Any, number: int, tmp_path: Path
+) -> None:
+    job = jobs.SignalsItsParent(int(number), tmp_path / "mark")
+    assert list(carry_out_all(here, iter([job]))) == [(job, "carried out again")]
+
+
+def test_a_slurm_job_that_is_killed_is_a_failure_that_names_its_log(
+    here: SlurmExecutor, jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)  # for slow file servers
+    job = jobs.SignalsItsParent(int(signal.SIGKILL), tmp_path / "mark")
+    ((_, result),) = carry_out_all(here, iter([job]))
+    assert isinstance(result, Failure)
+    assert "ended without a result (state FINISHED)" in result.cause
+    log = Path(result.cause.rpartition("its log is ")[2])
+    here.__exit__()
+    assert log.exists()
+
+
+def test_a_job_ends_when_no_driver_has_looked_for_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    driver = DriverWatch(folder=tmp_path)
+    assert not driver.is_gone()
+    now[0] += ABANDONED_SECONDS
+    assert not driver.is_gone()
+    os.utime(tmp_path, (1, 1))  # another time, whatever the clocks say
+    now[0] += 1
+    assert not driver.is_gone()
+    now[0] += ABANDONED_SECONDS + 1
+    assert driver.is_gone()
+
+
+@pytest.mark.parametrize(
+    ("time_asked", "minutes"),
+    [
+        ("90", 90),
+        ("2:00:00", 120),
+        ("30:30", 31),
+        ("1-12", 2160),
+        ("1-0:30", 1470),
+        ("1-1:2:3", 1503),
+    ],
+)
+def test_times_are_read_as_slurm_reads_them(time_asked: str, minutes: int) -> None:
+    assert jobs_of(f"time={time_asked}").minutes == minutes
+
+
+def test_options_of_a_file_are_those_of_text_with_lists(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text('gres = "gpu:a100:2"\ngpus = 2\nsetup = ["module load cuda"]\n')
+    asked = jobs_of(str(path))
+    assert asked.devices == ("cuda:0", "cuda:1")
+    assert asked.parameters()["slurm_setup"] == ["module load cuda"]
+    assert asked.parameters()["slurm_additional_parameters"] == {"gres": "gpu:a100:2"}
+    assert "gpus_per_node" not in asked.parameters()
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "words"),
+    [
+        ("partition", {}, "'partition' is not an option with a value; write partition=gpu"),
+        ("none.toml", {}, "none.toml does not exist"),
+        ("gpus=two", {}, "gpus of --slurm 'two' is not a whole number"),
+        ("cpus=0", {}, "cpus of --slurm 0 is not a whole number from 1 on"),
+        ("time=soon", {}, "time 'soon' of --slurm is no time"),
+        ("time=0", {}, "under a minute"),
+        ("nodes=2", {}, "nodes of --slurm cannot be set"),
+        ("gpus=1", {"device": "cpu"}, "device cpu and gpus=1 of --slurm contradict"),
+        ("gpus=0", {"device": "cuda"}, "device cuda and gpus=0 of --slurm contradict"),
+        ("gpus=1", {"device": "cuda:3"}, "use auto, cpu or cuda"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    text: str, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        jobs_of(text, **changes)
+
+
+def test_a_job_that_slurm_accepts_and_never_starts_is_an_error(
+    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
+    on_path("srun", "exit 1")
+    state = tmp_path / "state"
+    state.write_text("JobID|State\n9|PENDING\n")
+    on_path("scancel", f"sed -i s/PENDING/CANCELLED/ {state}")
+    on_path("sacct", f"cat {state}")
+    on_path("sbatch", "echo Submitted batch job 9")
+    on_path("squeue", f"cat {tmp_path}/queue")
+    (tmp_path / "queue").write_text("8 PartitionTimeLimit\n9 Priority\n")
+    with SlurmExecutor(jobs_of("time=99-0"), cache_dir=tmp_path) as executor:
+        executor.submit(jobs.Doubles(1))
+        assert list(executor.results(0.3)) == []
+        (tmp_path / "queue").write_text("9 PartitionTimeLimit\n")
+        with pytest.raises(RequestError, match=r"job 9 never starts: PartitionTimeLimit.*--slurm"):
+            list(executor.results(10.0))
+    assert "CANCELLED" in state.read_text()
+
+
+@pytest.mark.parametrize(("state", "goes_on"), [("RUNNING", True), ("COMPLETING", False)])
+def test_slurm_says_whether_a_job_that_gets_sigterm_goes_on(
+    on_path: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, state: str, goes_on: bool
+) -> None:
+    assert is_running_still()
+    on_path("squeue", f'test "$*" = "-h -j 12 -o %T" && echo {state}')
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert is_running_still() is goes_on
+
+
+def test_a_preempted_job_that_is_not_queued_again_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Handle:
+        state = "PREEMPTED"
+
+        def done(self) -> bool:
+            return False
+
+    handle = Handle()
+    group = slurm._Submitted(handle=handle, jobs=(), wanted=Path("wanted"))
+    assert not group.has_ended()
+    now[0] += slurm.PREEMPTED_SECONDS + 1
+    handle.state = "PENDING"
+    assert not group.has_ended()
+    handle.state = "PREEMPTED"
+    assert not group.has_ended()
+    now[0] += slurm.PREEMPTED_SECONDS + 1
+    assert group.has_ended()
