@@ -106,6 +106,11 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _refuse("the disk is full; free some space, and run the same command again")
+        if error.errno == errno.EFBIG:
+            return _refuse(
+                "files may not grow that large here; raise the limit (ulimit -f), and run the same "
+                "command again"
+            )
         return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 

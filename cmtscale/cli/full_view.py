@@ -12,9 +12,10 @@ from cmtscale.train.full import FullPlan
 class FullView:
     """Prints the plan and each validation; in between a bar moves."""
 
-    def __init__(self, bars: Bars, recipe_words: str) -> None:
+    def __init__(self, bars: Bars, recipe_words: str, start_words: str = "") -> None:
         self.bars = bars
         self.recipe_words = recipe_words
+        self.start_words = start_words
         self.plan: FullPlan | None = None
         self.accuracy = ""
         self.first: dict[str, Any] | None = None  # line that this process has logged
@@ -24,14 +25,21 @@ class FullView:
         run, recipe = plan.run, plan.run.recipe
         together = f" of {plan.processes} processes" if plan.processes > 1 else ""
         averaged = f", weights averaged ({recipe.ema_decay:g})" if recipe.ema_decay else ""
+        peak_lr = recipe.peak_lr(plan.batch_images)
+        scaled = f" ({recipe.lr:g} per {recipe.reference_batch})" if peak_lr != recipe.lr else ""
         self.bars.print(
             f"{run.network.name}: {format_macs(plan.size.macs)} MACs at "
             f"{run.network.resolution_px} px, on {plan.device}{together}, {recipe.precision}\n"
             f"{images_line(plan.image_set)}\n"
             f"{self.recipe_words}: {counted(recipe.epochs, 'epoch')} of "
             f"{counted(plan.steps_per_epoch, 'step')} of {plan.batch_images} images, learning rate "
-            f"{recipe.peak_lr(plan.batch_images):.3g}{averaged}"
+            f"{peak_lr:.3g}{scaled}{averaged}"
         )
+        if self.start_words:
+            self.bars.print(self.start_words)
+        if plan.steps_done:
+            epochs = plan.steps_done / plan.steps_per_epoch
+            self.bars.print(f"goes on after {epochs:.3g} epochs")
         self.bars.show([("training", 0.0)], "the first steps")
 
     def logged(self, line: dict[str, Any]) -> None:

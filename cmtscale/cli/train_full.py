@@ -80,7 +80,7 @@ def train_full(
         result, test_accuracy = train(request)
     else:
         with make_bars() as bars:
-            view = FullView(bars, named.words)
+            view = FullView(bars, named.words, _start_words(start, freeze))
             result, test_accuracy = train(request, planned=view.planned, watch=view.logged)
         if as_json:
             print_json(result, test_accuracy, folder=out)
@@ -89,3 +89,13 @@ def train_full(
             print(f"use it: cmtscale predict {out}/model IMAGE")
     if result.status != "complete":
         raise typer.Exit(1)
+
+
+def _start_words(start: Path | None, frozen: str) -> str:
+    """Which weights a training begins with, and which of them stay as they are."""
+    words = [] if start is None else [f"begins with the weights of {start}"]
+    if frozen == "all":
+        words.append("all but the head stays as it is")
+    elif frozen:
+        words.append(f"the stem and {frozen} of the stages stay as they are")
+    return "; ".join(words)

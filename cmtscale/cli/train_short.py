@@ -30,11 +30,13 @@ def train_short(
     as_json: bool,
 ) -> None:
     """Train one variant; None takes the recipe's own value."""
-    from cmtscale.arch.variant import variant as read_variant
+    from cmtscale.arch.variant import Variant
     from cmtscale.data.sources import open_source, parse_spec
+    from cmtscale.model.networks import read_network
     from cmtscale.train.recipe import Recipe
 
-    chosen = read_variant(variant)
+    chosen = read_network(variant)
+    assert isinstance(chosen, Variant)  # timm's are refused before
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
     given["drop_path"] = drop_path
     recipe = replace(

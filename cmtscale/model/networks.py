@@ -101,10 +101,8 @@ def _timm_network(name: str) -> TimmNetwork:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise VariantError(
-            f"timm has no network {name!r}; use {TIMM}{near[0] if near else 'resnet50'}"
-        )
+        (near,) = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
+        raise VariantError(f"timm has no network {name!r}; use {TIMM}{near}")
     return TimmNetwork(model=name, resolution_px=_native_px(name))
 
 

@@ -120,8 +120,8 @@ def macs_axis(ax: Axes, macs: Iterable[float]) -> None:
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
         ax.set_xlim(low / 1.4, high * 1.25)
     else:
-        middle = (low + high) / 2
-        ax.set_xlim(min(low, 0.96 * middle), max(high, 1.04 * middle))
+        middle, room = (low + high) / 2, 0.1 * (high - low)
+        ax.set_xlim(min(low - room, 0.96 * middle), max(high + room, 1.04 * middle))
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_macs(value)))

@@ -41,12 +41,15 @@ def mistakes(
         ax.spines[:].set_visible(False)
         below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 6.5}
         below |= {"transform": ax.transAxes, "parse_math": False}
-        said = f"{shortened(mistake.predicted)} {_percent(mistake.probability)}"
+        said = f"{shortened(mistake.predicted)}: {_percent(mistake.probability)}"
         ax.text(0.5, -0.03, said, color=VERMILLION, **below)
         ax.text(0.5, -0.14, f"is {shortened(mistake.true)}", color="black", **below)
     wrong = sum(pair.images for pair in evaluation.confusions)
+    which = f"the {len(worst)} most confident of {wrong:,} mistakes"
+    if len(worst) == wrong:
+        which = "all mistakes, the most confident first"
     figure.suptitle(
-        f"{headline(evaluation)}\nthe {len(worst)} most confident of {wrong:,} mistakes: "
+        f"{headline(evaluation)}\n{which}: "
         "what was predicted, and what it is",
         x=0.01, ha="left", fontsize=7.5, parse_math=False,
     )  # fmt: skip

@@ -46,6 +46,7 @@ class FullPlan:
     processes: int
     batch_images: int
     steps_per_epoch: int
+    steps_done: int = 0
 
 
 def plan_full(request: FullRequest) -> FullPlan:
@@ -112,7 +113,8 @@ def train_full(
                 run = with_moments(run, request.image_set, folder, processes)
                 setup = set_up(run, request.image_set, system, begin=_beginning(request, run))
                 if planned is not None and processes.is_first:
-                    planned(_plan(run, request, slot, setup.order, processes))
+                    plan = _plan(run, request, slot, setup.order, processes)
+                    planned(replace(plan, steps_done=setup.state.step))
                 with tensorboard_watch(folder) as tensorboard:
                     watchers = [watch, tensorboard]
                     result = train_fully(run, request.image_set, setup, system, stop, watchers)

@@ -51,6 +51,7 @@ Capture = pytest.CaptureFixture[str]
         ("flops -v cmt-s@300", "300 px is not a positive multiple of 32; use 288"),
         ("flops -v cmt-s@288 --resolution 320", "has a side; leave @288 or --resolution away"),
         ("flops -v timm:resnet51", "timm has no network 'resnet51'; use timm:resnet51q"),
+        ("flops -v timm:rexnt9999", "timm has no network 'rexnt9999'; use timm:rex"),
         ("flops -v timm:resnet50 --phi 1", "timm:resnet50 is no CMT; leave phi, alpha"),
         ("flops -v timm:resnet50 --no-measure", "can only be measured; leave --no-measure away"),
         ("flops -v timm:resnet50 --resolution 224x192", "is counted at square sizes; use 224"),
@@ -324,7 +325,7 @@ def test_plotting_a_folder_without_results_says_what_to_run(
         ("cmtscale.arch.variant.published_variants", "variants", "stopped"),
         ("cmtscale.deploy.bench.bench", "bench cmt-ti", "stopped"),
         (
-            "cmtscale.arch.variant.variant",
+            "cmtscale.model.networks.read_network",
             "train -v cmt-ti --data digits --out nowhere",
             "stopped; the same command goes on",
         ),

@@ -44,6 +44,7 @@ def test_a_full_training_says_its_recipe_and_ends_in_a_model(
     assert "digits: 1,257 train, 270 val, 270 test images of 8 px" in log
     words = "the paper's recipe for cmt-ti, the nearest in MACs: 2 epochs of 4 steps of 256 images"
     assert words in log
+    assert "learning rate 0.0004 (0.0008 per 512)" in log
     assert re.search(r"epoch 2 .*validation loss \S+ .*accuracy \d", log)
     recipe = read_recipe(tmp_path / "out" / "recipe.toml")
     assert (recipe.epochs, recipe.batch_size, recipe.drop_path) == (2, 256, 0.05)
@@ -87,6 +88,7 @@ def test_a_recipe_of_ones_own_is_a_file_and_its_model_can_be_tuned(
     tmp_path: Path,
     refusal: Callable[..., str],
     printed: Callable[..., str],
+    capsys: Capture,
 ) -> None:
     for name in ("a", "b"):
         (tmp_path / "tree" / name).mkdir(parents=True)
@@ -105,7 +107,10 @@ def test_a_recipe_of_ones_own_is_a_file_and_its_model_can_be_tuned(
     assert "freeze '9' is not 0 to 4" in refusal(*tuned, "--freeze", "9")
     assert "; use --split-seed 0" in refusal(*tuned, "--split-seed", "1")
     assert "takes images of 1 channels" in refusal(*tuned, "--data", f"folder:{tmp_path}/tree")
+    capsys.readouterr()
     assert run([*tuned, "--freeze", "all", "--accumulate", "2"]) == 0
+    begins = f"begins with the weights of {tmp_path}/out; all but the head stays as it is"
+    assert begins in " ".join(capsys.readouterr().err.split())
     card = (tmp_path / "tuned" / "model" / "README.md").read_text()
     assert f"| started from | {tmp_path}/out |" in card
     assert "| recipe | mine.toml |" in card
@@ -178,6 +183,37 @@ def test_a_signal_is_one_line_and_the_same_command_goes_on(
     assert log.splitlines()[-1] == "cmtscale: stopped; the same command goes on"
     assert "Traceback" not in log
     assert (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_another_side_is_trained_by_the_short_recipe_too(
+    command: list[str], tmp_path: Path, printed: Callable[..., str]
+) -> None:
+    words = ["short" if word == "paper" else word for word in command]
+    words[words.index("-v") + 1] = f"{tmp_path}/tiny.toml@96"
+    printed(*words, "--epochs", "1", "--train-images", "256")
+    assert "resolution_px = 96" in (tmp_path / "out" / "variant.toml").read_text()
+
+
+def test_a_training_that_goes_on_says_after_how_much(tiny_base: Variant) -> None:
+    printed: list[str] = []
+    bars: Any = SimpleNamespace(show=lambda *_: None, print=printed.append)
+    splits = SimpleNamespace(train=range(5), val=range(2), test=range(2))
+    images = SimpleNamespace(name="made-up", splits=splits, native_px=8)
+    plan: Any = SimpleNamespace(
+        run=SimpleNamespace(network=tiny_base, recipe=published_recipe("cmt-s")),
+        size=SimpleNamespace(macs=580_000),
+        image_set=images,
+        device="cpu",
+        processes=1,
+        batch_images=64,
+        steps_per_epoch=10,
+        steps_done=0,
+    )
+    FullView(bars, "the recipe").planned(plan)
+    assert "goes on" not in " ".join(printed)
+    plan.steps_done = 35
+    FullView(bars, "the recipe").planned(plan)
+    assert printed[-1] == "goes on after 3.5 epochs"
 
 
 def test_the_bar_counts_steps_and_tells_the_time_left() -> None:

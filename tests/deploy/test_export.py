@@ -369,16 +369,24 @@ def test_a_tampered_model_is_not_exported(trained: Path, tmp_path: Path, capsys:
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize(
+    ("number", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EFBIG, "(ulimit -f)")]
+)
 def test_a_full_disk_leaves_nothing_behind(
-    trained: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    message: str,
 ) -> None:
     def fsync(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fsync)
     out = ["--out", str(tmp_path / "x.safetensors")]
     assert run(["export", str(trained), "--format", "safetensors", *out]) == 2
-    assert "the disk is full" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

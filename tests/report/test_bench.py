@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.bench import Bench, Conditions, Measurement
 from cmtscale.report.bench import bench_figure, require_figure, save_bench
+from cmtscale.report.layout import macs_axis
 
 SECONDS = (0.010, 0.011, 0.012, 0.013, 0.020)
 NETWORKS = {
@@ -179,3 +181,15 @@ def test_a_figure_that_cannot_be_written_is_one_clear_error(bench: Bench, tmp_pa
         save_bench(bench, tmp_path / "file" / "x.png")
     with pytest.raises(ResultsError, match="nothing was measured"):
         bench_figure(replace(bench, measurements=()))
+
+
+def test_points_of_networks_that_cost_about_the_same_are_not_cut_off() -> None:
+    figure = Figure()
+    for macs in ((99e6, 148e6), (1e9, 1e9), (1e9, 1.02e9), (1e9, 30e9)):
+        ax = figure.add_subplot()
+        macs_axis(ax, macs)
+        low, high = ax.get_xlim()
+        shown = ax.transScale.transform([(x, 1) for x in (low, *macs, high)])[:, 0]
+        margin = 0.04 * (shown[-1] - shown[0])
+        assert min(shown[1:3]) - shown[0] > margin
+        assert shown[-1] - max(shown[1:3]) > margin

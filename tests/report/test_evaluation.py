@@ -126,10 +126,16 @@ def test_mistakes_are_shown_with_what_was_said_and_what_is(count: int, channels:
         (image,) = ax.findobj(AxesImage)
         assert np.array_equal(image.get_array(), pixels[number].squeeze())
     assert texts(figure).count("is ant") == count
-    assert "bee 99.90 %" in texts(figure)
+    assert "bee: 99.90 %" in texts(figure)
+    assert f"the {count} most confident of 31 mistakes" in figure.get_suptitle()
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for ax in figure.axes for text in ax.texts]
     assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+
+
+def test_where_all_mistakes_are_shown_the_figure_says_so() -> None:
+    figure = mistakes(made_up([[9, 1], [0, 9]]), [predicted(0.9)], [np.zeros((9, 9, 1), np.uint8)])
+    assert "all mistakes, the most confident first" in figure.get_suptitle()
 
 
 def test_no_mistakes_are_no_figure() -> None:

@@ -91,7 +91,7 @@ def full_recipe() -> FullRecipe:
 def full(few_digits: ImageSet, full_recipe: FullRecipe, make_variant: MakeVariant) -> TrainFull:
     """Train the tiny variant fully in a folder; the arguments override the request's."""
 
-    def call(folder: Path, *, watch=None, **changes):
+    def call(folder: Path, *, watch=None, planned=None, **changes):
         request = FullRequest(
             **{
                 "network": make_variant(num_classes=1000, in_channels=3),
@@ -105,7 +105,7 @@ def full(few_digits: ImageSet, full_recipe: FullRecipe, make_variant: MakeVarian
                 **changes,
             }
         )
-        return train_full(request, watch=watch)
+        return train_full(request, watch=watch, planned=planned)
 
     return call
 

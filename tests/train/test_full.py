@@ -110,8 +110,9 @@ def test_a_training_stopped_in_an_epoch_ends_as_if_it_had_not(full, tmp_path, st
     with pytest.raises(StoppedError, match="the same command goes on") as caught:
         full(tmp_path / "stopped", watch=stop_at(step, number))
     assert caught.value.exit_code == 128 + number
-    lines = []
-    resumed, _ = full(tmp_path / "stopped", watch=lines.append)
+    lines, plans = [], []
+    resumed, _ = full(tmp_path / "stopped", watch=lines.append, planned=plans.append)
+    assert [plan.steps_done for plan in plans] == [step]
     assert lines[0]["step"] == step + 1
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
     for name in ("val_loss", "val_accuracy", "temperature", "train_loss"):
