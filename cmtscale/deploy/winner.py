@@ -70,7 +70,7 @@ def train_winner(
     watcher = watcher or NullWinnerWatcher()
     answer = answered(folder)
     with held(folder / WINNER):
-        recipe, requests = requests_in(folder, answer, prepared)
+        requests = requests_in(folder, answer, prepared)
         plans = [plan_full(request) for request in requests]
         for request, plan in zip(requests, plans, strict=True):
             instead = "move it away, or use the recipe that it began with"
@@ -81,7 +81,7 @@ def train_winner(
             earlier = None
         trained: list[TrainedNetwork] = []
         for number, (request, plan) in enumerate(zip(requests, plans, strict=True), start=1):
-            watcher.begun(number, len(requests), plan.run.network.name, recipe)
+            watcher.begun(number, len(requests), plan.run.network.name, prepared.recipe)
             try:
                 result, accuracy = train_full(
                     request, planned=watcher.planned, watch=watcher.logged
@@ -92,7 +92,7 @@ def train_winner(
             place = request.folder.relative_to(folder).as_posix()
             before = None if earlier is None else earlier.in_folder(place)
             trained.append(_trained(role, place, plan, result, accuracy, before))
-            record = _record(answer, prepared, recipe, plans[0], trained, earlier)
+            record = _record(answer, prepared, plans[0], trained, earlier)
             write_winner(folder, record)
         record = timed(folder, record, prepared.device, watch=watcher.measuring)
         write_winner(folder, record)
@@ -134,7 +134,6 @@ def _trained(
 def _record(
     answer: Answered,
     prepared: PreparedWinner,
-    recipe: NamedRecipe,
     plan: FullPlan,
     trained: Sequence[TrainedNetwork],
     earlier: WinnerRecord | None,
@@ -146,7 +145,7 @@ def _record(
         for network in (earlier.networks if earlier else ())
         if network.folder not in places
     ]
-    splits = prepared.image_set.splits
+    recipe, splits = prepared.recipe, prepared.image_set.splits
     return WinnerRecord(
         data=str(prepared.source["data"]),
         recipe=recipe.name,

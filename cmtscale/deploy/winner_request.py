@@ -17,7 +17,7 @@ from cmtscale.record.model_folder import ChosenBy
 from cmtscale.train.devices import device_slots
 from cmtscale.train.full import FullPlan, plan_full
 from cmtscale.train.full_request import FullRequest
-from cmtscale.train.named_recipe import PAPER, NamedRecipe, named_recipe, recipe_at
+from cmtscale.train.named_recipe import PAPER, NamedRecipe, recipe_at
 from cmtscale.train.paper_recipe import nearest_variant
 from cmtscale.train.recipe import require_count, require_seed
 
@@ -26,7 +26,7 @@ from cmtscale.train.recipe import require_count, require_seed
 class WinnerRequest:
     """How a search's choice is trained, and which networks beside it, alike.
 
-    `recipe` is `paper` (that of the published variant nearest to the choice) or a TOML file, with
+    `recipe` is `paper` (that of the published variant nearest to the budget) or a TOML file, with
     other `epochs`, `batch_size` and `accumulate` (None: its own). `beside` are networks as
     `cmtscale train` names them. `test` reads the test split, once, with the trained choice alone.
     It trains on one device, the first of `device`.
@@ -60,8 +60,8 @@ class WinnerRequest:
 class PreparedWinner:
     """A request with its images and networks, all of which can be trained.
 
-    `recipe` and the first of `plans` are those of a published variant in place of the choice, which
-    is not known yet; the other plans are those of `beside`.
+    The first of `plans` is that of a published variant in place of the choice, which is not known
+    yet; the other plans are those of `beside`.
     """
 
     request: WinnerRequest
@@ -124,13 +124,9 @@ def prepare_winner(
     return replace(prepared, plans=tuple(map(plan_full, requests)))
 
 
-def requests_in(
-    folder: Path, answer: Answered, prepared: PreparedWinner
-) -> tuple[NamedRecipe, list[FullRequest]]:
-    """The recipe, and the trainings of the choice of the search in `folder` and of the others."""
+def requests_in(folder: Path, answer: Answered, prepared: PreparedWinner) -> list[FullRequest]:
+    """The trainings of the choice of the search in `folder`, and of the others."""
     recipe = prepared.recipe
-    if prepared.request.recipe == PAPER:
-        recipe = prepared.request.changed(named_recipe(PAPER, answer.network))
     choice = prepared.full_request(
         answer.network,
         recipe,
@@ -142,7 +138,7 @@ def requests_in(
         prepared.full_request(network, recipe, folder / WINNER / folder_name(network))
         for network in prepared.beside
     ]
-    return recipe, [choice, *others]
+    return [choice, *others]
 
 
 def folder_name(network: Network) -> str:

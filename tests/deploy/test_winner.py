@@ -17,13 +17,15 @@ from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.deploy import winner as winner_module
 from cmtscale.deploy.winner import NullWinnerWatcher, WinnerWatcher, train_winner
-from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
+from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner, requests_in
+from cmtscale.record.choice import answered
 from cmtscale.record.folder import BEST, REQUEST
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
 from cmtscale.record.winner import WinnerRecord, read_winner
 from cmtscale.search.outcome import Outcome
+from cmtscale.train.full import plan_full
 from cmtscale.train.full_recipe import read_recipe
 from cmtscale.train.paper_recipe import published_recipe, with_epochs
 
@@ -189,6 +191,21 @@ def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
     assert (record.choice.status, record.choice.val_accuracy) == ("diverged", None)
     assert not record.is_complete
     assert record.timed is None
+
+
+def test_the_paper_s_recipe_is_that_of_the_budget_whatever_is_chosen(
+    folder: Path, cache_dir: Path, few_images: str
+) -> None:
+    request = WinnerRequest(
+        epochs=1, batch_size=20, beside=(OTHER,), device="cpu", cache_dir=cache_dir
+    )
+    prepared = prepare_winner(request, data=few_images, split_seed=0, budget_macs=4_000_000_000)
+    requests = requests_in(folder, answered(folder), prepared)
+    plans = [plan_full(request) for request in requests]
+    assert prepared.recipe.recipe.lr == published_recipe("cmt-s").lr
+    assert prepared.recipe.recipe.lr != published_recipe("cmt-ti").lr  # nearest to the choice
+    assert {plan.run.alike for plan in (*prepared.plans, *plans)} == {prepared.plans[0].run.alike}
+    assert plans[1].run.identity == prepared.plans[1].run.identity
 
 
 @pytest.mark.parametrize(
