@@ -77,10 +77,18 @@ def conclude(outcome: "Outcome", prepared: "PreparedWinner | None", as_json: boo
     else:
         print_winner(outcome)
         print_steps(outcome)
-    record = outcome.trained_winner
-    is_trained = prepared is None or (record is not None and record.is_complete)
-    if outcome.choice is None or not is_trained:
+    if outcome.choice is None or not _is_trained(outcome, prepared):
         raise typer.Exit(1)
+
+
+def _is_trained(outcome: "Outcome", prepared: "PreparedWinner | None") -> bool:
+    """Whether all that was to be trained is."""
+    if prepared is None:
+        return True
+    from cmtscale.deploy.winner import all_trained
+
+    record = outcome.trained_winner
+    return record is not None and all_trained(record, prepared)
 
 
 def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "Outcome":

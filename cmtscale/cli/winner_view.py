@@ -78,7 +78,7 @@ def _tested(record: WinnerRecord) -> str:
     if not read:
         return "; the test split was not read (--winner-test)"
     accuracies = ", ".join(f"{one.network} {_percent(one.test_accuracy)}" for one in read)
-    return f"; test accuracy of {record.test_images:,} images, read once, by a choice: {accuracies}"
+    return f"; test accuracy of {record.test_images:,} images, read once each: {accuracies}"
 
 
 def _latency(seconds: float | None) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmtscale.arch.errors import RequestError
-from cmtscale.deploy.winner_request import PreparedWinner, requests_in
+from cmtscale.deploy.winner_request import PreparedWinner, folder_name, requests_in
 from cmtscale.deploy.winner_times import timed
 from cmtscale.record.choice import Answered, answered
 from cmtscale.record.folder import WINNER, held
+from cmtscale.record.reads import accuracy_read_by_training
 from cmtscale.record.result import RunResult
 from cmtscale.record.winner import (
     Role,
@@ -89,6 +90,8 @@ def train_winner(
             except RequestError as error:  # it does not fit into the memory
                 result, accuracy = RunResult(status="failed", cause=str(error)), None
             role: Role = "choice" if number == 1 else "beside"
+            if result.status == "complete" and accuracy is None:  # `train` may have read it here
+                accuracy = accuracy_read_by_training(request.folder)
             place = request.folder.relative_to(folder).as_posix()
             before = None if earlier is None else earlier.in_folder(place)
             trained.append(_trained(role, place, plan, result, accuracy, before))
@@ -97,6 +100,16 @@ def train_winner(
         record = timed(folder, record, prepared.device, watch=watcher.measuring)
         write_winner(folder, record)
     return record
+
+
+def all_trained(record: WinnerRecord, prepared: PreparedWinner) -> bool:
+    """Whether the choice and those asked for beside it came to their end.
+
+    Networks that earlier commands trained do not count.
+    """
+    folders = [f"{WINNER}/{folder_name(network)}" for network in prepared.beside]
+    asked = [record.choice, *map(record.in_folder, folders)]
+    return all(network is not None and network.status == "complete" for network in asked)
 
 
 def _trained(
@@ -124,8 +137,6 @@ def _trained(
     )
     if earlier is None or result.status != "complete":
         return trained
-    if test_accuracy is None:  # read by an earlier command
-        trained = replace(trained, test_accuracy=earlier.test_accuracy)
     return replace(
         trained, latency_seconds=earlier.latency_seconds, p95_seconds=earlier.p95_seconds
     )

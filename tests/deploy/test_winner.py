@@ -16,8 +16,18 @@ from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError, Stop
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.deploy import winner as winner_module
-from cmtscale.deploy.winner import NullWinnerWatcher, WinnerWatcher, train_winner
-from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner, requests_in
+from cmtscale.deploy.winner import (
+    NullWinnerWatcher,
+    WinnerWatcher,
+    all_trained,
+    train_winner,
+)
+from cmtscale.deploy.winner_request import (
+    PreparedWinner,
+    WinnerRequest,
+    prepare_winner,
+    requests_in,
+)
 from cmtscale.record.choice import answered
 from cmtscale.record.folder import BEST, REQUEST
 from cmtscale.record.metrics import read_metrics
@@ -55,15 +65,24 @@ def recipe(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train(folder: Path, recipe: Path, cache_dir: Path, few_images: str) -> Train:
+def prepare(recipe: Path, cache_dir: Path, few_images: str) -> Callable[..., PreparedWinner]:
+    """Prepare a training; arguments are those of the request."""
+
+    def call(**changes: Any) -> PreparedWinner:
+        values = {"recipe": str(recipe), "device": "cpu", "cache_dir": cache_dir, **changes}
+        return prepare_winner(
+            WinnerRequest(**values), data=few_images, split_seed=0, budget_macs=4_000_000_000
+        )
+
+    return call
+
+
+@pytest.fixture
+def train(folder: Path, prepare: Callable[..., PreparedWinner]) -> Train:
     """Train the choice of `folder`; arguments are those of the request."""
 
     def call(watcher: WinnerWatcher | None = None, **changes: Any) -> WinnerRecord:
-        values = {"recipe": str(recipe), "device": "cpu", "cache_dir": cache_dir, **changes}
-        prepared = prepare_winner(
-            WinnerRequest(**values), data=few_images, split_seed=0, budget_macs=4_000_000_000
-        )
-        return train_winner(folder, prepared, watcher=watcher)
+        return train_winner(folder, prepare(**changes), watcher=watcher)
 
     return call
 
@@ -171,7 +190,11 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_trains(
 
 
 def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
-    train: Train, folder: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train,
+    prepare: Callable[..., PreparedWinner],
+    folder: Path,
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained = winner_module.train_full
 
@@ -185,21 +208,21 @@ def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
     assert choice.latency_seconds is not None
     assert (other.status, other.val_loss, other.latency_seconds) == ("failed", None, None)
     assert other.cause == "it does not fit into the memory; use less"
+    again = train(epochs=1)
+    assert again.in_folder(other.folder) == other
+    assert all_trained(again, prepare())
+    assert not all_trained(again, prepare(beside=[OTHER]))
     shutil.rmtree(folder / "winner")
     recipe.write_text(replace(read_recipe(recipe), lr=1e30).to_toml())
     record = train()
     assert (record.choice.status, record.choice.val_accuracy) == ("diverged", None)
-    assert not record.is_complete
     assert record.timed is None
 
 
 def test_the_paper_s_recipe_is_that_of_the_budget_whatever_is_chosen(
-    folder: Path, cache_dir: Path, few_images: str
+    folder: Path, prepare: Callable[..., PreparedWinner]
 ) -> None:
-    request = WinnerRequest(
-        epochs=1, batch_size=20, beside=(OTHER,), device="cpu", cache_dir=cache_dir
-    )
-    prepared = prepare_winner(request, data=few_images, split_seed=0, budget_macs=4_000_000_000)
+    prepared = prepare(recipe="paper", epochs=1, batch_size=20, beside=[OTHER])
     requests = requests_in(folder, answered(folder), prepared)
     plans = [plan_full(request) for request in requests]
     assert prepared.recipe.recipe.lr == published_recipe("cmt-s").lr
