@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import DoesNotFitError
 from cmtscale.deploy.winner_request import PreparedWinner, folder_name, requests_in
 from cmtscale.deploy.winner_times import timed
 from cmtscale.record.choice import Answered, answered
@@ -65,8 +65,9 @@ def train_winner(
     Each has a folder there, as `train_full` writes it; what is trained already is not repeated, and
     what an earlier command trained alike stays in the record. Latencies are measured at the end, of
     all in turn. The record is written after each training. Raises `ResultsError` for a folder
-    without an answer, `RequestError` where a training of another recipe is in the way, and
-    `StoppedError` once the state of a training is kept.
+    without an answer, `RequestError` where a training of another recipe is in the way,
+    `DoesNotFitError` for a choice that the memory is too small for (a network beside it is recorded
+    as failed), and `StoppedError` once the state of a training is kept.
     """
     watcher = watcher or NullWinnerWatcher()
     answer = answered(folder)
@@ -87,8 +88,11 @@ def train_winner(
                 result, accuracy = train_full(
                     request, planned=watcher.planned, watch=watcher.logged
                 )
-            except RequestError as error:  # it does not fit into the memory
-                result, accuracy = RunResult(status="failed", cause=str(error)), None
+            except DoesNotFitError as error:
+                if number == 1:
+                    raise _with_advice(error, request.folder if error.is_begun else None) from error
+                cause = str(_with_advice(error, folder / WINNER))  # of other parts, all are anew
+                result, accuracy = RunResult(status="failed", cause=cause), None
             role: Role = "choice" if number == 1 else "beside"
             if result.status == "complete" and accuracy is None:  # `train` may have read it here
                 accuracy = accuracy_read_by_training(request.folder)
@@ -100,6 +104,27 @@ def train_winner(
         record = timed(folder, record, prepared.device, watch=watcher.measuring)
         write_winner(folder, record)
     return record
+
+
+def _with_advice(error: DoesNotFitError, in_the_way: Path | None) -> DoesNotFitError:
+    """The error with what to do here; `in_the_way` is what was trained in too few parts."""
+    smaller = "a smaller --winner-batch-size"
+    if error.parts is not None:
+        smaller = f"--winner-accumulate {error.parts}"
+    advice = f"use {smaller}"
+    if in_the_way is not None:
+        advice = (
+            f"free some of it, then the same command goes on; or move {in_the_way} away "
+            f"and {advice}"
+        )
+    adapted = DoesNotFitError(
+        f"{error.problem}; {advice}",
+        problem=error.problem,
+        parts=error.parts,
+        is_begun=error.is_begun,
+    )
+    adapted.exit_code = 1  # the search is done
+    return adapted
 
 
 def all_trained(record: WinnerRecord, prepared: PreparedWinner) -> bool:

@@ -12,7 +12,13 @@ import pytest
 
 import cmtscale
 from cmtscale.arch.cost import cost
-from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError, StoppedError
+from cmtscale.arch.errors import (
+    CmtscaleError,
+    DoesNotFitError,
+    RequestError,
+    ResultsError,
+    StoppedError,
+)
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.deploy import winner as winner_module
@@ -200,14 +206,17 @@ def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
 
     def out_of_memory(request: Any, **more: Any) -> Any:
         if "timm" in request.folder.name:
-            raise RequestError("it does not fit into the memory; use less")
+            raise DoesNotFitError("", problem="it is large", parts=2, is_begun=False)
         return trained(request, **more)
 
     monkeypatch.setattr(winner_module, "train_full", out_of_memory)
     choice, other = train(beside=[OTHER], epochs=1).networks
     assert choice.latency_seconds is not None
     assert (other.status, other.val_loss, other.latency_seconds) == ("failed", None, None)
-    assert other.cause == "it does not fit into the memory; use less"
+    assert other.cause == (
+        "it is large; free some of it, then the same command goes on; "
+        f"or move {folder}/winner away and use --winner-accumulate 2"
+    )
     again = train(epochs=1)
     assert again.in_folder(other.folder) == other
     assert all_trained(again, prepare())
@@ -217,6 +226,42 @@ def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
     record = train()
     assert (record.choice.status, record.choice.val_accuracy) == ("diverged", None)
     assert record.timed is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            DoesNotFitError("", problem="it is large", parts=4, is_begun=False),
+            r"^it is large; use --winner-accumulate 4$",
+        ),
+        (
+            DoesNotFitError("", problem="it is large", parts=None, is_begun=True),
+            r"^it is large; free some of it, then the same command goes on; or move .*/winner/tiny "
+            r"away and use a smaller --winner-batch-size$",
+        ),
+        (RequestError("freeze 'x' is no name"), "^freeze 'x' is no name$"),
+    ],
+)
+def test_a_choice_that_does_not_fit_ends_the_command_with_options_of_search(
+    train: Train,
+    folder: Path,
+    error: CmtscaleError,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Path] = []
+
+    def too_large(request: Any, **_: Any) -> Any:
+        begun.append(request.folder)
+        raise error
+
+    monkeypatch.setattr(winner_module, "train_full", too_large)
+    with pytest.raises(type(error), match=message) as caught:
+        train(beside=[OTHER])
+    assert caught.value.exit_code == (1 if isinstance(error, DoesNotFitError) else 2)
+    assert begun == [folder / "winner" / "tiny"]
+    assert read_winner(folder) is None
 
 
 def test_the_paper_s_recipe_is_that_of_the_budget_whatever_is_chosen(
