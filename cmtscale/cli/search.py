@@ -23,6 +23,7 @@ from cmtscale.cli.options import (
     WorkersPerDevice,
     read_engine,
 )
+from cmtscale.cli.torchrun import require_one_process
 
 if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
@@ -194,6 +195,7 @@ def search(
     from cmtscale.arch.errors import RequestError
     from cmtscale.arch.variant import variant
 
+    require_one_process("a search runs")
     if dry_run and as_json:
         raise RequestError("--json prints the choice, and a dry run makes none; drop one of them")
     asked: dict[str, Any] = {

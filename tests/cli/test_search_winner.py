@@ -192,6 +192,14 @@ def test_a_mistake_is_one_line_before_anything_is_searched(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["search --budget 4G --train-winner", "check . --drift"])
+def test_what_runs_in_one_process_is_not_started_by_torchrun(
+    command: str, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "runs in one process; start it without torchrun" in refusal(*command.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_from_search_to_model_goes_on_where_it_was_stopped(
