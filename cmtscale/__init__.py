@@ -116,7 +116,7 @@ def train_winner(
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,
-        beside=tuple(beside),
+        beside=beside,
         test=test,
         device=device,
         cache_dir=None if cache_dir is None else Path(cache_dir),

@@ -49,7 +49,7 @@ def prepared_winner(
             epochs=epochs,
             batch_size=batch_size,
             accumulate=accumulate,
-            beside=tuple(beside),
+            beside=beside,
             test=test,
             device=request.device,
             cache_dir=request.cache_dir,

@@ -1,6 +1,6 @@
 """What is to be trained of a search's choice, and beside it; refused before anything trains."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,15 @@ class WinnerRequest:
     epochs: int | None = None
     batch_size: int | None = None
     accumulate: int | None = None
-    beside: tuple[str, ...] = ()
+    beside: Sequence[str] = ()
     test: bool = False
     seed: int = 0
     device: str = "auto"
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.beside, str):
+            raise RequestError(f"beside {self.beside!r} is no list; use [{self.beside!r}]")
         object.__setattr__(self, "beside", tuple(self.beside))
         require_seed("seed", self.seed)
         for name in ("epochs", "batch_size", "accumulate"):

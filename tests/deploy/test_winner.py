@@ -302,6 +302,8 @@ def test_from_python_a_search_s_folder_is_enough(
     options: dict[str, Any] = {"epochs": 1, "device": "cpu", "cache_dir": cache_dir}
     record = cmtscale.train_winner(folder, recipe=str(recipe), **options)
     assert (record.data, record.tour, record.choice.network) == (few_images, True, "tiny")
+    with pytest.raises(RequestError, match=r"beside 'cmt-ti' is no list; use \['cmt-ti'\]"):
+        cmtscale.train_winner(folder, beside="cmt-ti", **options)
     (folder / "choice.json").unlink()
     with pytest.raises(ResultsError, match="holds no answer of a search"):
         cmtscale.train_winner(folder, **options)
