@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmtscale.arch.errors import DoesNotFitError
-from cmtscale.deploy.winner_request import PreparedWinner, folder_name, requests_in
+from cmtscale.deploy.winner_request import AWAY, PreparedWinner, folder_name, requests_in
 from cmtscale.deploy.winner_times import timed
 from cmtscale.record.choice import Answered, answered
-from cmtscale.record.folder import WINNER, held
+from cmtscale.record.folder import WINNER, held, require_free
 from cmtscale.record.reads import accuracy_read_by_training
 from cmtscale.record.result import RunResult
 from cmtscale.record.winner import (
@@ -23,6 +23,8 @@ from cmtscale.train.claim import require_ours
 from cmtscale.train.full import FullPlan, plan_full, train_full
 from cmtscale.train.memory import keep_freed_memory
 from cmtscale.train.named_recipe import NamedRecipe
+
+ELSEWHERE = "copy the search to another folder, and train there"
 
 
 class WinnerWatcher(Protocol):
@@ -71,12 +73,12 @@ def train_winner(
     """
     watcher = watcher or NullWinnerWatcher()
     answer = answered(folder)
-    with held(folder / WINNER):
+    with held(folder / WINNER, instead=ELSEWHERE):
         requests = requests_in(folder, answer, prepared)
         plans = [plan_full(request) for request in requests]
         for request, plan in zip(requests, plans, strict=True):
-            instead = "move it away, or use the recipe that it began with"
-            require_ours(request.folder, plan.run, instead=instead)
+            require_ours(request.folder, plan.run, instead=AWAY)
+            require_free(request.folder, instead=ELSEWHERE)
         keep_freed_memory()
         earlier = read_winner(folder)
         if earlier is not None and earlier.alike != plans[0].run.alike:

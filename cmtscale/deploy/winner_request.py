@@ -21,6 +21,8 @@ from cmtscale.train.named_recipe import PAPER, NamedRecipe, recipe_at
 from cmtscale.train.paper_recipe import nearest_variant
 from cmtscale.train.recipe import require_count, require_seed
 
+AWAY = "move it away"  # where a folder of the winner's is not what would be trained there
+
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerRequest:
