@@ -126,6 +126,7 @@ def train_winner(
         data=answer.data,
         split_seed=answer.split_seed,
         budget_macs=answer.budget_macs,
+        folder=Path(folder),
     )
     return train(Path(folder), prepared)
 

@@ -57,6 +57,7 @@ def prepared_winner(
         data=request.data,
         split_seed=request.split_seed,
         budget_macs=request.budget_macs,
+        folder=request.out,
     )
 
 

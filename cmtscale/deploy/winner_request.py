@@ -14,6 +14,7 @@ from cmtscale.model.networks import read_network
 from cmtscale.record.choice import Answered, chosen_by
 from cmtscale.record.folder import BEST, WINNER
 from cmtscale.record.model_folder import ChosenBy
+from cmtscale.train.claim import require_ours
 from cmtscale.train.devices import device_slots
 from cmtscale.train.full import FullPlan, plan_full
 from cmtscale.train.full_request import FullRequest
@@ -101,11 +102,17 @@ class PreparedWinner:
 
 
 def prepare_winner(
-    request: WinnerRequest, *, data: str, split_seed: int, budget_macs: int
+    request: WinnerRequest,
+    *,
+    data: str,
+    split_seed: int,
+    budget_macs: int,
+    folder: Path | None = None,
 ) -> PreparedWinner:
     """Read the networks, the recipe and the images of a search, and plan all but the choice.
 
-    Raises a `CmtscaleError` for whatever cannot be trained; writes nothing but packed images.
+    `folder` is that of the search, where it is known yet. Raises a `CmtscaleError` for whatever
+    cannot be trained, or is in the way there; writes nothing but packed images.
     """
     recipe = request.changed(recipe_at(request.recipe, budget_macs))
     device = device_slots(request.device)[0]
@@ -125,7 +132,11 @@ def prepare_winner(
     )
     trained = [nearest_variant(budget_macs), *networks]
     requests = [prepared.full_request(network, recipe, Path()) for network in trained]
-    return replace(prepared, plans=tuple(map(plan_full, requests)))
+    plans = tuple(map(plan_full, requests))
+    if folder is not None:
+        for name, plan in zip(names, plans[1:], strict=True):
+            require_ours(folder / WINNER / name, plan.run, instead=AWAY)
+    return replace(prepared, plans=plans)
 
 
 def requests_in(folder: Path, answer: Answered, prepared: PreparedWinner) -> list[FullRequest]:

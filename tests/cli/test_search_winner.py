@@ -192,6 +192,32 @@ def test_a_mistake_is_one_line_before_anything_is_searched(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("run.json", "{}", "holds another training, or one of cmtscale 0.1.0; move it away"),
+        ("run.json", '{"identity": "1"}', "; move it away, or the command it began with"),
+        ("notes.txt", "mine", "is not empty and holds no training; move it away"),
+    ],
+)
+def test_what_is_in_the_way_of_a_network_beside_it_is_refused_before_the_search(
+    command: list[str],
+    folder: Path,
+    refusal: Callable[..., str],
+    file: str,
+    content: str,
+    message: str,
+) -> None:
+    path = folder / "winner" / "timm-test_efficientnet@64" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    before = sorted(folder.rglob("*"))
+    line = refusal(*command, "--beside", OTHER)
+    assert line.startswith(f"cmtscale: {path.parent} ")
+    assert line.endswith(message)
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command", ["search --budget 4G --train-winner", "check . --drift"])
 def test_what_runs_in_one_process_is_not_started_by_torchrun(
     command: str, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch

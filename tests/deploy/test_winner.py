@@ -35,7 +35,7 @@ from cmtscale.deploy.winner_request import (
     requests_in,
 )
 from cmtscale.record.choice import answered
-from cmtscale.record.folder import BEST, REQUEST
+from cmtscale.record.folder import BEST, REQUEST, held
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
@@ -193,6 +193,19 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_trains(
     shutil.move(folder / "winner" / "tiny", folder / "winner" / "kept")
     assert [one.network for one in train().networks] == ["tiny"]  # the other is not alike
     assert read_recipe(recipe).epochs == 2
+
+
+def test_a_folder_in_use_is_refused_without_options_that_search_has_not(
+    train: Train, folder: Path
+) -> None:
+    message = "; wait for it, or copy the search to another folder, and train there$"
+    for used in (folder / "winner", folder / "winner" / "tiny"):
+        with (
+            held(used),
+            pytest.raises(ResultsError, match=rf"another process is at work in {used}{message}"),
+        ):
+            train()
+    assert not list(folder.rglob("run.json"))
 
 
 def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
