@@ -1,12 +1,12 @@
 """The part of `cmtscale search` that trains its choice: what it is told, and what it prints."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from cmtscale.deploy.winner_request import PreparedWinner
+    from cmtscale.record.winner import WinnerRecord
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest
 
@@ -67,33 +67,29 @@ def conclude(outcome: "Outcome", prepared: "PreparedWinner | None", as_json: boo
     The exit code is 1 where nothing can be chosen, or a training did not come to its end.
     """
     from cmtscale.cli.search_outcome_view import print_json, print_outcome, print_steps
-    from cmtscale.cli.winner_view import print_winner
+    from cmtscale.cli.winner_view import print_winner, recorded_winner
 
     if not as_json:
         print_outcome(outcome)
-    if prepared is not None and outcome.choice is not None:
-        outcome = _trained(outcome, prepared)
-    if as_json:
-        print_json(outcome)
+    is_trained = True
+    if prepared is None or outcome.choice is None:
+        record = recorded_winner(outcome.folder)
     else:
-        print_winner(outcome)
-        print_steps(outcome)
-    if outcome.choice is None or not _is_trained(outcome, prepared):
+        from cmtscale.deploy.winner import all_trained
+
+        record = _trained(outcome, prepared)
+        is_trained = all_trained(record, prepared)
+    if as_json:
+        print_json(outcome, record)
+    else:
+        print_winner(outcome, record)
+        print_steps(outcome, record)
+    if outcome.choice is None or not is_trained:
         raise typer.Exit(1)
 
 
-def _is_trained(outcome: "Outcome", prepared: "PreparedWinner | None") -> bool:
-    """Whether all that was to be trained is."""
-    if prepared is None:
-        return True
-    from cmtscale.deploy.winner import all_trained
-
-    record = outcome.trained_winner
-    return record is not None and all_trained(record, prepared)
-
-
-def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "Outcome":
-    """The outcome with its choice, and those beside it, trained."""
+def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "WinnerRecord":
+    """The choice of the outcome, and those beside it, trained."""
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.winner_training_view import WinnerView
     from cmtscale.deploy.winner import train_winner
@@ -106,5 +102,4 @@ def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "Outcome":
             bars.print(
                 f"nothing is decided ({choice.verdict}): the most probable network is trained"
             )
-        record = train_winner(outcome.folder, prepared, watcher=WinnerView(bars))
-    return replace(outcome, trained_winner=record)
+        return train_winner(outcome.folder, prepared, watcher=WinnerView(bars))

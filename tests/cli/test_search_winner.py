@@ -122,7 +122,7 @@ def test_the_test_split_is_read_where_that_is_asked_and_a_new_choice_is_pointed_
     assert "use it:" not in text
     record.write_text("{}")
     assert run(["show", str(folder)]) == 0
-    assert f"left out: {record} is damaged" in capsys.readouterr().out
+    assert f"left out: {record} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("single_threaded")
