@@ -98,9 +98,9 @@ def train_winner(
             role: Role = "choice" if number == 1 else "beside"
             if result.status == "complete" and accuracy is None:  # `train` may have read it here
                 accuracy = accuracy_read_by_training(request.folder)
-            place = request.folder.relative_to(folder).as_posix()
-            before = None if earlier is None else earlier.in_folder(place)
-            trained.append(_trained(role, place, plan, result, accuracy, before))
+            trained_folder = request.folder.relative_to(folder).as_posix()
+            before = None if earlier is None else earlier.in_folder(trained_folder)
+            trained.append(_trained(role, trained_folder, plan, result, accuracy, before))
             record = _record(answer, prepared, plans[0], trained, earlier)
             write_winner(folder, record)
         record = timed(folder, record, prepared.device, watch=watcher.measuring)
@@ -141,7 +141,7 @@ def all_trained(record: WinnerRecord, prepared: PreparedWinner) -> bool:
 
 def _trained(
     role: Role,
-    place: str,
+    trained_folder: str,
     plan: FullPlan,
     result: RunResult,
     test_accuracy: float | None,
@@ -152,7 +152,7 @@ def _trained(
         role=role,
         network=network.name,
         resolution_px=network.resolution_px,
-        folder=place,
+        folder=trained_folder,
         macs=plan.size.macs,
         params=plan.size.params,
         status=result.status,
@@ -177,11 +177,11 @@ def _record(
     earlier: WinnerRecord | None,
 ) -> WinnerRecord:
     """All that is trained so far, now and by earlier commands alike."""
-    places = {network.folder for network in trained}
+    trained_folders = {network.folder for network in trained}
     others = [
         replace(network, role="beside" if network.role == "beside" else "earlier choice")
         for network in (earlier.networks if earlier else ())
-        if network.folder not in places
+        if network.folder not in trained_folders
     ]
     recipe, splits = prepared.recipe, prepared.image_set.splits
     return WinnerRecord(
