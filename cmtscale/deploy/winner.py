@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmtscale.arch.errors import DoesNotFitError
-from cmtscale.deploy.winner_request import AWAY, PreparedWinner, folder_name, requests_in
+from cmtscale.deploy.winner_request import AWAY, PreparedWinner, requests_in
 from cmtscale.deploy.winner_times import timed
 from cmtscale.record.choice import Answered, answered
 from cmtscale.record.folder import WINNER, held, require_free
@@ -103,7 +103,7 @@ def train_winner(
             trained.append(_trained(role, trained_folder, plan, result, accuracy, before))
             record = _record(answer, prepared, plans[0], trained, earlier)
             write_winner(folder, record)
-        record = timed(folder, record, prepared.device, watch=watcher.measuring)
+        record = timed(folder, record, prepared.stand_in.device, watch=watcher.measuring)
         write_winner(folder, record)
     return record
 
@@ -134,7 +134,7 @@ def all_trained(record: WinnerRecord, prepared: PreparedWinner) -> bool:
 
     Networks that earlier commands trained do not count.
     """
-    folders = [f"{WINNER}/{folder_name(network)}" for network in prepared.beside]
+    folders = [request.folder.as_posix() for request in prepared.beside]
     asked = [record.choice, *map(record.in_folder, folders)]
     return all(network is not None and network.status == "complete" for network in asked)
 
@@ -183,14 +183,15 @@ def _record(
         for network in (earlier.networks if earlier else ())
         if network.folder not in trained_folders
     ]
-    recipe, splits = prepared.recipe, prepared.image_set.splits
+    recipe, stand_in = prepared.recipe, prepared.stand_in
+    splits = stand_in.image_set.splits
     return WinnerRecord(
-        data=str(prepared.source["data"]),
+        data=str(stand_in.source["data"]),
         recipe=recipe.name,
         epochs=recipe.recipe.epochs,
         batch_images=plan.batch_images,
         steps=recipe.recipe.epochs * plan.steps_per_epoch,
-        seed=prepared.request.seed,
+        seed=stand_in.seed,
         alike=plan.run.alike,
         val_images=len(splits.val),
         test_images=len(splits.test),

@@ -1,19 +1,16 @@
 """What is to be trained of a search's choice, and beside it; refused before anything trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.network import Network
 from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
-from cmtscale.data.stream import ImageSet
 from cmtscale.model.networks import read_network
 from cmtscale.record.choice import Answered, chosen_by
 from cmtscale.record.folder import BEST, WINNER
-from cmtscale.record.model_folder import ChosenBy
 from cmtscale.train.claim import require_ours
 from cmtscale.train.devices import device_slots
 from cmtscale.train.full import FullPlan, plan_full
@@ -63,42 +60,16 @@ class WinnerRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedWinner:
-    """A request with its images and networks, all of which can be trained.
+    """Trainings that can be done once a search has chosen.
 
-    The first of `plans` is that of a published variant in place of the choice, which is not known
-    yet; the other plans are those of `beside`.
+    `stand_in` trains a published variant in place of the choice, which is not known yet; `beside`
+    are the others. Their folders are within that of the search. `plans` are of all, in this order.
     """
 
-    request: WinnerRequest
-    image_set: ImageSet
-    source: Mapping[str, Any]
-    device: str
-    beside: tuple[Network, ...]
     recipe: NamedRecipe
-    plans: tuple[FullPlan, ...] = ()
-
-    def full_request(
-        self,
-        network: Network,
-        recipe: NamedRecipe,
-        folder: Path,
-        *,
-        test: bool = False,
-        chosen_by: ChosenBy | None = None,
-    ) -> FullRequest:
-        """The training of one network."""
-        return FullRequest(
-            network=network,
-            recipe=recipe.recipe,
-            recipe_name=recipe.name,
-            image_set=self.image_set,
-            source=self.source,
-            seed=self.request.seed,
-            folder=folder,
-            device=self.device,
-            test=test,
-            chosen_by=chosen_by,
-        )
+    stand_in: FullRequest
+    beside: tuple[FullRequest, ...]
+    plans: tuple[FullPlan, ...]
 
 
 def prepare_winner(
@@ -121,39 +92,38 @@ def prepare_winner(
     for text, name in zip(request.beside, names, strict=True):
         if names.count(name) > 1:
             raise RequestError(f"--beside {text} is given twice, or has the name of another")
-    source = open_source(data, split_seed=split_seed, cache_dir=request.cache_dir)
-    prepared = PreparedWinner(
-        request=request,
-        image_set=source.stream(),
+    variant = nearest_variant(budget_macs)
+    stand_in = FullRequest(
+        network=variant,
+        recipe=recipe.recipe,
+        recipe_name=recipe.name,
+        image_set=open_source(data, split_seed=split_seed, cache_dir=request.cache_dir).stream(),
         source={"data": data, "split_seed": split_seed},
+        seed=request.seed,
+        folder=Path(WINNER, variant.name),
         device=device,
-        beside=networks,
-        recipe=recipe,
+        test=request.test,
     )
-    trained = [nearest_variant(budget_macs), *networks]
-    requests = [prepared.full_request(network, recipe, Path()) for network in trained]
-    plans = tuple(map(plan_full, requests))
+    beside = tuple(
+        replace(stand_in, network=network, folder=Path(WINNER, name), test=False)
+        for network, name in zip(networks, names, strict=True)
+    )
+    plans = tuple(map(plan_full, (stand_in, *beside)))
     if folder is not None:
-        for name, plan in zip(names, plans[1:], strict=True):
-            require_ours(folder / WINNER / name, plan.run, instead=AWAY)
-    return replace(prepared, plans=plans)
+        for other, plan in zip(beside, plans[1:], strict=True):
+            require_ours(folder / other.folder, plan.run, instead=AWAY)
+    return PreparedWinner(recipe=recipe, stand_in=stand_in, beside=beside, plans=plans)
 
 
 def requests_in(folder: Path, answer: Answered, prepared: PreparedWinner) -> list[FullRequest]:
     """The trainings of the choice of the search in `folder`, and of the others."""
-    recipe = prepared.recipe
-    choice = prepared.full_request(
-        answer.network,
-        recipe,
-        folder / WINNER / answer.network.name,
-        test=prepared.request.test,
+    choice = replace(
+        prepared.stand_in,
+        network=answer.network,
+        folder=folder / WINNER / answer.network.name,
         chosen_by=chosen_by(folder / BEST),
     )
-    others = [
-        prepared.full_request(network, recipe, folder / WINNER / folder_name(network))
-        for network in prepared.beside
-    ]
-    return [choice, *others]
+    return [choice, *(replace(other, folder=folder / other.folder) for other in prepared.beside)]
 
 
 def folder_name(network: Network) -> str:
