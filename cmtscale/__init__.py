@@ -109,13 +109,12 @@ def train_winner(
     from cmtscale.deploy.winner import train_winner as train
     from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
     from cmtscale.record.choice import answered
+    from cmtscale.train.named_recipe import RecipeChanges
 
     answer = answered(Path(folder))
     request = WinnerRequest(
         recipe=recipe,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulate=accumulate,
+        changes=RecipeChanges(epochs=epochs, batch_size=batch_size, accumulate=accumulate),
         beside=beside,
         test=test,
         device=device,

@@ -4,56 +4,38 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cmtscale.arch.errors import RequestError
+
 if TYPE_CHECKING:
-    from cmtscale.deploy.winner_request import PreparedWinner
+    from cmtscale.deploy.winner_request import PreparedWinner, WinnerRequest
     from cmtscale.record.winner import WinnerRecord
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest
 
 
-def prepared_winner(
-    request: "SearchRequest",
-    *,
-    train_winner: bool,
-    recipe: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    accumulate: int | None,
-    beside: list[str],
-    test: bool,
-) -> "PreparedWinner | None":
-    """What is trained after the search, checked before it; None without `train_winner`.
+WINNER_OPTIONS = (
+    "beside", "winner_recipe", "winner_epochs", "winner_batch_size", "winner_accumulate",
+    "winner_test",
+)  # fmt: skip
 
-    Raises `RequestError` for options that mean nothing without it.
-    """
-    from cmtscale.arch.errors import RequestError
 
-    if not train_winner:
-        given = {
-            "--beside": beside or None,
-            "--winner-recipe": recipe,
-            "--winner-epochs": epochs,
-            "--winner-batch-size": batch_size,
-            "--winner-accumulate": accumulate,
-            "--winner-test": test or None,
-        }
-        for option in [name for name, value in given.items() if value is not None]:
-            raise RequestError(f"{option} is about training the choice; add --train-winner")
-        return None
-    from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
-    from cmtscale.train.named_recipe import PAPER
+def refuse_options(context: typer.Context) -> None:
+    """Raise `RequestError` for an option that means nothing without --train-winner."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        is_given = source is not None and source.name == "COMMANDLINE"
+        if parameter.name in WINNER_OPTIONS and is_given:
+            raise RequestError(
+                f"{parameter.opts[0]} is about training the choice; add --train-winner"
+            )
+
+
+def prepared_winner(request: "SearchRequest", winner: "WinnerRequest") -> "PreparedWinner":
+    """What is trained after the search, checked before it."""
+    from cmtscale.deploy.winner_request import prepare_winner
 
     return prepare_winner(
-        WinnerRequest(
-            recipe=recipe or PAPER,
-            epochs=epochs,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            beside=beside,
-            test=test,
-            device=request.device,
-            cache_dir=request.cache_dir,
-        ),
+        winner,
         data=request.data,
         split_seed=request.split_seed,
         budget_macs=request.budget_macs,

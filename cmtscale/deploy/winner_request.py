@@ -1,7 +1,7 @@
 """What is to be trained of a search's choice, and beside it; refused before anything trains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cmtscale.arch.errors import RequestError
@@ -15,9 +15,9 @@ from cmtscale.train.claim import require_ours
 from cmtscale.train.devices import device_slots
 from cmtscale.train.full import FullPlan, plan_full
 from cmtscale.train.full_request import FullRequest
-from cmtscale.train.named_recipe import PAPER, NamedRecipe, recipe_at
+from cmtscale.train.named_recipe import PAPER, NamedRecipe, RecipeChanges, recipe_at
 from cmtscale.train.paper_recipe import nearest_variant
-from cmtscale.train.recipe import require_count, require_seed
+from cmtscale.train.recipe import require_seed
 
 AWAY = "move it away"  # where a folder of the winner's is not what would be trained there
 
@@ -27,15 +27,12 @@ class WinnerRequest:
     """How a search's choice is trained, and which networks beside it, alike.
 
     `recipe` is `paper` (that of the published variant nearest to the budget) or a TOML file, with
-    other `epochs`, `batch_size` and `accumulate` (None: its own). `beside` are networks as
-    `cmtscale train` names them. `test` reads the test split, once, with the trained choice alone.
-    It trains on one device, the first of `device`.
+    `changes`. `beside` are networks as `cmtscale train` names them. `test` reads the test split,
+    once, with the trained choice alone. It trains on one device, the first of `device`.
     """
 
     recipe: str = PAPER
-    epochs: int | None = None
-    batch_size: int | None = None
-    accumulate: int | None = None
+    changes: RecipeChanges = field(default_factory=RecipeChanges)
     beside: Sequence[str] = ()
     test: bool = False
     seed: int = 0
@@ -47,15 +44,6 @@ class WinnerRequest:
             raise RequestError(f"beside {self.beside!r} is no list; use [{self.beside!r}]")
         object.__setattr__(self, "beside", tuple(self.beside))
         require_seed("seed", self.seed)
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) is not None:
-                require_count(name, getattr(self, name))
-
-    def changed(self, recipe: NamedRecipe) -> NamedRecipe:
-        """The recipe with the values of this request."""
-        return recipe.changed(
-            epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +73,7 @@ def prepare_winner(
     `folder` is that of the search, where it is known yet. Raises a `CmtscaleError` for whatever
     cannot be trained, or is in the way there; writes nothing but packed images.
     """
-    recipe = request.changed(recipe_at(request.recipe, budget_macs))
+    recipe = recipe_at(request.recipe, budget_macs).changed(request.changes)
     device = device_slots(request.device)[0]
     networks = tuple(read_network(text) for text in request.beside)
     names = [folder_name(network) for network in networks]

@@ -43,6 +43,7 @@ from cmtscale.record.winner import WinnerRecord, read_winner
 from cmtscale.search.outcome import Outcome
 from cmtscale.train.full import plan_full
 from cmtscale.train.full_recipe import read_recipe
+from cmtscale.train.named_recipe import RecipeChanges
 from cmtscale.train.paper_recipe import published_recipe, with_epochs
 
 OTHER = "timm:test_efficientnet@64"  # 0.1 M parameters
@@ -72,10 +73,12 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prepare(recipe: Path, cache_dir: Path, few_images: str) -> Callable[..., PreparedWinner]:
-    """Prepare a training; arguments are those of the request."""
+    """Prepare a training; arguments are those of the request and of its changes."""
 
     def call(**changes: Any) -> PreparedWinner:
+        sizes = {name: changes.pop(name) for name in ("epochs", "batch_size") if name in changes}
         values = {"recipe": str(recipe), "device": "cpu", "cache_dir": cache_dir, **changes}
+        values["changes"] = RecipeChanges(**sizes)
         return prepare_winner(
             WinnerRequest(**values), data=few_images, split_seed=0, budget_macs=4_000_000_000
         )
