@@ -109,14 +109,13 @@ def train_winner(
     from cmtscale.deploy.winner import train_winner as train
     from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
     from cmtscale.record.choice import answered
+    from cmtscale.train.named_recipe import RecipeChanges
 
     answer = answered(Path(folder))
     request = WinnerRequest(
         recipe=recipe,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        beside=tuple(beside),
+        changes=RecipeChanges(epochs=epochs, batch_size=batch_size, accumulate=accumulate),
+        beside=beside,
         test=test,
         device=device,
         cache_dir=None if cache_dir is None else Path(cache_dir),
@@ -126,6 +125,7 @@ def train_winner(
         data=answer.data,
         split_seed=answer.split_seed,
         budget_macs=answer.budget_macs,
+        folder=Path(folder),
     )
     return train(Path(folder), prepared)
 

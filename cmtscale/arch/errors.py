@@ -27,6 +27,20 @@ class RequestError(CmtscaleError, ValueError):
     """A search or training request that makes no sense."""
 
 
+class DoesNotFitError(RequestError):
+    """A training that the memory is too small for.
+
+    `problem` is the message without what to do: see each step's images in `parts` (None: no number
+    of them is left), which is another training. `is_begun` says whether a checkpoint stands.
+    """
+
+    def __init__(self, message: str, *, problem: str, parts: int | None, is_begun: bool) -> None:
+        super().__init__(message)
+        self.problem, self.parts, self.is_begun = problem, parts, is_begun
+        if is_begun:
+            self.exit_code = 1
+
+
 class WeightsError(CmtscaleError, ValueError):
     """A checkpoint that does not fit the network."""
 

@@ -17,6 +17,7 @@ from cmtscale.cli.options import (
     WorkersPerDevice,
     read_engine,
 )
+from cmtscale.cli.torchrun import require_one_process
 
 if TYPE_CHECKING:
     from cmtscale.search.check_side import CheckRequest
@@ -79,6 +80,7 @@ def check(
     from cmtscale.arch.budget import parse_macs
     from cmtscale.arch.errors import RequestError
 
+    require_one_process("a check runs")
     if [twin, drift, lr].count(True) != 1:
         raise RequestError("a check is of one thing; use --twin, --drift or --lr")
     if drift:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from cmtscale.record.winner import WinnerRecord
     from cmtscale.search.outcome import Outcome
 
 Step = tuple[str, str]  # what a command does, and the command
 
 
-def after_search(outcome: "Outcome") -> list[Step]:
-    """After a search: more of it, its figures, and the training of what it chose."""
+def after_search(outcome: "Outcome", trained: "WinnerRecord | None") -> list[Step]:
+    """After a search: more of it, its figures, and the training or the use of what it chose.
+
+    `trained` is what is trained fully of it.
+    """
     from cmtscale.arch.budget import format_duration
     from cmtscale.record.choice import DECIDED
     from cmtscale.record.folder import BEST
@@ -22,7 +26,7 @@ def after_search(outcome: "Outcome") -> list[Step]:
 
     settings, folder = outcome.settings, str(outcome.folder)
     figures = ("figures", _command(["plot", folder]))
-    use = _use_winner(outcome)
+    use = _use_winner(outcome, trained)
     if settings.tour:
         budget = f"{settings.budget_macs / 1e9:g}G"
         own = f"cmtscale search --budget {budget} --data folder:PATH --dry-run"
@@ -52,16 +56,15 @@ def after_search(outcome: "Outcome") -> list[Step]:
     return [*steps, *use]
 
 
-def _use_winner(outcome: "Outcome") -> list[Step]:
+def _use_winner(outcome: "Outcome", trained: "WinnerRecord | None") -> list[Step]:
     """How the trained choice is used, where it is trained."""
     from cmtscale.record.model_folder import MODEL
 
-    record = outcome.trained_winner
-    if record is None or record.choice.network != outcome.winner_name:
+    if trained is None or trained.choice.network != outcome.winner_name:
         return []
-    if record.choice.status != "complete":
+    if trained.choice.status != "complete":
         return []
-    model = outcome.folder / record.choice.folder / MODEL
+    model = outcome.folder / trained.choice.folder / MODEL
     return [("use it", f"{_command(['predict', str(model)])} IMAGE")]
 
 

@@ -23,6 +23,7 @@ from cmtscale.cli.options import (
     WorkersPerDevice,
     read_engine,
 )
+from cmtscale.cli.torchrun import require_one_process
 
 if TYPE_CHECKING:
     from cmtscale.search.request import SearchRequest
@@ -33,6 +34,7 @@ NO_LIMIT = "none"  # lifts a limit of the search that --from goes on with
 
 
 def search(
+    context: typer.Context,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -194,6 +196,7 @@ def search(
     from cmtscale.arch.errors import RequestError
     from cmtscale.arch.variant import variant
 
+    require_one_process("a search runs")
     if dry_run and as_json:
         raise RequestError("--json prints the choice, and a dry run makes none; drop one of them")
     asked: dict[str, Any] = {
@@ -248,18 +251,27 @@ def search(
             "--max-time none where it is the search's"
         )
     request = _with_ladder(request, ladder, spend)
-    from cmtscale.cli.search_winner import conclude, prepared_winner
+    from cmtscale.cli.search_winner import conclude, prepared_winner, refuse_options
 
-    winner = prepared_winner(
-        request,
-        train_winner=train_winner,
-        recipe=winner_recipe,
-        epochs=winner_epochs,
-        batch_size=winner_batch_size,
-        accumulate=winner_accumulate,
-        beside=beside or [],
-        test=winner_test,
-    )
+    winner = None
+    if not train_winner:
+        refuse_options(context)
+    else:
+        from cmtscale.deploy.winner_request import WinnerRequest
+        from cmtscale.train.named_recipe import PAPER, RecipeChanges
+
+        changes = RecipeChanges(
+            epochs=winner_epochs, batch_size=winner_batch_size, accumulate=winner_accumulate
+        )
+        winner_request = WinnerRequest(
+            recipe=winner_recipe or PAPER,
+            changes=changes,
+            beside=beside or [],
+            test=winner_test,
+            device=request.device,
+            cache_dir=request.cache_dir,
+        )
+        winner = prepared_winner(request, winner_request)
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.search_view import SearchView
     from cmtscale.search.driver import search as run_search

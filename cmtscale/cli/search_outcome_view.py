@@ -28,6 +28,7 @@ from cmtscale.cli.verdict_words import verdict
 from cmtscale.cli.winner_view import print_winner
 from cmtscale.record.choice import DECIDED
 from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
+from cmtscale.record.winner import WinnerRecord
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
 from cmtscale.search.outcome import Outcome, described
@@ -52,13 +53,13 @@ def print_outcome(outcome: Outcome) -> None:
         out.print("[bold]This was a tour: it recommends nothing.[/bold]")
 
 
-def print_steps(outcome: Outcome) -> None:
-    """The commands that can come next."""
-    for name, command in after_search(outcome):
+def print_steps(outcome: Outcome, trained: WinnerRecord | None) -> None:
+    """The commands that can come next, where `trained` is trained fully of it."""
+    for name, command in after_search(outcome, trained):
         results().print(f"{name}: {command}", markup=False, soft_wrap=True)
 
 
-def print_shown(outcome: Outcome) -> None:
+def print_shown(outcome: Outcome, record: WinnerRecord | None) -> None:
     """What a search answers now: what it has trained, its answer, and what comes next."""
     out, settings = results(), outcome.settings
     ended = ended_rows(settings, outcome.rows).values()
@@ -72,8 +73,8 @@ def print_shown(outcome: Outcome) -> None:
         f"data {escape(settings.data)}; so far {trained}"
     )
     print_answer(outcome, out)
-    print_winner(outcome)
-    print_steps(outcome)
+    print_winner(outcome, record)
+    print_steps(outcome, record)
 
 
 def print_answer(outcome: Outcome, out: Console) -> None:
@@ -98,21 +99,21 @@ def print_answer(outcome: Outcome, out: Console) -> None:
     out.print()
     out.print(verdict(outcome, choice))
     for reason in outcome.damaged:
-        out.print(f"left out: {reason}", markup=False, soft_wrap=True)
+        out.print(f"a check is left out: {reason}", markup=False, soft_wrap=True)
     _print_noise(outcome, choice, out)
     if outcome.rate_check is not None:
         out.print(f"learning rate: checked: {rates_verdict(outcome.rate_check)}")
     _print_test(outcome, choice, out)
 
 
-def print_json(outcome: Outcome) -> None:
+def print_json(outcome: Outcome, trained: WinnerRecord | None) -> None:
     """The choice as `choice.json` has it, with the folder; null where nothing could be chosen.
 
     And what was trained fully, as `winner.json` has it, if anything was.
     """
     table: dict[str, Any] = {"folder": str(outcome.folder), "choice": described(outcome)}
-    if outcome.trained_winner is not None:
-        table["winner"] = asdict(outcome.trained_winner)
+    if trained is not None:
+        table["winner"] = asdict(trained)
     print(json.dumps(table, indent=1))
 
 

@@ -1,62 +1,45 @@
 """The part of `cmtscale search` that trains its choice: what it is told, and what it prints."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
+from cmtscale.arch.errors import RequestError
+
 if TYPE_CHECKING:
-    from cmtscale.deploy.winner_request import PreparedWinner
+    from cmtscale.deploy.winner_request import PreparedWinner, WinnerRequest
+    from cmtscale.record.winner import WinnerRecord
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest
 
 
-def prepared_winner(
-    request: "SearchRequest",
-    *,
-    train_winner: bool,
-    recipe: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    accumulate: int | None,
-    beside: list[str],
-    test: bool,
-) -> "PreparedWinner | None":
-    """What is trained after the search, checked before it; None without `train_winner`.
+WINNER_OPTIONS = (
+    "beside", "winner_recipe", "winner_epochs", "winner_batch_size", "winner_accumulate",
+    "winner_test",
+)  # fmt: skip
 
-    Raises `RequestError` for options that mean nothing without it.
-    """
-    from cmtscale.arch.errors import RequestError
 
-    if not train_winner:
-        given = {
-            "--beside": beside or None,
-            "--winner-recipe": recipe,
-            "--winner-epochs": epochs,
-            "--winner-batch-size": batch_size,
-            "--winner-accumulate": accumulate,
-            "--winner-test": test or None,
-        }
-        for option in [name for name, value in given.items() if value is not None]:
-            raise RequestError(f"{option} is about training the choice; add --train-winner")
-        return None
-    from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
-    from cmtscale.train.named_recipe import PAPER
+def refuse_options(context: typer.Context) -> None:
+    """Raise `RequestError` for an option that means nothing without --train-winner."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        is_given = source is not None and source.name == "COMMANDLINE"
+        if parameter.name in WINNER_OPTIONS and is_given:
+            raise RequestError(
+                f"{parameter.opts[0]} is about training the choice; add --train-winner"
+            )
+
+
+def prepared_winner(request: "SearchRequest", winner: "WinnerRequest") -> "PreparedWinner":
+    """What is trained after the search, checked before it."""
+    from cmtscale.deploy.winner_request import prepare_winner
 
     return prepare_winner(
-        WinnerRequest(
-            recipe=recipe or PAPER,
-            epochs=epochs,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            beside=tuple(beside),
-            test=test,
-            device=request.device,
-            cache_dir=request.cache_dir,
-        ),
+        winner,
         data=request.data,
         split_seed=request.split_seed,
         budget_macs=request.budget_macs,
+        folder=request.out,
     )
 
 
@@ -66,25 +49,29 @@ def conclude(outcome: "Outcome", prepared: "PreparedWinner | None", as_json: boo
     The exit code is 1 where nothing can be chosen, or a training did not come to its end.
     """
     from cmtscale.cli.search_outcome_view import print_json, print_outcome, print_steps
-    from cmtscale.cli.winner_view import print_winner
+    from cmtscale.cli.winner_view import print_winner, recorded_winner
 
     if not as_json:
         print_outcome(outcome)
-    if prepared is not None and outcome.choice is not None:
-        outcome = _trained(outcome, prepared)
-    if as_json:
-        print_json(outcome)
+    is_trained = True
+    if prepared is None or outcome.choice is None:
+        record = recorded_winner(outcome.folder)
     else:
-        print_winner(outcome)
-        print_steps(outcome)
-    record = outcome.trained_winner
-    is_trained = prepared is None or (record is not None and record.is_complete)
+        from cmtscale.deploy.winner import all_trained
+
+        record = _trained(outcome, prepared)
+        is_trained = all_trained(record, prepared)
+    if as_json:
+        print_json(outcome, record)
+    else:
+        print_winner(outcome, record)
+        print_steps(outcome, record)
     if outcome.choice is None or not is_trained:
         raise typer.Exit(1)
 
 
-def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "Outcome":
-    """The outcome with its choice, and those beside it, trained."""
+def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "WinnerRecord":
+    """The choice of the outcome, and those beside it, trained."""
     from cmtscale.cli.bars import make_bars
     from cmtscale.cli.winner_training_view import WinnerView
     from cmtscale.deploy.winner import train_winner
@@ -97,5 +84,4 @@ def _trained(outcome: "Outcome", prepared: "PreparedWinner") -> "Outcome":
             bars.print(
                 f"nothing is decided ({choice.verdict}): the most probable network is trained"
             )
-        record = train_winner(outcome.folder, prepared, watcher=WinnerView(bars))
-    return replace(outcome, trained_winner=record)
+        return train_winner(outcome.folder, prepared, watcher=WinnerView(bars))

@@ -17,12 +17,13 @@ def show(
     Reads the record alone: at any time, also while the search goes on.
     """
     from cmtscale.cli.search_outcome_view import print_json, print_shown
+    from cmtscale.cli.winner_view import recorded_winner
     from cmtscale.search.answer import answer
     from cmtscale.search.settings import recorded_search
 
     settings, rows = recorded_search(folder)
-    outcome = answer(folder, settings, rows)
+    outcome, trained = answer(folder, settings, rows), recorded_winner(folder)
     if as_json:
-        print_json(outcome)
+        print_json(outcome, trained)
     else:
-        print_shown(outcome)
+        print_shown(outcome, trained)

@@ -42,18 +42,20 @@ def train_full(
     from cmtscale.train.full import train_full as train
     from cmtscale.train.full_request import FullRequest
     from cmtscale.train.memory import keep_freed_memory
-    from cmtscale.train.named_recipe import named_recipe
+    from cmtscale.train.named_recipe import RecipeChanges, named_recipe
     from cmtscale.train.processes import is_first_process
     from cmtscale.train.start import read_start
 
     network = read_network(variant)
     named = named_recipe(recipe, network).changed(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        drop_path=drop_path,
-        accumulate=accumulate,
-        attention=attention,
+        RecipeChanges(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            drop_path=drop_path,
+            accumulate=accumulate,
+            attention=attention,
+        )
     )
     device_slots(device)  # before images are read
     is_first = is_first_process()

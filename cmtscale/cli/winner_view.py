@@ -1,18 +1,29 @@
 """The trained choice of a search beside other networks: cost, latency and scores, in a table."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 from cmtscale.arch.budget import format_macs
+from cmtscale.arch.errors import ResultsError
 from cmtscale.cli.bench_view import milliseconds
-from cmtscale.cli.console import Column, counted, duration, print_table, results
+from cmtscale.cli.console import Column, counted, duration, messages, print_table, results
 from cmtscale.record.choice import DECIDED
-from cmtscale.record.winner import WinnerRecord
+from cmtscale.record.winner import WinnerRecord, read_winner
 from cmtscale.search.outcome import Outcome
 
 
-def print_winner(outcome: Outcome) -> None:
+def recorded_winner(folder: Path) -> WinnerRecord | None:
+    """What was trained fully of a search; None for nothing, and, with a line, if it is damaged."""
+    try:
+        return read_winner(folder)
+    except ResultsError as error:
+        messages().print(f"left out: {error}", markup=False, soft_wrap=True)
+        return None
+
+
+def print_winner(outcome: Outcome, record: WinnerRecord | None) -> None:
     """What was trained fully of the search; nothing where nothing was."""
-    record = outcome.trained_winner
     if record is None:
         return
     out = results()
@@ -78,7 +89,7 @@ def _tested(record: WinnerRecord) -> str:
     if not read:
         return "; the test split was not read (--winner-test)"
     accuracies = ", ".join(f"{one.network} {_percent(one.test_accuracy)}" for one in read)
-    return f"; test accuracy of {record.test_images:,} images, read once, by a choice: {accuracies}"
+    return f"; test accuracy of {record.test_images:,} images, read once each: {accuracies}"
 
 
 def _latency(seconds: float | None) -> str:

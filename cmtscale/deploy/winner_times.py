@@ -26,11 +26,11 @@ def timed(
     subjects = [
         subject for trained in record.networks if (subject := _subject(folder, trained)) is not None
     ]
-    places = {subject.name for subject in subjects}
+    trained_folders = {subject.name for subject in subjects}
     lacking = [
         trained
         for trained in record.networks
-        if trained.folder in places and trained.latency_seconds is None
+        if trained.folder in trained_folders and trained.latency_seconds is None
     ]
     if not lacking:
         return record

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from cmtscale.arch.errors import ResultsError
 
 LOCK = ".lock"
+ANOTHER_OUT = "use another --out"  # what to do where a folder cannot be used, for most commands
 # of a search
 REQUEST = "request.toml"
 ENVIRONMENT = "environment.json"
@@ -41,9 +42,10 @@ ROW = "row.json"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, *, instead: str = ANOTHER_OUT) -> Iterator[None]:
     """Make the folder and hold it; raises `ResultsError` if somebody else does, or it cannot be.
 
+    `instead` says what to do then.
     A folder that was made here and got no file is removed again, with parents made for it.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -53,12 +55,10 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ResultsError(
-            f"another process is at work in {folder}; wait for it, or use another --out"
+            f"another process is at work in {folder}; wait for it, or {instead}"
         ) from None
     except OSError as error:
-        raise ResultsError(
-            f"{folder} cannot be written ({error.strerror}); use another --out"
-        ) from error
+        raise ResultsError(f"{folder} cannot be written ({error.strerror}); {instead}") from error
     try:
         yield
     finally:
@@ -70,17 +70,17 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def require_free(folder: Path) -> None:
+def require_free(folder: Path, *, instead: str = ANOTHER_OUT) -> None:
     """Raise `ResultsError` if another process holds the folder; nothing is made there."""
     if (folder / LOCK).exists():
-        with held(folder):
+        with held(folder, instead=instead):
             pass
 
 
-def require_folder(folder: Path) -> None:
+def require_folder(folder: Path, *, instead: str = ANOTHER_OUT) -> None:
     """Raise `ResultsError` if there is a file in the folder's place."""
     if folder.exists() and not folder.is_dir():
-        raise ResultsError(f"{folder} is a file, not a folder; use another --out")
+        raise ResultsError(f"{folder} is a file, not a folder; {instead}")
 
 
 def holds_anything(folder: Path) -> bool:

@@ -76,11 +76,6 @@ class WinnerRecord:
         """The network that was trained in this folder of the search's."""
         return next((network for network in self.networks if network.folder == folder), None)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every training came to its end."""
-        return all(network.status == "complete" for network in self.networks)
-
 
 def write_winner(folder: Path, record: WinnerRecord) -> None:
     """Write `winner.json` into the folder of the search, atomically."""

@@ -14,7 +14,6 @@ from cmtscale.record.rate_check import read_rate_check
 from cmtscale.record.reads import readings
 from cmtscale.record.row import Row
 from cmtscale.record.twin_check import read_twin_check
-from cmtscale.record.winner import read_winner
 from cmtscale.search.candidates import Candidate, paper_solution, recorded_candidate
 from cmtscale.search.choose import Guess, choose
 from cmtscale.search.deadline import seconds_taken
@@ -26,7 +25,7 @@ from cmtscale.search.runs import ended_rows, recorded_runs
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import FOR_RUNS, read_timings, seconds_of, with_runs
 
-Beside = TypeVar("Beside")
+Check = TypeVar("Check")
 
 
 def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
@@ -69,7 +68,6 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         spend_needed = (spent + choice.more_seconds) / (REFERENCE_SEEDS * sum(last))
     twin_check, twin_reason = _readable(read_twin_check, folder)
     rate_check, rate_reason = _readable(read_rate_check, folder)
-    trained_winner, winner_reason = _readable(read_winner, folder)
     return Outcome(
         folder=folder,
         settings=settings,
@@ -84,8 +82,7 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
         family=solve_family(settings, candidates[choice.taken].shares) if choice else (),
         twin_check=twin_check,
         rate_check=rate_check,
-        trained_winner=trained_winner,
-        damaged=tuple(reason for reason in (twin_reason, rate_reason, winner_reason) if reason),
+        damaged=tuple(reason for reason in (twin_reason, rate_reason) if reason),
         untimed=tuple(
             candidate.name
             for candidate in candidates.values()
@@ -94,8 +91,8 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     )
 
 
-def _readable(read: Callable[[Path], Beside | None], folder: Path) -> tuple[Beside | None, str]:
-    """What stands beside an answer, and why it cannot be read: an answer does without it."""
+def _readable(read: Callable[[Path], Check | None], folder: Path) -> tuple[Check | None, str]:
+    """What a check found, and why it cannot be read: an answer does without it."""
     try:
         return read(folder), ""
     except ResultsError as error:

@@ -18,7 +18,6 @@ from cmtscale.record.rate_check import RateCheck
 from cmtscale.record.reads import Reading
 from cmtscale.record.row import Row
 from cmtscale.record.twin_check import TwinCheck
-from cmtscale.record.winner import WinnerRecord
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
 from cmtscale.search.family import Member
@@ -38,9 +37,9 @@ class Outcome:
     how many runs go on at a time; `spend_needed` what the ladder's `spend` must be for the runs
     that would probably decide an undecided search, `seconds_needed` what its time must be where it
     has a limit (None: no such). `twin_check` is what a check of
-    its twins found, `rate_check` one of its learning rate, `trained_winner` what was trained fully
-    (None: nothing). `untimed` are candidates that a limit on latency excludes because theirs is not
-    measured on this machine; `damaged` says which of these cannot be read, and why.
+    its twins found, `rate_check` one of its learning rate (None: there was none). `untimed` are
+    candidates that a limit on latency excludes because theirs is not measured on this machine;
+    `damaged` says which checks cannot be read, and why.
     """
 
     folder: Path
@@ -56,7 +55,6 @@ class Outcome:
     family: tuple[Member, ...]
     twin_check: TwinCheck | None
     rate_check: RateCheck | None
-    trained_winner: WinnerRecord | None
     untimed: tuple[str, ...]
     damaged: tuple[str, ...]
 

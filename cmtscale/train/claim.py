@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.record.files import read_json, write_json, write_text_atomically
-from cmtscale.record.folder import RUN, holds_anything, require_folder
+from cmtscale.record.folder import ANOTHER_OUT, RUN, holds_anything, require_folder
 from cmtscale.record.identity import difference, flat
 
 VARIANT, RECIPE = "variant.toml", "recipe.toml"
@@ -29,28 +29,26 @@ def require_ours(
     folder: Path,
     run: Described,
     *,
-    instead: str = "use another --out, or the command it began with",
+    instead: str = ANOTHER_OUT,
 ) -> bool:
-    """Whether the folder is this run's already; raises `RequestError` if it is another's.
+    """Whether the folder is this run's already; raises a `CmtscaleError` if it is another's.
 
-    `instead` says what to do where it holds another training.
+    `instead` says what to do where it cannot be this run's.
     """
-    require_folder(folder)
+    require_folder(folder, instead=instead)
     try:
         described = read_json(folder / RUN)
     except FileNotFoundError:
         if holds_anything(folder):
-            raise RequestError(
-                f"{folder} is not empty and holds no training; use another --out"
-            ) from None
+            raise RequestError(f"{folder} is not empty and holds no training; {instead}") from None
         return False
     if "identity" not in described:
-        raise RequestError(
-            f"{folder} holds another training, or one of cmtscale 0.1.0; use another --out"
-        )
+        raise RequestError(f"{folder} holds another training, or one of cmtscale 0.1.0; {instead}")
     if described["identity"] != run.identity:
         differs = difference(described.get("run") or {}, run.identity_fields())
-        raise RequestError(f"{folder} holds another training{differs}; {instead}")
+        raise RequestError(
+            f"{folder} holds another training{differs}; {instead}, or the command it began with"
+        )
     return True
 
 

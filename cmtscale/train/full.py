@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.arch.errors import DoesNotFitError, RequestError, TrainingError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.loaders import workers_watched
@@ -139,7 +139,7 @@ def train_full(
     return result, accuracy
 
 
-def _does_not_fit(run: FullRun, system: System) -> CmtscaleError:
+def _does_not_fit(run: FullRun, system: System) -> DoesNotFitError:
     """What to do where memory is short; with other parts a step it is another training."""
     recipe, count = run.recipe, system.processes.count
     share = count * (2 if recipe.mixes else 1)
@@ -150,12 +150,14 @@ def _does_not_fit(run: FullRun, system: System) -> CmtscaleError:
         f"{run.network.name} does not fit into the memory of {system.device} with "
         f"{recipe.batch_size // run.step_parts} images at a time"
     )
-    if has_checkpoint(system.folder):
-        return TrainingError(
-            f"{problem}; free some of it, then the same command goes on; "
+    is_begun = has_checkpoint(system.folder)
+    advice = f"use {smaller}"
+    if is_begun:
+        advice = (
+            "free some of it, then the same command goes on; "
             f"or begin anew with {smaller} and another --out"
         )
-    return RequestError(f"{problem}; use {smaller}")
+    return DoesNotFitError(f"{problem}; {advice}", problem=problem, parts=parts, is_begun=is_begun)
 
 
 def _give_back(system: System) -> None:

@@ -1,15 +1,32 @@
 """The recipe of a full training as users name it: the paper's, or a file."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cmtscale.arch.network import Network, fit_to_data
+from cmtscale.model.blocks import Attention
 from cmtscale.train.full_recipe import FullRecipe, read_recipe
 from cmtscale.train.paper_recipe import PaperRecipe, nearest_recipe, paper_recipe, with_epochs
+from cmtscale.train.recipe import require_count
 from cmtscale.train.save_model import size_of
 
 PAPER = "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChanges:
+    """Values that are asked for in place of a recipe's own; None keeps these."""
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    drop_path: float | None = None
+    accumulate: int | None = None
+    attention: Attention | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None:  # the length of the warm-up is computed with it
+            require_count("epochs", self.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +37,12 @@ class NamedRecipe:
     name: str
     words: str
 
-    def changed(self, *, epochs: int | None, **values: Any) -> "NamedRecipe":
-        """The same for another length, with other values of the recipe; None keeps its own."""
-        recipe = self.recipe if epochs is None else with_epochs(self.recipe, epochs)
-        given = {name: value for name, value in values.items() if value is not None}
+    def changed(self, changes: RecipeChanges) -> "NamedRecipe":
+        """The same with other values; for another length the warm-up keeps its part of it."""
+        given = {name: value for name, value in asdict(changes).items() if value is not None}
+        recipe = self.recipe
+        if changes.epochs is not None:
+            recipe = with_epochs(recipe, changes.epochs)
         return replace(self, recipe=replace(recipe, **given))
 
 

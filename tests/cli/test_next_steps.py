@@ -26,7 +26,7 @@ def real(finished: Outcome, **changes: object) -> Outcome:
 
 
 def test_a_tour_ends_with_how_to_search_one_s_own_images(finished: Outcome) -> None:
-    steps = dict(after_search(finished))
+    steps = dict(after_search(finished, None))
     assert steps["your images"] == ("cmtscale search --budget 4G --data folder:PATH --dry-run")
     assert steps["figures"] == f"cmtscale plot {shlex.quote(str(finished.folder))}"
     assert "train it" not in steps
@@ -35,7 +35,7 @@ def test_a_tour_ends_with_how_to_search_one_s_own_images(finished: Outcome) -> N
 def test_a_search_ends_with_a_longer_ladder_and_the_training_of_what_it_took(
     finished: Outcome,
 ) -> None:
-    steps = dict(after_search(real(finished)))
+    steps = dict(after_search(real(finished), None))
     folder = finished.folder
     assert steps["longer"] == f"cmtscale search --from {folder} --ladder quick"
     assert steps["train it"] == (
@@ -43,11 +43,11 @@ def test_a_search_ends_with_a_longer_ladder_and_the_training_of_what_it_took(
     )
     assert "surer" not in steps
     tallest = real(finished, ladder=PRESETS["thorough"])
-    assert "longer" not in dict(after_search(tallest))
+    assert "longer" not in dict(after_search(tallest, None))
 
 
 def test_the_training_of_the_choice_tests_on_the_splits_of_the_search(finished: Outcome) -> None:
-    assert "--split-seed 7 " in dict(after_search(real(finished, split_seed=7)))["train it"]
+    assert "--split-seed 7 " in dict(after_search(real(finished, split_seed=7), None))["train it"]
 
 
 @pytest.mark.parametrize("verdict", ["nothing learned yet", "undecided"])
@@ -58,11 +58,11 @@ def test_what_decides_nothing_is_offered_for_more_runs_and_not_for_training(
     assert outcome.choice is not None
     undecided = replace(outcome, choice=replace(outcome.choice, verdict=verdict))
     for ended in (undecided, replace(outcome, choice=None)):
-        steps = dict(after_search(ended))
+        steps = dict(after_search(ended, None))
         assert "train it" not in steps
         assert "surer" not in steps  # no number of runs would
     surer = {
-        needed: dict(after_search(replace(undecided, spend_needed=needed)))["surer"]
+        needed: dict(after_search(replace(undecided, spend_needed=needed), None))["surer"]
         for needed in (0.614, 0.1)  # less than what was spent would change nothing
     }
     command = f"cmtscale search --from {finished.folder} --spend"
@@ -73,7 +73,7 @@ def test_a_search_with_a_time_limit_is_offered_more_time(finished: Outcome) -> N
     outcome = real(finished, max_seconds=3_600)
     assert outcome.choice is not None
     undecided = replace(outcome, choice=replace(outcome.choice, verdict="undecided"))
-    steps = dict(after_search(replace(undecided, seconds_needed=5_000.0)))
+    steps = dict(after_search(replace(undecided, seconds_needed=5_000.0), None))
     # --spend beside a time limit is refused, and a longer ladder has no time
     assert steps["surer"] == f"cmtscale search --from {finished.folder} --max-time 1h24m"
     assert "longer" not in steps
@@ -83,7 +83,7 @@ def test_a_tie_is_offered_for_training(finished: Outcome) -> None:
     outcome = real(finished)
     assert outcome.choice is not None
     tie = replace(outcome, choice=replace(outcome.choice, verdict="tie"))
-    assert "train it" in dict(after_search(tie))
+    assert "train it" in dict(after_search(tie, None))
 
 
 def test_a_training_ends_with_a_longer_one_of_the_same_recipe(
@@ -120,11 +120,11 @@ def test_a_training_ends_with_a_longer_one_of_the_same_recipe(
 def test_the_json_of_a_search_is_its_choice(
     finished: Outcome, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_json(finished)
+    print_json(finished, None)
     described = json.loads(capsys.readouterr().out)
     assert described == {
         "folder": str(finished.folder),
         "choice": json.loads((finished.folder / "choice.json").read_text()),
     }
-    print_json(replace(finished, choice=None))
+    print_json(replace(finished, choice=None), None)
     assert json.loads(capsys.readouterr().out)["choice"] is None

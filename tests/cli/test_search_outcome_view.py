@@ -362,7 +362,7 @@ def test_on_a_narrow_terminal_ranking_and_answer_are_whole(
     console = Console(width=width, file=io.StringIO(), highlight=False, emoji=False)
     monkeypatch.setattr(search_outcome_view, "results", lambda: console)
     print_outcome(finished)
-    print_steps(finished)
+    print_steps(finished, None)
     text = console.file.getvalue()
     assert "…" not in text
     commands = [line for line in text.splitlines() if ": cmtscale " in line]

@@ -104,13 +104,17 @@ def test_the_test_split_is_read_where_that_is_asked_and_a_new_choice_is_pointed_
 ) -> None:
     assert run(command) == 0
     assert "the test split was not read (--winner-test)" in capsys.readouterr().out
-    assert run([*command, "--winner-test"]) == 0
+    record = folder / "winner.json"
+    described = json.loads(record.read_text())
+    failed = {"role": "beside", "folder": "winner/other", "status": "failed", "val_accuracy": None}
+    described["networks"].append({**described["networks"][0], **failed})
+    record.write_text(json.dumps(described))
+    assert run([*command, "--winner-test"]) == 0  # what an earlier command trained does not count
     text = capsys.readouterr().out
     accuracy = json.loads((folder / "winner.json").read_text())["networks"][0]["test_accuracy"]
     name = variant(folder / "best.toml").name
-    words = f"test accuracy of 9 images, read once, by a choice: {name} {100 * accuracy:.2f} %"
+    words = f"test accuracy of 9 images, read once each: {name} {100 * accuracy:.2f} %"
     assert words in text
-    record = folder / "winner.json"
     record.write_text(record.read_text().replace('"network": "tiny-', '"network": "other-'))
     assert run(["show", str(folder)]) == 0
     text = capsys.readouterr().out
@@ -118,7 +122,7 @@ def test_the_test_split_is_read_where_that_is_asked_and_a_new_choice_is_pointed_
     assert "use it:" not in text
     record.write_text("{}")
     assert run(["show", str(folder)]) == 0
-    assert f"left out: {record} is damaged" in capsys.readouterr().out
+    assert f"left out: {record} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("single_threaded")
@@ -131,12 +135,13 @@ def test_a_training_that_train_has_done_in_its_folder_is_taken_as_it_is(
     capsys: Capture,
 ) -> None:
     out = folder / "winner" / variant(folder / "best.toml").name
-    text = f"train --variant {folder}/best.toml --data {few_images} --recipe {recipe} --out {out}"
+    text = f"train --variant {folder}/best.toml --data {few_images} --recipe {recipe} --out {out} "
+    text += "--test"
     assert run([*text.split(), "--device", "cpu", "--cache-dir", str(cache_dir), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert run([*command, "--json"]) == 0
     (trained,) = json.loads(capsys.readouterr().out)["winner"]["networks"]
-    for name in ("val_loss", "val_accuracy", "seconds"):
+    for name in ("val_loss", "val_accuracy", "test_accuracy", "seconds"):
         assert trained[name] == result[name]
 
 
@@ -185,6 +190,40 @@ def test_a_mistake_is_one_line_before_anything_is_searched(
 ) -> None:
     assert message in refusal(*search.split(), "--out", str(tmp_path / "out"), *options.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("run.json", "{}", "holds another training, or one of cmtscale 0.1.0; move it away"),
+        ("run.json", '{"identity": "1"}', "; move it away, or the command it began with"),
+        ("notes.txt", "mine", "is not empty and holds no training; move it away"),
+    ],
+)
+def test_what_is_in_the_way_of_a_network_beside_it_is_refused_before_the_search(
+    command: list[str],
+    folder: Path,
+    refusal: Callable[..., str],
+    file: str,
+    content: str,
+    message: str,
+) -> None:
+    path = folder / "winner" / "timm-test_efficientnet@64" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    before = sorted(folder.rglob("*"))
+    line = refusal(*command, "--beside", OTHER)
+    assert line.startswith(f"cmtscale: {path.parent} ")
+    assert line.endswith(message)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["search --budget 4G --train-winner", "check . --drift"])
+def test_what_runs_in_one_process_is_not_started_by_torchrun(
+    command: str, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "runs in one process; start it without torchrun" in refusal(*command.split())
 
 
 @pytest.mark.slow

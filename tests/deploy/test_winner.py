@@ -12,19 +12,38 @@ import pytest
 
 import cmtscale
 from cmtscale.arch.cost import cost
-from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError, StoppedError
+from cmtscale.arch.errors import (
+    CmtscaleError,
+    DoesNotFitError,
+    RequestError,
+    ResultsError,
+    StoppedError,
+)
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.deploy import winner as winner_module
-from cmtscale.deploy.winner import NullWinnerWatcher, WinnerWatcher, train_winner
-from cmtscale.deploy.winner_request import WinnerRequest, prepare_winner
-from cmtscale.record.folder import BEST, REQUEST
+from cmtscale.deploy.winner import (
+    NullWinnerWatcher,
+    WinnerWatcher,
+    all_trained,
+    train_winner,
+)
+from cmtscale.deploy.winner_request import (
+    PreparedWinner,
+    WinnerRequest,
+    prepare_winner,
+    requests_in,
+)
+from cmtscale.record.choice import answered
+from cmtscale.record.folder import BEST, REQUEST, held
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import readings
 from cmtscale.record.winner import WinnerRecord, read_winner
 from cmtscale.search.outcome import Outcome
+from cmtscale.train.full import plan_full
 from cmtscale.train.full_recipe import read_recipe
+from cmtscale.train.named_recipe import RecipeChanges
 from cmtscale.train.paper_recipe import published_recipe, with_epochs
 
 OTHER = "timm:test_efficientnet@64"  # 0.1 M parameters
@@ -53,15 +72,26 @@ def recipe(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train(folder: Path, recipe: Path, cache_dir: Path, few_images: str) -> Train:
+def prepare(recipe: Path, cache_dir: Path, few_images: str) -> Callable[..., PreparedWinner]:
+    """Prepare a training; arguments are those of the request and of its changes."""
+
+    def call(**changes: Any) -> PreparedWinner:
+        sizes = {name: changes.pop(name) for name in ("epochs", "batch_size") if name in changes}
+        values = {"recipe": str(recipe), "device": "cpu", "cache_dir": cache_dir, **changes}
+        values["changes"] = RecipeChanges(**sizes)
+        return prepare_winner(
+            WinnerRequest(**values), data=few_images, split_seed=0, budget_macs=4_000_000_000
+        )
+
+    return call
+
+
+@pytest.fixture
+def train(folder: Path, prepare: Callable[..., PreparedWinner]) -> Train:
     """Train the choice of `folder`; arguments are those of the request."""
 
     def call(watcher: WinnerWatcher | None = None, **changes: Any) -> WinnerRecord:
-        values = {"recipe": str(recipe), "device": "cpu", "cache_dir": cache_dir, **changes}
-        prepared = prepare_winner(
-            WinnerRequest(**values), data=few_images, split_seed=0, budget_macs=4_000_000_000
-        )
-        return train_winner(folder, prepared, watcher=watcher)
+        return train_winner(folder, prepare(**changes), watcher=watcher)
 
     return call
 
@@ -168,27 +198,98 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_trains(
     assert read_recipe(recipe).epochs == 2
 
 
+def test_a_folder_in_use_is_refused_without_options_that_search_has_not(
+    train: Train, folder: Path
+) -> None:
+    message = "; wait for it, or copy the search to another folder, and train there$"
+    for used in (folder / "winner", folder / "winner" / "tiny"):
+        with (
+            held(used),
+            pytest.raises(ResultsError, match=rf"another process is at work in {used}{message}"),
+        ):
+            train()
+    assert not list(folder.rglob("run.json"))
+
+
 def test_what_fails_or_diverges_is_recorded_and_the_others_go_on(
-    train: Train, folder: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train,
+    prepare: Callable[..., PreparedWinner],
+    folder: Path,
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained = winner_module.train_full
 
     def out_of_memory(request: Any, **more: Any) -> Any:
         if "timm" in request.folder.name:
-            raise RequestError("it does not fit into the memory; use less")
+            raise DoesNotFitError("", problem="it is large", parts=2, is_begun=False)
         return trained(request, **more)
 
     monkeypatch.setattr(winner_module, "train_full", out_of_memory)
     choice, other = train(beside=[OTHER], epochs=1).networks
     assert choice.latency_seconds is not None
     assert (other.status, other.val_loss, other.latency_seconds) == ("failed", None, None)
-    assert other.cause == "it does not fit into the memory; use less"
+    assert other.cause == (
+        "it is large; free some of it, then the same command goes on; "
+        f"or move {folder}/winner away and use --winner-accumulate 2"
+    )
+    again = train(epochs=1)
+    assert again.in_folder(other.folder) == other
+    assert all_trained(again, prepare())
+    assert not all_trained(again, prepare(beside=[OTHER]))
     shutil.rmtree(folder / "winner")
     recipe.write_text(replace(read_recipe(recipe), lr=1e30).to_toml())
     record = train()
     assert (record.choice.status, record.choice.val_accuracy) == ("diverged", None)
-    assert not record.is_complete
     assert record.timed is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            DoesNotFitError("", problem="it is large", parts=4, is_begun=False),
+            r"^it is large; use --winner-accumulate 4$",
+        ),
+        (
+            DoesNotFitError("", problem="it is large", parts=None, is_begun=True),
+            r"^it is large; free some of it, then the same command goes on; or move .*/winner/tiny "
+            r"away and use a smaller --winner-batch-size$",
+        ),
+        (RequestError("freeze 'x' is no name"), "^freeze 'x' is no name$"),
+    ],
+)
+def test_a_choice_that_does_not_fit_ends_the_command_with_options_of_search(
+    train: Train,
+    folder: Path,
+    error: CmtscaleError,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Path] = []
+
+    def too_large(request: Any, **_: Any) -> Any:
+        begun.append(request.folder)
+        raise error
+
+    monkeypatch.setattr(winner_module, "train_full", too_large)
+    with pytest.raises(type(error), match=message) as caught:
+        train(beside=[OTHER])
+    assert caught.value.exit_code == (1 if isinstance(error, DoesNotFitError) else 2)
+    assert begun == [folder / "winner" / "tiny"]
+    assert read_winner(folder) is None
+
+
+def test_the_paper_s_recipe_is_that_of_the_budget_whatever_is_chosen(
+    folder: Path, prepare: Callable[..., PreparedWinner]
+) -> None:
+    prepared = prepare(recipe="paper", epochs=1, batch_size=20, beside=[OTHER])
+    requests = requests_in(folder, answered(folder), prepared)
+    plans = [plan_full(request) for request in requests]
+    assert prepared.recipe.recipe.lr == published_recipe("cmt-s").lr
+    assert prepared.recipe.recipe.lr != published_recipe("cmt-ti").lr  # nearest to the choice
+    assert {plan.run.alike for plan in (*prepared.plans, *plans)} == {prepared.plans[0].run.alike}
+    assert plans[1].run.identity == prepared.plans[1].run.identity
 
 
 @pytest.mark.parametrize(
@@ -217,6 +318,8 @@ def test_from_python_a_search_s_folder_is_enough(
     options: dict[str, Any] = {"epochs": 1, "device": "cpu", "cache_dir": cache_dir}
     record = cmtscale.train_winner(folder, recipe=str(recipe), **options)
     assert (record.data, record.tour, record.choice.network) == (few_images, True, "tiny")
+    with pytest.raises(RequestError, match=r"beside 'cmt-ti' is no list; use \['cmt-ti'\]"):
+        cmtscale.train_winner(folder, beside="cmt-ti", **options)
     (folder / "choice.json").unlink()
     with pytest.raises(ResultsError, match="holds no answer of a search"):
         cmtscale.train_winner(folder, **options)

@@ -226,7 +226,7 @@ def test_the_spend_that_is_named_pays_for_the_runs_that_would_decide(
     assert outcome.choice.verdict == "undecided"
     assert outcome.choice.more
     tourless = replace(outcome, settings=replace(outcome.settings, tour=False))
-    words = dict(after_search(tourless))["surer"].split()
+    words = dict(after_search(tourless, None))["surer"].split()
     spend = float(words[words.index("--spend") + 1])
     assert spend > ladder.spend
     plans: list[Plan] = []

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import cmtscale
-from cmtscale.arch.errors import RequestError, StoppedError, TrainingError
+from cmtscale.arch.errors import DoesNotFitError, RequestError, StoppedError, TrainingError
 from cmtscale.arch.network import TimmNetwork
 from cmtscale.data.order import TrainingOrder
 from cmtscale.data.sources import open_source
@@ -404,8 +404,9 @@ def test_what_does_not_fit_into_memory_says_what_to_do_and_claims_no_folder(
 
     monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
     message = r"not fit into the memory of cpu with 32 images at a time; use --accumulate 2$"
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(DoesNotFitError, match=message) as caught:
         full(tmp_path)
+    assert (caught.value.parts, caught.value.is_begun, caught.value.exit_code) == (2, False, 2)
     assert not (tmp_path / "tensorboard").exists()
     with pytest.raises(RequestError, match=r"16 images at a time; use --accumulate 4$"):
         full(tmp_path, recipe=replace(full_recipe, accumulate=2))
@@ -425,8 +426,9 @@ def test_what_no_longer_fits_into_memory_goes_on_or_begins_elsewhere(full, tmp_p
 
     monkeypatch.setattr("cmtscale.train.full.train_fully", too_large)
     message = "the same command goes on; or begin anew with --accumulate 2 and another --out$"
-    with pytest.raises(TrainingError, match=message) as caught:
+    with pytest.raises(DoesNotFitError, match=message) as caught:
         full(tmp_path)
+    assert (caught.value.parts, caught.value.is_begun) == (2, True)
     assert caught.value.exit_code == 1
     monkeypatch.undo()
     monkeypatch.setattr("cmtscale.train.full_conclude.save_model", too_large)

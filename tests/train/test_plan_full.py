@@ -15,7 +15,7 @@ from cmtscale.data.stream import ImageSet
 from cmtscale.train.full import plan_full, train_full
 from cmtscale.train.full_recipe import FullRecipe
 from cmtscale.train.full_request import FullRequest
-from cmtscale.train.named_recipe import named_recipe, recipe_at
+from cmtscale.train.named_recipe import RecipeChanges, named_recipe, recipe_at
 from cmtscale.train.paper_recipe import published_recipe
 
 
@@ -85,8 +85,8 @@ def test_a_recipe_is_the_paper_s_by_the_network_or_by_its_macs_or_a_file(tmp_pat
     )
     path = tmp_path / "mine.toml"
     path.write_text(replace(own.recipe, lr=0.01).to_toml())
-    mine = named_recipe(str(path), small).changed(epochs=14)
+    mine = named_recipe(str(path), small).changed(RecipeChanges(epochs=14))
     assert (mine.recipe.lr, mine.recipe.epochs, mine.name) == (0.01, 14, "mine.toml")
     assert mine.recipe.warmup_epochs / 14 == own.recipe.warmup_epochs / own.recipe.epochs
-    assert recipe_at(str(path), 1).changed(epochs=14, lr=None) == mine
-    assert mine.changed(epochs=None, accumulate=4).recipe == replace(mine.recipe, accumulate=4)
+    assert recipe_at(str(path), 1).changed(RecipeChanges(epochs=14, lr=None)) == mine
+    assert mine.changed(RecipeChanges(accumulate=4)).recipe == replace(mine.recipe, accumulate=4)
