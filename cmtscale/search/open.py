@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
+from cmtscale.record.environment import read_environments
 from cmtscale.record.folder import TRIALS, held, holds_anything, require_folder
 from cmtscale.record.identity import difference, identity
+from cmtscale.record.reads import readings
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.mend import mend
 from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.store import database_errors
@@ -76,7 +79,10 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
     settings_in(folder, settings)  # before a lock is put into somebody else's folder
     with held(folder):
         settings = settings_in(folder, settings)
+        read_environments(folder)  # what is read only later is refused before anything trains
+        readings(folder)
         table = open_table(folder, note)
+        mend(folder, note)
         _require_own_rows(folder, settings, table.rows)
         with database_errors(folder):
             yield OpenFolder(path=folder, settings=settings, table=table)
