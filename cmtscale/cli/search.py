@@ -137,6 +137,12 @@ def search(
         Path | None, typer.Option(help="Run folder; by default results/<what is searched>.")
     ] = None,
     cache_dir: CacheDir = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Go on though cmtscale or torch has changed since; recorded."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -184,6 +190,7 @@ def search(
         "workers": workers,
         "out": out,
         "cache_dir": cache_dir,
+        "accept_changes": accept_changes or None,
     }
     asked = {name: value for name, value in asked.items() if value is not None}
     for name, flag, text, parse in (
