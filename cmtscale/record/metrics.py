@@ -19,10 +19,10 @@ CURVE_COLUMNS = ("run_id", "step", "images", "train_loss", "val_loss_raw", "val_
 def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a torn last line, of a killed run, is left out."""
     lines: list[dict[str, Any]] = []
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
         for line in (run_folder / METRICS).read_text().splitlines():
             lines.append(json.loads(line))
-    return lines
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def append_metrics(run_folder: Path, line: dict[str, Any]) -> None:

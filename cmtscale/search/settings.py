@@ -273,5 +273,9 @@ def read_settings(path: Path) -> Settings:
         return Settings(**table)
     except KeyError as error:
         raise RequestError(f"{path} lacks {error}; restore it") from error
-    except (ValueError, TypeError) as error:  # all CmtscaleErrors of a variant or recipe are ones
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # all CmtscaleErrors of a variant or recipe are ones
         raise RequestError(f"{path} is no request: {error}; restore it") from error
