@@ -39,7 +39,8 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     rungs = range(settings.ladder.rungs)
     candidates: dict[str, Candidate] = {}
     for row in sorted(rows, key=lambda row: row.sort_key):
-        candidates.setdefault(row.candidate, recorded_candidate(settings, row, latencies))
+        if row.candidate not in candidates:
+            candidates[row.candidate] = recorded_candidate(settings, row, latencies)
     guess = None
     if "commonest_class" in data:
         guess = Guess(accuracy=data["commonest_class"], val_images=val_images)
