@@ -123,13 +123,15 @@ def variant_from_toml(text: str, *, source: str = "TOML") -> Variant:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise VariantError(f"{source} is not valid TOML: {error}") from error
     return variant_from_table(table, source=source)
 
 
 def variant_from_table(table: dict[str, Any], *, source: str) -> Variant:
     """Read a `Variant` from a parsed TOML table; errors as in `variant_from_toml`."""
+    if not isinstance(table, dict):
+        raise VariantError(f"{source} is no table; a variant is one")
     stages = table.get("stages")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise VariantError(f"{source} has no [[stages]] tables; write four of them")

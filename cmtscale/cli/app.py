@@ -115,7 +115,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _refuse(message: str, exit_code: int = 2) -> int:
-    line = f"cmtscale: {' '.join(message.split())}"
+    line = f"cmtscale: {_printable(' '.join(message.split()))}"
     if os.environ.get("WORLD_SIZE", "1") != "1":  # of torchrun's processes several may say the same
         from cmtscale.train.processes import is_first_to_say
 
@@ -123,6 +123,11 @@ def _refuse(message: str, exit_code: int = 2) -> int:
             return exit_code
     print(line, file=sys.stderr)
     return exit_code
+
+
+def _printable(text: str) -> str:
+    """The text without what a terminal would obey, such as the name of a file may have."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _help_command(arguments: list[str]) -> str:

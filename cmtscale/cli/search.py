@@ -177,6 +177,12 @@ def search(
         bool,
         typer.Option("--winner-test", help="Read the test split, once, with the trained choice."),
     ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Go on though cmtscale or torch has changed since; recorded."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -232,6 +238,7 @@ def search(
         ),
         "out": out,
         "cache_dir": cache_dir,
+        "accept_changes": accept_changes or None,
     }
     asked = {name: value for name, value in asked.items() if value is not None}
     for name, flag, text, parse in (

@@ -103,11 +103,17 @@ def _scan(root: Path) -> ImageTree:
     paths: list[Path] = []
     labels: list[int] = []
     given: dict[str, IntArray] = {}
+    visited: dict[tuple[int, int], Path] = {}
+    for own in dict.fromkeys([root, *folders.values()]):
+        _require_first_visit(own, visited)
+    for folder in folders.values():
+        for name in _subfolders(folder):
+            _require_first_visit(folder / name, visited)
     for split, folder in folders.items():
         _require_classes(folder, class_names)
         start = len(paths)
         for label, name in enumerate(class_names):
-            files = _image_files(folder / name)
+            files = _image_files(folder / name, visited)
             paths += files
             labels += [label] * len(files)
         if split:
@@ -158,18 +164,37 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder, followlinks=True, onerror=_raise)
-        for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    )
+def _image_files(folder: Path, visited: dict[tuple[int, int], Path]) -> list[Path]:
+    files: list[Path] = []
+    for parent, _, names in os.walk(folder, followlinks=True, onerror=_raise):
+        _require_first_visit(Path(parent), visited)
+        files += [
+            Path(parent) / name
+            for name in names
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    files.sort()
     if not files:
         raise DataError(
             f"class folder {folder} holds no images ({' '.join(EXTENSIONS)}); add some or remove it"
         )
     return files
+
+
+def _require_first_visit(folder: Path, visited: dict[tuple[int, int], Path]) -> None:
+    """Raise `DataError` where a link leads into a folder that is a part of the tree already.
+
+    Its images would count twice, and might be trained on and validated with.
+    """
+    earlier = visited.setdefault(_place(folder), folder)
+    if earlier != folder:
+        raise DataError(f"folder {earlier} is reached twice, by {folder} too; remove the link")
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """Which folder it is, whatever it is called."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:

@@ -5,6 +5,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,12 +41,26 @@ def write_json(path: Path, content: Any) -> None:
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be read, so that nothing overwrites it; its new name."""
+    kept = damaged_name(path)
+    path.replace(kept)
+    return kept
+
+
+def damaged_name(path: Path) -> Path:
+    """`NAME.damaged` beside `path`, or with a number after it if that exists."""
+    first = path.with_name(f"{path.name}.damaged")
+    numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(name for name in chain([first], numbered) if not name.exists())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises `ResultsError` for anything else, `FileNotFoundError`."""
     text = _read_text(path)
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
     if not isinstance(content, dict):
         raise ResultsError(f"{path} is damaged: it holds no object; restore it, or remove it")
@@ -57,7 +72,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     try:
         return tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is damaged: {error}; restore it") from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cmtscale.arch.errors import ResultsError
+from cmtscale.record.holder import HOLDER, read_holder, require_same_host, write_holder
 
 LOCK = ".lock"
 ANOTHER_OUT = "use another --out"  # what to do where a folder cannot be used, for most commands
@@ -45,7 +46,9 @@ ROW = "row.json"
 def held(folder: Path, *, instead: str = ANOTHER_OUT) -> Iterator[None]:
     """Make the folder and hold it; raises `ResultsError` if somebody else does, or it cannot be.
 
-    `instead` says what to do then.
+    `instead` says what to do then. The lock is the system's (`flock`) and ends with its process,
+    however that ends. A process of another host that has not let go holds the folder even where its
+    lock does not reach this host.
     A folder that was made here and got no file is removed again, with parents made for it.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -54,13 +57,20 @@ def held(folder: Path, *, instead: str = ANOTHER_OUT) -> Iterator[None]:
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
+        holder = read_holder(folder)
+        who = f" ({holder})" if holder else ""
         raise ResultsError(
-            f"another process is at work in {folder}; wait for it, or {instead}"
+            f"another process is at work in {folder}{who}; wait for it, or {instead}"
         ) from None
     except OSError as error:
         raise ResultsError(f"{folder} cannot be written ({error.strerror}); {instead}") from error
     try:
-        yield
+        require_same_host(folder)
+        write_holder(folder)
+        try:
+            yield
+        finally:
+            (folder / HOLDER).unlink(missing_ok=True)
     finally:
         if missing and not holds_anything(folder):
             with suppress(OSError):  # somebody else has begun to use one of them

@@ -43,7 +43,7 @@ def read_forecast(folder: Path) -> list[Expected]:
     try:
         header, *lines = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
         if header != _COLUMNS:
-            raise ValueError(f"its columns are {', '.join(header)}")
+            raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
         return [_parse(line) for line in lines]
     except FileNotFoundError:
         return []

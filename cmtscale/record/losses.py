@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cmtscale.arch.errors import ResultsError, first_line
 from cmtscale.record.files import write_atomically
 from cmtscale.record.folder import IMAGE_LOSSES, RUNS, VAL_LOSSES
 
@@ -21,10 +22,24 @@ def write_image_losses(run_folder: Path, losses: npt.NDArray[np.float64]) -> Non
 def read_losses(folder: Path) -> dict[str, Losses]:
     """The losses (n,) by run id, of a search's `val_losses.npz`; what is missing is left out."""
     try:
-        with (folder / VAL_LOSSES).open("rb") as file, np.load(file) as stored:
-            return {run_id: stored[run_id] for run_id in stored.files}
-    except Exception:  # missing; or damaged, which raises nearly anything, zlib.error included
+        return require_losses(folder)
+    except ResultsError:
         return {}
+
+
+def require_losses(folder: Path) -> dict[str, Losses]:
+    """The same; raises `ResultsError` where the file is there and cannot be read."""
+    path = folder / VAL_LOSSES
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            losses = {run_id: stored[run_id] for run_id in stored.files}
+            if any(own.ndim != 1 or own.dtype.kind != "f" for own in losses.values()):
+                raise ValueError("its arrays are not losses of images")
+            return losses
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # damage raises nearly anything, zlib.error included
+        raise ResultsError(f"{path} is damaged: {first_line(error)}; restore it") from error
 
 
 def current_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:

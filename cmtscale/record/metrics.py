@@ -4,7 +4,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ CURVE_COLUMNS = ("run_id", "step", "images", "train_loss", "val_loss_raw", "val_
 def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a torn last line, of a killed run, is left out."""
     lines: list[dict[str, Any]] = []
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
         for line in (run_folder / METRICS).read_text().splitlines():
             lines.append(json.loads(line))
-    return lines
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def append_metrics(run_folder: Path, line: dict[str, Any]) -> None:
@@ -51,15 +51,22 @@ def export_curves(folder: Path, rows: Iterable[Row]) -> None:
 
     Curves of runs whose log is gone stay as they were exported before.
     """
-    exported = read_curves(folder)
+    exported: dict[str, list[dict[str, Any]]] = {}
+    for line in read_curves(folder):
+        exported.setdefault(line["run_id"], []).append(line)
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        logged = read_metrics(folder / RUNS / row.run_id) or exported.get(row.run_id, [])
+        lines += [{**line, "run_id": row.run_id} for line in logged]
+    write_curves(folder, lines)
+
+
+def write_curves(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write `curves.csv`, atomically."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for row in rows:
-        lines = read_metrics(folder / RUNS / row.run_id)
-        if not lines:
-            lines = [line for line in exported if line["run_id"] == row.run_id]
-        writer.writerows({**line, "run_id": row.run_id} for line in lines)
+    writer.writerows(lines)
     write_text_atomically(folder / CURVES, text.getvalue())
 
 
@@ -73,6 +80,21 @@ def read_curves(folder: Path) -> list[dict[str, str]]:
         return []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it") from error
-    return [
-        line for line in lines if line.keys() == set(CURVE_COLUMNS) and None not in line.values()
-    ]
+    return [line for line in lines if _is_whole(line)]
+
+
+def require_curves(folder: Path) -> None:
+    """Raise `ResultsError` if exporting curves would drop a line, or a column, of `curves.csv`."""
+    path = folder / CURVES
+    read_curves(folder)
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    reader = csv.DictReader(io.StringIO(text))
+    is_whole = all(_is_whole(line) for line in reader) and text.endswith("\n")
+    if tuple(reader.fieldnames or ()) != CURVE_COLUMNS or not is_whole:
+        raise ResultsError(f"{path} is damaged; restore it, or remove it")
+
+
+def _is_whole(line: dict[str, str]) -> bool:
+    return line.keys() == set(CURVE_COLUMNS) and None not in line.values()

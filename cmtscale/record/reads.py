@@ -57,7 +57,7 @@ def readings(folder: Path) -> list[Reading]:
             raise ValueError("its end is missing")
         header, *lines = csv.reader(io.StringIO(text, newline=""))
         if tuple(header) not in (COLUMNS, EARLIER_COLUMNS):
-            raise ValueError(f"its columns are {', '.join(header)}")
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
         return [_parse(dict(zip(header, line, strict=True))) for line in lines]
     except FileNotFoundError:
         return []

@@ -17,6 +17,10 @@ from cmtscale.record.result import Status
 Sizes = tuple[int, ...]
 
 
+class NewerTableError(ResultsError):
+    """A table with columns that this version does not know, and would drop if it wrote it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A run that ended: which candidate, trained how, and with what result.
@@ -187,6 +191,11 @@ def _records(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise ResultsError(
             f"{path} is damaged: it lacks the columns {', '.join(missing)}; "
             f"is it from `cmtscale search`?"
+        )
+    if foreign := [name for name in header if name not in COLUMNS]:
+        raise NewerTableError(
+            f"{path} has columns that this version of cmtscale does not know "
+            f"({', '.join(foreign)}); use the version that wrote it, or remove them"
         )
     if records and not text.endswith("\n"):  # torn: the last cell may lack its end
         del records[-1][1][-1:]

@@ -2,13 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.record.files import read_json, write_atomically, write_json, write_text_atomically
+from cmtscale.record.files import (
+    damaged_name,
+    read_json,
+    write_atomically,
+    write_json,
+    write_text_atomically,
+)
 from cmtscale.record.folder import ROW, RUNS, TRIALS
-from cmtscale.record.row import Row, read_rows, row_object, row_of_object, to_csv, whole_rows
+from cmtscale.record.row import (
+    NewerTableError,
+    Row,
+    read_rows,
+    row_object,
+    row_of_object,
+    to_csv,
+    whole_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ def open_table(folder: Path, note: Callable[[str], None]) -> Table:
 
     `note` hears of what was done. A damaged file is kept as `trials.csv.damaged`, and its whole
     rows in the table, if `runs/` does not have them. Raises `ResultsError` for a damaged table
-    without `runs/`.
+    without `runs/`, and for one of a newer version.
     """
     path = folder / TRIALS
     try:
@@ -52,12 +65,14 @@ def open_table(folder: Path, note: Callable[[str], None]) -> Table:
         rows = _kept_rows(folder)
         if rows:
             note(f"{path} is missing; its {len(rows)} rows are taken from {folder / RUNS}")
+    except NewerTableError:
+        raise  # nothing is wrong with it
     except ResultsError as error:
         rows = _kept_rows(folder)
         if not rows:
             raise ResultsError(f"{error}; restore the table from a copy of it") from error
         rows = list({row.run_id: row for row in [*whole_rows(path), *rows]}.values())
-        damaged = _unused(path.with_name(f"{TRIALS}.damaged"))
+        damaged = damaged_name(path)
         content = path.read_bytes()
         write_atomically(damaged, lambda file: file.write(content))
         note(
@@ -67,12 +82,6 @@ def open_table(folder: Path, note: Callable[[str], None]) -> Table:
     if rows:
         write_text_atomically(path, to_csv(rows))
     return Table(folder, {row.run_id: row for row in rows})
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or with a number after it if that exists."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
-    return next(name for name in chain([path], numbered) if not name.exists())
 
 
 def _kept_rows(folder: Path) -> list[Row]:

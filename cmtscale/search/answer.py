@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.record.files import read_json
-from cmtscale.record.folder import ENVIRONMENT
+from cmtscale.record.environment import read_environments
 from cmtscale.record.losses import current_losses
 from cmtscale.record.rate_check import read_rate_check
 from cmtscale.record.reads import readings
@@ -40,7 +39,8 @@ def answer(folder: Path, settings: Settings, rows: Sequence[Row]) -> Outcome:
     rungs = range(settings.ladder.rungs)
     candidates: dict[str, Candidate] = {}
     for row in sorted(rows, key=lambda row: row.sort_key):
-        candidates.setdefault(row.candidate, recorded_candidate(settings, row, latencies))
+        if row.candidate not in candidates:
+            candidates[row.candidate] = recorded_candidate(settings, row, latencies)
     guess = None
     if "commonest_class" in data:
         guess = Guess(accuracy=data["commonest_class"], val_images=val_images)
@@ -101,9 +101,5 @@ def _readable(read: Callable[[Path], Check | None], folder: Path) -> tuple[Check
 
 def _environment(folder: Path) -> dict[str, Any]:
     """What the search was last trained on; empty where nothing says so yet."""
-    try:
-        environment = read_json(folder / ENVIRONMENT)
-    except FileNotFoundError:
-        return {}
-    last: dict[str, Any] = [environment, *environment.get("resumed", [])][-1]
-    return last
+    environments = read_environments(folder)
+    return environments[-1] if environments else {}

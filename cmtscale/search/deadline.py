@@ -67,10 +67,13 @@ def open_deadline(
 def seconds_taken(folder: Path, settings: Settings, rows: Sequence[Row], *, slots: int) -> float:
     """What the search in a folder took, by its `clock.json`, or else by its runs."""
     try:
-        return float(read_json(folder / CLOCK)["seconds"])
+        ((name, seconds),) = read_json(folder / CLOCK).items()
+        if name != "seconds" or seconds is True or not 0 <= seconds < math.inf:
+            raise ValueError(seconds)
+        return float(seconds)
     except FileNotFoundError:
         return sum(row.seconds for row in ended_rows(settings, rows).values()) / slots
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ResultsError(
             f"{folder / CLOCK} is damaged; remove it (runs then say what they took)"
         ) from error

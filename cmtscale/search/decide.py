@@ -36,6 +36,8 @@ def read_decisions(folder: Path, settings: Settings) -> list[Batch]:
     rungs = {horizon: rung for rung, horizon in enumerate(settings.horizons)}
     batches: list[Batch] = []
     try:
+        if table.keys() != {"batches"}:
+            raise ValueError("it holds more than batches, or less")
         for batch in table["batches"]:
             decided = [_Decided(**run) for run in batch]
             batches.append(

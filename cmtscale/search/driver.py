@@ -15,6 +15,7 @@ from cmtscale.search.conclude import conclude
 from cmtscale.search.deadline import open_deadline
 from cmtscale.search.decide import read_decisions
 from cmtscale.search.drive import drive
+from cmtscale.search.environment import require_unchanged
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.executors.engine import open_engine
 from cmtscale.search.interrupt import lasting_interrupt
@@ -52,6 +53,8 @@ def search(
             require_free(request.out)  # before images are packed
         settings, dataset = prepare(request, executor, watcher.noted)
         folder = request.out or Path("results") / settings.folder_name
+        if not request.accept_changes:
+            require_unchanged(folder)
         folder_context: AbstractContextManager[OpenFolder]
         if dry_run:
             folder_context = nullcontext(inspected(folder, settings))

@@ -1,5 +1,6 @@
 """What a search ran on: versions, hardware, commit, images."""
 
+import hashlib
 import platform
 import subprocess
 from importlib import metadata
@@ -8,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from cmtscale.arch.errors import ResultsError
 from cmtscale.data.dataset import Dataset
-from cmtscale.record.files import read_json, write_json
+from cmtscale.record.environment import changes, read_environments
+from cmtscale.record.files import write_json
 from cmtscale.train.devices import hardware
 
+RUN_FOLDERS = ("arch", "data", "model", "train")  # whose code decides the result of a run
 PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")
 
 
@@ -20,13 +24,13 @@ def save_environment(
 ) -> None:
     """Write `environment.json`: enough to judge, not to reproduce bit by bit, the results.
 
-    A search that goes on elsewhere keeps its first description and adds the new one to `resumed`.
+    A search that goes on elsewhere keeps its first description and adds the new one to `resumed`,
+    with the changes of what decides results as `accepted`.
     """
     described: dict[str, Any] = {
-        "cmtscale": metadata.version("cmtscale"),
+        **_software(),
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "hardware": hardware(devices),
         "devices": list(devices),
@@ -44,13 +48,44 @@ def save_environment(
             "commonest_class": _commonest_class(dataset),
         },
     }
-    if path.exists():
-        first = read_json(path)
-        before = [first, *first.get("resumed", [])]
-        if any(described.items() <= earlier.items() for earlier in before):
-            return
-        described = {**first, "resumed": [*first.get("resumed", []), described]}
+    before = read_environments(path.parent)
+    if any(described.items() <= earlier.items() for earlier in before):
+        return
+    if before:
+        first, *resumed = before
+        accepted = changes(before, described)
+        described |= {"accepted": list(accepted)} if accepted else {}
+        described = {**first, "resumed": [*resumed, described]}
     write_json(path, described)
+
+
+def require_unchanged(folder: Path) -> None:
+    """Raise `ResultsError` where a folder's runs were trained by other code than would go on."""
+    differences = changes(read_environments(folder), _software())
+    if differences:
+        raise ResultsError(
+            f"the runs in {folder} were trained otherwise: {', '.join(differences)}; go on with "
+            f"what trained them, or all the same with --accept-changes, which is recorded"
+        )
+
+
+def _software() -> dict[str, Any]:
+    """What trains: the version of this package and of others, and the code that decides a run."""
+    return {
+        "cmtscale": metadata.version("cmtscale"),
+        "code": _code(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _code() -> str:
+    """A hash of the source files that a run's result depends on."""
+    package = Path(__file__).parents[1]
+    content = hashlib.sha256()
+    for folder in RUN_FOLDERS:
+        for path in sorted((package / folder).rglob("*.py")):
+            content.update(path.name.encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()[:12]
 
 
 def _commonest_class(dataset: Dataset) -> float:

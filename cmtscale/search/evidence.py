@@ -84,7 +84,8 @@ def gather(
     on_ladder = sorted(ended_rows(settings, rows).values(), key=lambda row: row.sort_key)
     complete = [r for r in on_ladder if r.status == "complete" and r.role != "base"]
     diverged = {row.candidate for row in on_ladder if row.status == "diverged"}
-    arms = {row.candidate: recorded_candidate(settings, row, latencies) for row in complete}
+    last_rows = {row.candidate: row for row in complete}
+    arms = {name: recorded_candidate(settings, row, latencies) for name, row in last_rows.items()}
     cells = [(row.candidate, row.horizon) for row in complete]
     degrees = len(cells) - len(set(cells))
     missing = [row.run_id for row in complete if row.run_id not in image_losses]

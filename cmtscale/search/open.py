@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.variant import Variant
+from cmtscale.record.environment import read_environments
 from cmtscale.record.folder import TRIALS, held, holds_anything, require_folder
 from cmtscale.record.identity import difference, identity
+from cmtscale.record.reads import readings
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.mend import mend
 from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings, stored_settings
 from cmtscale.search.store import database_errors
@@ -76,7 +80,10 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
     settings_in(folder, settings)  # before a lock is put into somebody else's folder
     with held(folder):
         settings = settings_in(folder, settings)
+        read_environments(folder)  # what is read only later is refused before anything trains
+        readings(folder)
         table = open_table(folder, note)
+        mend(folder, note)
         _require_own_rows(folder, settings, table.rows)
         with database_errors(folder):
             yield OpenFolder(path=folder, settings=settings, table=table)
@@ -84,10 +91,15 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
 
 def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> None:
     """Raise `ResultsError` for a run of another search, which a merge may have brought."""
+    networks: dict[tuple[object, ...], Variant] = {}  # of thousands of rows a few are different
     for row in rows:
         epochs, train_images = row.horizon
         recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=train_images)
-        network = recorded_candidate(settings, row, NOT_TIMED).trained
+        real = (row.dims, row.depths, row.resolution_px)
+        sizes = (row.role, *real, row.proxy_dims, row.proxy_depths, row.proxy_resolution_px)
+        if sizes not in networks:
+            networks[sizes] = recorded_candidate(settings, row, NOT_TIMED).trained
+        network = networks[sizes]
         expected = identity(run_fields(network, recipe, settings.data_hash, row.seed))
         if row.identity != expected:
             raise ResultsError(

@@ -42,7 +42,9 @@ class SearchRequest:
     chosen to fit, and the search ends in time. `split_seed`
     draws the splits of the data set, `seed` is that of the sampler and of the decisions. `device`,
     `workers`, `engine`, `out` and `cache_dir` say where it runs; the result of a run does not
-    depend on them (on the CPU), which runs are asked for depends on how long they take.
+    depend on them (on the CPU), which runs are asked for depends on how long they take. A folder
+    whose runs were trained by other code, or another torch, is gone on with only if
+    `accept_changes`.
     """
 
     budget_macs: int
@@ -78,6 +80,7 @@ class SearchRequest:
     engine: Engine = LOCAL
     out: Path | None = None
     cache_dir: Path | None = None
+    accept_changes: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", parse_spec(self.data).text)

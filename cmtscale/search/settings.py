@@ -252,6 +252,8 @@ def recorded_search(folder: Path) -> tuple[Settings, list[Row]]:
 def read_settings(path: Path) -> Settings:
     """Read a `request.toml`; raises `FileNotFoundError`, or a `CmtscaleError` if it is not one."""
     table = read_toml(path)
+    if not path.read_bytes().endswith(b"\n"):
+        raise RequestError(f"{path} is damaged: its end is missing; restore it")
     schema = table.pop("schema", None)
     if schema is None:
         raise RequestError(f"{path} is of cmtscale 0.1.0; search again with another --out")
@@ -264,9 +266,16 @@ def read_settings(path: Path) -> Settings:
         for name in ("base", "trained_base"):
             table[name] = variant_from_table(table[name], source=name)
         table["recipe"] = Recipe(**table["recipe"])
-        table["ladder"] = ladder_from_table(table["ladder"], source=f"{path}, ladder,")
+        ladder = dict(table["ladder"])
+        if lacking := sorted(asdict(Ladder()).keys() - ladder.keys()):
+            raise ValueError(f"its ladder lacks {', '.join(lacking)}")  # it is what comes last
+        table["ladder"] = ladder_from_table(ladder, source=f"{path}, ladder,")
         return Settings(**table)
     except KeyError as error:
         raise RequestError(f"{path} lacks {error}; restore it") from error
-    except (ValueError, TypeError) as error:  # all CmtscaleErrors of a variant or recipe are ones
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # all CmtscaleErrors of a variant or recipe are ones
         raise RequestError(f"{path} is no request: {error}; restore it") from error

@@ -22,6 +22,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from cmtscale.arch.errors import ResultsError
+from cmtscale.record.files import set_aside
 from cmtscale.record.row import Row, horizon_name, row_object
 from cmtscale.search.points import point_of
 
@@ -58,9 +59,22 @@ class Index:
         database = folder / DATABASE
         self.journal_mode = _prepare_database(database)
         self._storage = RDBStorage(
-            f"sqlite:///{database}", engine_kwargs={"creator": lambda: _connect(database)}
+            f"sqlite:///{database}",
+            engine_kwargs={"creator": lambda: _connect(database)},
+            skip_compatibility_check=True,  # `is_of_this_optuna` says it without a traceback
         )
         self._studies: dict[tuple[int, int], Study] = {}
+
+    @property
+    def is_of_this_optuna(self) -> bool:
+        """Whether this version of Optuna made the tables."""
+        version: str = self._storage.get_current_version()
+        return version == self._storage.get_head_version()
+
+    def close(self) -> None:
+        """Close the file, which may then be renamed."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def update(self, rows: Iterable[Row]) -> int:
         """Bring the studies to one trial per row, as it is; returns how many were added.
@@ -114,8 +128,18 @@ class Index:
 
 
 def open_index(folder: Path, rows: Sequence[Row], note: Callable[[str], None]) -> Index:
-    """The folder's index with all `rows` in it; `note` hears of what had to be done."""
+    """The folder's index with all `rows` in it; `note` hears of what had to be done.
+
+    A file that SQLite or this version of Optuna cannot read is kept aside, and made again.
+    """
+    damage = _damage(folder / DATABASE)
+    if damage:
+        _keep_aside(folder, damage, note)
     index = Index(folder)
+    if not index.is_of_this_optuna:
+        index.close()
+        _keep_aside(folder, "its tables are of another version of Optuna", note)
+        index = Index(folder)
     if index.journal_mode != "wal":
         note(f"no write-ahead log in {folder} (a network disk?): recording is slower")
     added = index.update(rows)
@@ -126,6 +150,38 @@ def open_index(folder: Path, rows: Sequence[Row], note: Callable[[str], None]) -
 
 def _attribute(run: Mapping[str, Any]) -> str:
     return json.dumps(run, sort_keys=True)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the file; empty where nothing is, or where it is missing or empty."""
+    if not path.exists():
+        return ""
+    connection = sqlite3.connect(path, timeout=60)
+    try:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if verdict == "ok" and names and not {"studies", "alembic_version"} <= names:
+            return "it holds no studies"
+        return "" if verdict == "ok" else str(verdict)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise  # it is in use, or the disk fails: the file may be whole
+        return str(error)
+    finally:
+        connection.close()
+
+
+def _keep_aside(folder: Path, reason: str, note: Callable[[str], None]) -> None:
+    """Rename the database; what its write-ahead log holds goes with it."""
+    kept = set_aside(folder / DATABASE)
+    for ending in ("-wal", "-shm"):
+        path = folder / f"{DATABASE}{ending}"
+        if path.exists():
+            path.replace(kept.with_name(f"{kept.name}{ending}"))
+    note(
+        f"{folder / DATABASE} cannot be read: {reason}; it is kept as {kept.name}, and made again "
+        f"from trials.csv"
+    )
 
 
 def _prepare_database(path: Path) -> str:

@@ -5,6 +5,7 @@ a few of its steps are timed, which other work on the machine can slow by any fa
 runs say it. Both are kept in `timings.json`.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -51,7 +52,8 @@ def read_timings(folder: Path) -> Timings:
     except FileNotFoundError:
         return Timings()
     is_whole = table.keys() == asdict(Timings()).keys() and all(
-        isinstance(times, dict) and all(isinstance(t, float) and t > 0 for t in times.values())
+        isinstance(times, dict)
+        and all(isinstance(t, float) and 0 < t < math.inf for t in times.values())
         for times in (table["seconds_per_image"], table["latency_seconds"])
     )
     if not is_whole or not isinstance(table["device"], str):

@@ -118,7 +118,7 @@ class Training:
             if self.deadline.is_over:
                 val_images = len(self.plan.dataset.splits.val)
                 running = under_way(self.executor.running(), val_images)
-                self.too_late |= {one.job.run.run_id for one in running}
+                self.too_late |= {one.run_id for _, one in running}
                 self.executor.cancel()
             for done, result in self.executor.results(LOOK_SECONDS):
                 assert isinstance(done, TrainRun)
@@ -233,7 +233,7 @@ class Training:
 
     def progress(self, waiting: list[TrainRun]) -> Progress:
         running = under_way(self.executor.running(), len(self.plan.dataset.splits.val))
-        seconds_running = sum((1 - one.part) * self.job_seconds(one.job) for one in running)
+        seconds_running = sum((1 - one.part) * self.job_seconds(job) for job, one in running)
         asked = sum(self.seconds(run.candidate, run.rung) for run in self.wanted)
         whole = max(asked, self.allowance() if self.plan.decides else 0.0)
         left = whole - asked + sum(map(self.job_seconds, waiting)) + seconds_running
@@ -246,8 +246,8 @@ class Training:
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
             runs=len(self.wanted),
             part=part,
-            running=tuple((one.job.run.run_id, one.part) for one in running),
-            images_per_second=sum(one.images_per_second for one in running),
+            running=tuple((one.run_id, one.part) for _, one in running),
+            images_per_second=sum(one.images_per_second for _, one in running),
             seconds_left=seconds_left,
             best=self.best(),
         )

@@ -131,7 +131,7 @@ def read_recipe(path: Path) -> FullRecipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RequestError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"recipe {path} is not valid TOML: {error}") from error
     known = {field.name: field for field in fields(FullRecipe)}
     for name in sorted(table.keys() - known.keys()):

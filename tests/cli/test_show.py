@@ -1,17 +1,23 @@
 """`show` answers from the record alone, whatever state the search is in."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from cmtscale.cli import follow_view
 from cmtscale.cli.app import run
+from cmtscale.record.folder import held
+from cmtscale.record.holder import read_holder
 from cmtscale.record.row import read_rows, to_csv
 from cmtscale.search.outcome import Outcome
 
@@ -119,3 +125,52 @@ def test_showing_loads_neither_torch_nor_optuna(folder: Path) -> None:
         [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
     )
     assert process.stderr.splitlines()[-1] == "[]"
+
+
+def test_followed_to_its_end_a_search_is_answered(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    with contextlib.ExitStack() as search:
+        search.enter_context(held(folder))
+
+        def end_at_the_second_look(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 2:
+                search.close()
+
+        monkeypatch.setattr(follow_view.time, "sleep", end_at_the_second_look)
+        assert run(["show", str(folder), "--follow"]) == 0
+    assert looks == [1.0, 1.0]
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"8/8 runs, about 0 s left; process {os.getpid()} on" in text
+    assert "worker 1 – worker 2 –" in text
+    assert "so far 8 runs of 128 images" in text
+
+
+def test_ctrl_c_leaves_a_search_that_is_followed_and_stops_nothing(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow_view.time, "sleep", interrupt)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with held(folder):
+        assert run(["show", str(folder), "--follow"]) == 0
+        assert read_holder(folder) is not None
+    assert "so far 8 runs" not in capsys.readouterr().out
+    del before[folder / ".lock"]
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before.items() <= after.items()
+
+
+def test_what_nobody_works_at_is_answered_at_once(folder: Path, capsys: Capture) -> None:
+    assert run(["show", str(folder), "--follow"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no search is at work in" in text
+    assert "so far 8 runs" in text
+
+
+def test_following_prints_no_json(folder: Path, refusal: Callable[..., str]) -> None:
+    assert "drop one of them" in refusal("show", str(folder), "--follow", "--json")

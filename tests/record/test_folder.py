@@ -1,11 +1,15 @@
 """One process at a time works in a folder; one that wrote nothing leaves no new folder."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from cmtscale.record.folder import LOCK, held, holds_anything, require_folder
+from cmtscale.record.holder import HOLDER, Holder, read_holder
 
 HOLD = """
 import sys
@@ -21,7 +25,8 @@ def test_a_second_process_is_refused_while_the_first_holds_the_folder(tmp_path, 
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
-        with refused("another process is at work in", tmp_path), held(tmp_path):
+        who = f"process {other.pid} on {socket.gethostname()}, since 20"
+        with refused("another process is at work in", tmp_path, who), held(tmp_path):
             pass
         other.communicate()
     with held(tmp_path):
@@ -33,6 +38,34 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         other.kill()
+    assert read_holder(tmp_path).pid == other.pid
+    with held(tmp_path):
+        assert read_holder(tmp_path).pid == os.getpid()
+    assert read_holder(tmp_path) is None
+
+
+def test_a_holder_on_another_host_is_believed_until_its_file_is_removed(tmp_path, refused):
+    theirs = {"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / HOLDER).write_text(json.dumps(theirs))
+    who = "process 7 on elsewhere, since 2026-01-01T00:00:00+00:00"
+    with refused(who, "if that process has ended, remove", tmp_path / HOLDER), held(tmp_path):
+        pass
+    assert read_holder(tmp_path) == Holder(**theirs)  # nobody else's file was touched
+    (tmp_path / HOLDER).unlink()
+    with held(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"host": 5}'])
+def test_a_torn_note_of_a_holder_stops_nobody(content, tmp_path):
+    (tmp_path / HOLDER).write_bytes(content)
+    with held(tmp_path):
+        assert read_holder(tmp_path).pid == os.getpid()
+
+
+def test_a_full_disk_does_not_leave_the_folder_locked(tmp_path, full_disk):
+    with full_disk(), pytest.raises(OSError, match="No space left"), held(tmp_path):
+        pass
     with held(tmp_path):
         assert (tmp_path / LOCK).exists()
 

@@ -22,7 +22,7 @@ def test_a_forecast_is_read_back(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "is damaged"),
-        ("a,b\n1,2\n", "its columns are a, b"),
+        ("a,b\n1,2\n", "its columns are not candidate"),
         ("candidate,images,loss,low,high\nx,1,2,3\n", "not enough values"),
         ("candidate,images,loss,low,high\nx,many,2,3,4\n", "invalid literal"),
     ],

@@ -27,7 +27,7 @@ def job(finished: Outcome, tmp_path: Path) -> TrainRun:
 
 
 def test_a_run_without_a_log_has_not_begun(job: TrainRun) -> None:
-    (begun,) = under_way([job], 270)
+    ((_, begun),) = under_way([job], 270)
     assert (begun.part, begun.images_per_second) == (0.0, 0.0)
 
 
@@ -40,7 +40,7 @@ def test_a_run_is_done_when_its_last_evaluation_is(job: TrainRun) -> None:
         {"step": 2, "images": 128, "val_accuracy": 0.6, "seconds": 4.0},
     ):
         append_metrics(job.folder, line)
-        seen += under_way([job], 270)
+        seen += [going for _, going in under_way([job], 270)]
     # 64 images are trained on, then 270 and 64 are evaluated, each for a third of a step
     epoch = 64 + (270 + 64) / 3
     done = [64, epoch, epoch + 64, 2 * epoch]

@@ -1,0 +1,84 @@
+"""`show --follow`: a search of another terminal as it goes, on a screen that is written anew."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cmtscale.cli.console import duration, results
+from cmtscale.record.scores import Score
+from cmtscale.search.follow import Follower, Going
+from cmtscale.search.settings import required_settings
+
+LOOK_SECONDS = 1.0
+BEST = 8  # networks that are shown
+
+
+def watch(folder: Path) -> bool:
+    """Show the search until it ends: True; False where Ctrl-C leaves it, which stops nothing."""
+    console, follower = results(), Follower(folder)
+    try:
+        going = follower.look()
+        if going is None:
+            required_settings(folder)
+            console.print(f"no search is at work in {folder}; what it answers:", markup=False)
+            return True
+        with Live(screen_of(going, console), console=console, auto_refresh=False) as live:
+            while going is not None:
+                live.update(screen_of(going, console), refresh=True)
+                time.sleep(LOOK_SECONDS)
+                going = follower.look()
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def screen_of(going: Going, console: Console) -> Group:
+    """The workers, the lowest losses and the last failures, with a headline above."""
+    left = "" if going.seconds_left is None else f", about {duration(going.seconds_left)} left"
+    head = Text(f"{going.ended}/{going.runs} runs{left}; {going.holder}", overflow="ellipsis")
+    head.no_wrap = True
+    return Group(head, _workers(going, console), _ranking(going.ranking), *_failures(going))
+
+
+def _workers(going: Going, console: Console) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for number in range(going.workers):
+        if number >= len(going.under_way):
+            table.add_row(f"worker {number + 1}", Text("–", style="dim"))
+            continue
+        one = going.under_way[number]
+        bar = ProgressBar(total=1.0, completed=one.part, width=min(20, console.width // 5))
+        speed = f"{one.images_per_second:.0f} img/s"
+        table.add_row(
+            f"worker {number + 1}", Text(one.run_id), bar, f"{100 * one.part:.0f} %", speed
+        )
+    return table
+
+
+def _ranking(ranking: tuple[Score, ...]) -> Table:
+    """The lowest means at the longest length that has runs."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("lowest losses so far", no_wrap=True)
+    for name in ("val loss", "accuracy", "seeds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for score in [score for score in ranking if score.loss is not None][:BEST]:
+        assert score.accuracy is not None
+        cells = f"{score.loss:.4f}", f"{100 * score.accuracy:.2f} %", str(len(score.seeds))
+        table.add_row(Text(score.candidate), *cells)
+    return table
+
+
+def _failures(going: Going) -> list[Text]:
+    if not going.failures:
+        return []
+    lines = [Text("failed or diverged last:", style="bold")]
+    for row in going.failures:
+        line = Text(f"{row.run_id}  {row.status}: {row.cause}", style="red", overflow="ellipsis")
+        line.no_wrap = True
+        lines.append(line)
+    return lines
