@@ -62,6 +62,14 @@ def scan_folder(root: Path) -> ImageTree:
         ) from error
 
 
+def is_split_tree(root: Path) -> bool:
+    """Whether the folder has splits of its own, by the names in it alone."""
+    try:
+        return "" not in _split_folders(root)
+    except (DataError, OSError):
+        return False
+
+
 def read_headers(tree: ImageTree, indices: IntArray | None = None) -> Headers:
     """Sides and colours of the images at `indices` (None: all), without decoding one.
 

@@ -9,7 +9,10 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -27,6 +30,7 @@ from cmtscale.data.splits import IntArray
 from cmtscale.data.stream import ImageSet
 
 PREFETCHED = 4  # batches of each worker
+READER = "reads images"  # the name of each worker, which tells it from other processes
 
 Item = tuple[Tensor, int]
 
@@ -142,29 +146,45 @@ def workers_watched() -> Iterator[None]:
 
 
 def _end_workers(others: list[BaseProcess]) -> None:
-    """End all child processes but the others; they are deaf to anything gentler."""
-    is_main = threading.current_thread() is threading.main_thread()
-    # torch's handler takes it for an accident
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if is_main else None
-    try:
+    """End the processes that read images, but the others; they ignore SIGTERM."""
+    with _without_handler_of_ended_workers():
         for child in multiprocessing.active_children():
-            if child not in others:
+            if child.name == READER and child not in others:
                 child.kill()
                 child.join()
+
+
+@contextmanager
+def _without_handler_of_ended_workers() -> Iterator[None]:
+    """Torch's handler raises an error for each worker that was killed."""
+    number = getattr(signal, "SIGCHLD", None)  # Windows has none
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
     finally:
-        if is_main:
-            signal.signal(signal.SIGCHLD, handler)
+        signal.signal(number, handler or signal.SIG_DFL)  # None: Python did not set it
 
 
 def _options(workers: int, device: torch.device) -> dict[str, Any]:
     return {
         "num_workers": workers,
+        "multiprocessing_context": _readers() if workers else None,
         "prefetch_factor": PREFETCHED if workers else None,
         "pin_memory": device.type == "cuda",
         "collate_fn": _collate,
         "worker_init_fn": _leave_signals_to_the_parent,
         "generator": torch.Generator(),  # else each pass draws from that of the training
     }
+
+
+def _readers() -> BaseContext:
+    """Starts processes as multiprocessing does here, under the name of those that read images."""
+    context: Any = copy(multiprocessing.get_context())
+    context.Process = partial(context.Process, name=READER)
+    return context
 
 
 def _collate(items: Sequence[Item | Unreadable]) -> Batch | Unreadable:

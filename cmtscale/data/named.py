@@ -27,6 +27,8 @@ NAMED = {
     "cifar10": Description(num_classes=10, channels=3, train_images=45_000, val_images=5_000),
     "cifar100": Description(num_classes=100, channels=3, train_images=45_000, val_images=5_000),
 }
+# what no file leads a reader to: short memory, and mistakes of programs
+NOT_OF_FILES = (MemoryError, ImportError, NameError, AttributeError, AssertionError)
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 FASHION_MNIST_FILES = {  # images and labels, training before test, gzipped (.gz) or not
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -96,6 +98,8 @@ def open_torchvision(
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
             return [dataset(root, download=bool(download), **part) for part in parts]
+    except NOT_OF_FILES:
+        raise
     except Exception as error:  # readers of annotations raise whatever a foreign file leads to
         cause = getattr(error, "reason", error)  # of a failed download
         reason = first_line(cause if isinstance(cause, Exception) else error).rstrip(".")

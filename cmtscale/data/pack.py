@@ -19,7 +19,7 @@ from cmtscale.data.dataset import MANIFEST, Dataset, read_manifest, read_packed
 from cmtscale.data.splits import SPLIT_NAMES, IntArray, make_splits
 from cmtscale.data.tree import set_hash
 
-FORMAT = 1  # part of every key: raise it when packing or splitting changes
+FORMAT = 2  # part of every key: raise it when packing, splitting or the manifest changes
 PARTIAL = ".partial-"
 CHUNK = 256  # images per histogram
 

@@ -104,10 +104,7 @@ def _listed(part: Any) -> tuple[list[Path], list[int]]:
 
 
 def _class_names(name: str, parts: list[Any]) -> tuple[str, ...]:
-    try:
-        names = {tuple(map(str, part.classes)) for part in parts}
-    except AttributeError as error:
-        raise DataError(f"{name} needs torchvision 0.22 or newer, for its classes") from error
+    names = {tuple(map(str, part.classes)) for part in parts}
     if len(names) > 1:
         raise DataError(f"the splits of {name} differ in their classes; replace its annotations")
     return names.pop()

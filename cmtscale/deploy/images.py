@@ -11,6 +11,7 @@ from PIL import Image
 from cmtscale.arch.errors import DataError
 from cmtscale.data.cache import default_cache_dir
 from cmtscale.data.dataset import Dataset
+from cmtscale.data.folders import is_split_tree
 from cmtscale.data.named import NAMED
 from cmtscale.data.sources import (
     FOLDER,
@@ -63,11 +64,11 @@ def open_images(
     cache_dir = (cache_dir or default_cache_dir()).expanduser()
     if spec.text in NAMED:
         return _small(description, spec, split, cache_dir)
-    tree = read_tree(spec, cache_dir)
-    if not _is_own(description, spec, tree) and (outer := _enclosing(spec, cache_dir)):
-        part, (spec, tree) = spec, outer
-        split = _split_in(part, spec, split)
-    return _files(description, spec, tree, split)
+    files = _owned(description, spec, read_tree(spec, cache_dir))
+    if not files.is_own and (outer := _enclosing(spec, cache_dir)):
+        files = _owned(description, *outer)
+        split = _split_in(spec, files.spec, split)
+    return _files(description, files, split)
 
 
 def _small(
@@ -97,9 +98,23 @@ def _packed_image(dataset: Dataset, index: int) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if dataset.channels == 1 else pixels)
 
 
-def _is_own(description: ModelDescription, spec: DataSpec, tree: ImageTree) -> bool:
-    """Whether the model was trained on this data set, wherever its files lie now."""
-    return spec.text == description.training.data or _is_unchanged(description, tree)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Files:
+    """The files of a data set, and whether the model was trained on it.
+
+    `is_own`: on this data set, wherever its files lie now. `is_same`: on these files, split alike.
+    """
+
+    spec: DataSpec
+    tree: ImageTree
+    is_own: bool
+    is_same: bool
+
+
+def _owned(description: ModelDescription, spec: DataSpec, tree: ImageTree) -> _Files:
+    is_same = _is_unchanged(description, tree)
+    is_own = is_same or spec.text == description.training.data
+    return _Files(spec=spec, tree=tree, is_own=is_own, is_same=is_same)
 
 
 def _is_unchanged(description: ModelDescription, tree: ImageTree) -> bool:
@@ -114,6 +129,8 @@ def _is_unchanged(description: ModelDescription, tree: ImageTree) -> bool:
 def _enclosing(spec: DataSpec, cache_dir: Path) -> tuple[DataSpec, ImageTree] | None:
     """The data set of which a folder is a split; None for any other folder."""
     if spec.path is None or spec.path.name not in SPLIT_NAMES:
+        return None
+    if not is_split_tree(spec.path.parent):  # which may hold anything, and a lot of it
         return None
     outer = parse_spec(f"{FOLDER}{spec.path.parent}")
     with suppress(DataError):
@@ -133,21 +150,18 @@ def _split_in(part: DataSpec, outer: DataSpec, split: str | None) -> str:
     return part.name
 
 
-def _files(
-    description: ModelDescription, spec: DataSpec, tree: ImageTree, split: str | None
-) -> LabelledImages:
-    training = description.training
+def _files(description: ModelDescription, files: _Files, split: str | None) -> LabelledImages:
+    training, spec, tree = description.training, files.spec, files.tree
     labels = outputs_of(tree.class_names, description.classes, spec.text)
-    is_own, is_same = _is_own(description, spec, tree), _is_unchanged(description, tree)
     caution = ""
-    if is_own:
+    if files.is_own:
         drawn = make_splits(tree.labels, tree.class_names, tree.given, seed=training.split_seed)
         splits: Mapping[str, IntArray] = {name: getattr(drawn, name) for name in SPLIT_NAMES}
     else:
         splits = tree.given or {ALL: np.arange(len(tree.paths))}
         caution = _other_data(spec.text, training.data)
     split = _one_of(tuple(splits), split, spec.text)
-    if is_own and not is_same and split not in (*tree.given, "train"):
+    if files.is_own and not files.is_same and split not in (*tree.given, "train"):
         _require_sizes(description, splits, spec.text)
         caution = (
             f"{spec.text} cannot be shown to hold the files of the training, or has changed since: "
@@ -162,7 +176,7 @@ def _files(
         labels=labels[tree.labels[indices]],
         read=lambda position: paths[position],
         may_flip=True,
-        is_own=is_own,
+        is_own=files.is_own,
         caution=caution,
     )
 

@@ -1,7 +1,8 @@
 """A run's state on disk, so that a killed run goes on where it was and ends the same.
 
-Two files stand in the folder of a run that trains, the newest and the one before it. They are zip
-files, as torch writes them, whose checksums tell a damaged one.
+Two files stand in the folder of a run that trains, the newest and the one before it; a kill may
+leave a third that is newer than both. They are zip files, as torch writes them, whose checksums
+tell a damaged one.
 """
 
 import io
@@ -19,6 +20,7 @@ from cmtscale.record.folder import CHECKPOINT
 
 WRITTEN = "checkpoint-new.pt"  # not read back yet
 PREVIOUS = "checkpoint-previous.pt"
+NEWEST_FIRST = (WRITTEN, CHECKPOINT, PREVIOUS)
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +69,14 @@ def save_checkpoint(folder: Path, identity: str, state: dict[str, Any]) -> None:
             f"{folder / CHECKPOINT} cannot be read back as it was written; check its disk, then "
             "the same command goes on"
         ) from error
+    _take_over(folder)
+
+
+def _take_over(folder: Path) -> None:
+    """Make the file that was written, and is whole, the newest; the newest so far stays."""
     if (folder / CHECKPOINT).exists():
         (folder / CHECKPOINT).replace(folder / PREVIOUS)
-    written.replace(folder / CHECKPOINT)
+    (folder / WRITTEN).replace(folder / CHECKPOINT)
 
 
 def keep_newest(folder: Path) -> None:
@@ -80,7 +87,7 @@ def keep_newest(folder: Path) -> None:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run has kept anything in the folder, be it whole or not."""
-    return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+    return any((folder / name).exists() for name in NEWEST_FIRST)
 
 
 def load_checkpoint(
@@ -100,10 +107,11 @@ def load_checkpoint(
 def resume_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
     """What this run goes on from: its newest checkpoint that is whole; None where it begins.
 
-    Warns of a damaged one. A disk or a memory that fails is raised as it comes.
+    That one becomes the folder's newest file, so that the next save keeps it and not a damaged
+    one. Warns of a damaged one. A disk or a memory that fails is raised as it comes.
     """
     damaged = None
-    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+    for path in (folder / name for name in NEWEST_FIRST):
         try:
             state = _read(path, "cpu")
         except FileNotFoundError:
@@ -114,10 +122,21 @@ def resume_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
         if state.pop("identity", None) == identity:
             if damaged is not None:
                 log.warning("warning: %s is damaged; going on from the one before it", damaged)
+            _settle(folder, path)
             return state
     if damaged is not None:
         log.warning("warning: %s is damaged, and there is no other to go on from", damaged)
     return None
+
+
+def _settle(folder: Path, taken: Path) -> None:
+    """Make the checkpoint that was `taken` the folder's newest; a newer file is damaged."""
+    if taken.name == WRITTEN:  # the run was killed before it had taken over
+        _take_over(folder)
+        return
+    if taken.name == PREVIOUS:
+        taken.replace(folder / CHECKPOINT)
+    (folder / WRITTEN).unlink(missing_ok=True)
 
 
 def _read(path: Path, device: torch.device | str) -> dict[str, Any]:

@@ -45,7 +45,6 @@ class FullRequest:
         if self.frozen and self.start is None:
             raise RequestError(f"freeze {self.frozen!r} would keep random weights; add --from")
         if self.start is not None:
-            data_hash = self.image_set.content_hash
             self.start.require_same_splits(
-                self.source["data"], self.source["split_seed"], data_hash
+                self.source["data"], self.source["split_seed"], self.image_set.set_hash
             )

@@ -125,4 +125,7 @@ class RunLog:
         )
 
     def diverged(self, cause: str) -> RunResult:
+        """The end of a run whose loss is not finite."""
+        if self.folder is not None:
+            keep_newest(self.folder)
         return RunResult(status="diverged", cause=cause, seconds=self.seconds())

@@ -15,7 +15,8 @@ from PIL import Image
 from cmtscale.arch.errors import DataError
 from cmtscale.data import pack
 from cmtscale.data.cache import cache_report, clear_cache, default_cache_dir, own_folder
-from cmtscale.data.dataset import Dataset, open_dataset
+from cmtscale.data.dataset import Dataset, open_dataset, read_manifest
+from cmtscale.data.pack import FORMAT
 from cmtscale.data.sources import open_source
 
 
@@ -223,3 +224,9 @@ def test_a_channel_without_contrast_becomes_zero_not_nan(tmp_path: Path) -> None
     data = load(tmp_path / "red", tmp_path / "cache")
     assert data.mean == pytest.approx([0.5, 7 / 255, 0])
     assert data.std == pytest.approx([0.5, 1 / 255, 1 / 255])
+
+
+def test_the_format_changes_with_what_a_manifest_holds(pets: Path, tmp_path: Path) -> None:
+    entry = load(pets, tmp_path / "cache").path
+    names = "class_names content_hash files may_flip mean name native_px set_hash shape splits std"
+    assert (FORMAT, sorted(read_manifest(entry))) == (2, names.split())

@@ -187,5 +187,18 @@ def test_what_is_missing_or_damaged_in_a_set_is_one_line(root: Path) -> None:
         streamed("pets")
 
 
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("error", [MemoryError, AttributeError, NameError])
+def test_an_error_that_no_file_leads_to_is_not_said_to_be_one_of_the_files(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.datasets.OxfordIIITPet", fail)
+    with pytest.raises(error):
+        streamed("pets")
+
+
 def test_the_help_names_every_set() -> None:
     assert f"{', '.join(NAMES)} or folder:PATH." == DATA_HELP

@@ -1,8 +1,10 @@
 """Images streamed one by one: folders of any size, and packed sets alike."""
 
+import multiprocessing
 import os
 import pickle
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -160,3 +162,63 @@ def test_a_reading_process_that_is_killed_ends_the_training_in_one_line(digits):
         batches(image_set, np.arange(8), workers=1)
     assert "\n" not in str(caught.value)
     assert "use fewer --workers" in str(caught.value)
+
+
+class SomeError(Exception):
+    pass
+
+
+@pytest.fixture
+def fail_while_reading(digits):
+    """Raises an error while two processes read images, which ends them."""
+    handler = signal.getsignal(signal.SIGCHLD)
+
+    def call(just_before=lambda: None):
+        image_set = packed_images(digits)
+        images = PlainImages(image_set, np.arange(60), preprocess(image_set))
+        reading = read_batches(plain_loader(images, batch_size=2, workers=2, device=CPU), CPU)
+        others = multiprocessing.active_children()
+        readers = []
+
+        def read():
+            next(reading)
+            readers.extend(x for x in multiprocessing.active_children() if x not in others)
+            just_before()
+            raise SomeError
+
+        with pytest.raises(SomeError), workers_watched():
+            read()
+        assert len(readers) == 2
+        assert not any(reader.is_alive() for reader in readers)
+
+    yield call
+    signal.signal(signal.SIGCHLD, handler)
+
+
+def test_an_error_ends_the_processes_that_read_images_and_no_others(fail_while_reading):
+    other = multiprocessing.Process(target=time.sleep, args=(300,), daemon=True)
+    fail_while_reading(other.start)
+    assert other.is_alive()
+    other.kill()
+    other.join()
+
+
+def test_processes_that_read_images_end_where_the_system_has_no_sigchld(
+    fail_while_reading, monkeypatch
+):
+    def forget():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        monkeypatch.delattr(signal, "SIGCHLD")
+
+    fail_while_reading(forget)
+    monkeypatch.undo()
+
+
+def test_a_handler_that_python_did_not_set_is_no_error(fail_while_reading, monkeypatch):
+    set_handler = signal.signal
+
+    def hide():
+        monkeypatch.setattr(signal, "signal", lambda *given: (set_handler(*given), None)[1])
+
+    fail_while_reading(hide)
+    monkeypatch.undo()

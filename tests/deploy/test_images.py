@@ -10,7 +10,10 @@ from PIL import Image
 
 from cmtscale.arch.errors import DataError
 from cmtscale.data.dataset import Dataset
+from cmtscale.data.folders import scan_folder
 from cmtscale.data.sources import open_source
+from cmtscale.data.splits import Splits
+from cmtscale.data.tree import ImageTree, set_hash
 from cmtscale.deploy.images import LabelledImages, open_images
 from cmtscale.record.model_folder import ModelDescription, read_description
 
@@ -155,6 +158,34 @@ def test_a_folder_called_train_that_was_trained_on_has_the_splits_of_then(
     assert numbers(images, pool) == packed.splits.val.tolist()
     tested = open_images(description, f"folder:{pool.parent}/test", split=None, cache_dir=cache)
     assert (tested.split, tested.is_own, len(tested.labels)) == ("test", False, 2 * (EACH - 1))
+
+
+@pytest.mark.parametrize("outer_is_split", [True, False])
+def test_each_folder_is_listed_once_and_the_outer_one_only_if_it_is_a_tree_of_splits(
+    description: ModelDescription,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outer_is_split: bool,
+) -> None:
+    outer = tmp_path / "outer"
+    shutil.copytree(folder, outer / "val", ignore=shutil.ignore_patterns("00.png"))
+    shutil.copytree(folder, outer / ("train" if outer_is_split else "elsewhere"))
+    listed, hashed = [], []
+
+    def scan(root: Path) -> ImageTree:
+        listed.append(root)
+        return scan_folder(root)
+
+    def hash_files(files_hash: str, splits: Splits) -> str:
+        hashed.append(files_hash)
+        return set_hash(files_hash, splits)
+
+    monkeypatch.setattr("cmtscale.data.folders.scan_folder", scan)
+    monkeypatch.setattr("cmtscale.deploy.images.set_hash", hash_files)
+    open_images(description, f"folder:{outer}/val", split=None, cache_dir=tmp_path / "empty")
+    assert listed == [outer / "val", outer][: 2 if outer_is_split else 1]
+    assert len(hashed) == len(listed)
 
 
 def test_splits_that_are_folders_need_no_doubt(

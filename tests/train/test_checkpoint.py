@@ -1,7 +1,9 @@
 """Damaged checkpoints: told by their checksums, and the one before is gone on from."""
 
+import contextlib
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,14 @@ import cmtscale
 from cmtscale.arch.errors import StoppedError, TrainingError
 from cmtscale.record.metrics import read_metrics
 from cmtscale.record.result import RunResult
-from cmtscale.train.checkpoint import load_checkpoint, resume_checkpoint, save_checkpoint
+from cmtscale.train.checkpoint import (
+    has_checkpoint,
+    load_checkpoint,
+    resume_checkpoint,
+    save_checkpoint,
+)
 from cmtscale.train.loop import train
+from cmtscale.train.run_log import RunLog
 
 FILES = ["checkpoint.pt", "checkpoint-previous.pt"]
 DAMAGES = {
@@ -135,10 +143,63 @@ def test_a_training_killed_between_the_old_file_and_the_new_one_goes_on(tmp_path
     for step in (1, 2):
         save_checkpoint(tmp_path, "a", {"step": step})
     (tmp_path / "checkpoint.pt").unlink()
-    assert resume_checkpoint(tmp_path, "a") == {"step": 1}
     assert load_checkpoint(tmp_path, "a") is None  # what is scored is the newest alone
     assert resume_checkpoint(tmp_path, "b") is None
+    assert resume_checkpoint(tmp_path, "a") == {"step": 1}
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("saved", [1, 3])
+@pytest.mark.parametrize("target", FILES)
+def test_a_training_killed_while_a_new_file_takes_over_goes_on_from_that_file(
+    tmp_path, monkeypatch, caplog, saved, target
+):
+    for step in range(1, saved):
+        save_checkpoint(tmp_path, "a", {"step": step})
+    replace = Path.replace
+
+    def replace_unless_killed(path, to):
+        if Path(to) == tmp_path / target:
+            raise KilledError
+        return replace(path, to)
+
+    with monkeypatch.context() as patched, contextlib.suppress(KilledError):
+        patched.setattr(Path, "replace", replace_unless_killed)
+        save_checkpoint(tmp_path, "a", {"step": saved})
+    assert has_checkpoint(tmp_path)
+    assert resume_checkpoint(tmp_path, "a") == {"step": saved}
+    assert load_checkpoint(tmp_path, "a") == {"step": saved}
+    assert caplog.messages == []
+    assert {path.name for path in tmp_path.iterdir()} <= set(FILES)
+
+
+def test_the_file_that_a_training_went_on_from_is_kept_by_the_next_save(tmp_path, damage):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, "a", {"step": step})
+    damage(tmp_path / "checkpoint.pt")
+    assert resume_checkpoint(tmp_path, "a") == {"step": 1}
+    save_checkpoint(tmp_path, "a", {"step": 3})
+    damage(tmp_path / "checkpoint.pt")
+    assert resume_checkpoint(tmp_path, "a") == {"step": 1}
+
+
+def test_a_damaged_file_that_had_not_taken_over_is_passed_by(tmp_path, damage, caplog):
+    save_checkpoint(tmp_path, "a", {"step": 1})
+    newer = tmp_path / "checkpoint-new.pt"
+    newer.write_bytes((tmp_path / "checkpoint.pt").read_bytes())
+    damage(newer)
+    assert resume_checkpoint(tmp_path, "a") == {"step": 1}
+    assert caplog.messages == [f"warning: {newer} is damaged; going on from the one before it"]
+    assert not newer.exists()
+
+
+def test_a_run_that_diverged_keeps_its_newest_checkpoint_alone(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, "a", {"step": step})
+    run_log = RunLog(tmp_path, "a", torch.device("cpu"), 0.0, None)
+    assert run_log.diverged("loss not finite at step 3").status == "diverged"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert load_checkpoint(tmp_path, "a") == {"step": 2}
 
 
 def test_no_flipped_bit_changes_a_checkpoint_unnoticed(tmp_path, caplog):

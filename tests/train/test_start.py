@@ -1,5 +1,6 @@
 """Fine-tuning: weights that are carried over, resized, left fresh, frozen or refused."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 import cmtscale
 from cmtscale.arch.errors import ModelError, RequestError, WeightsError
 from cmtscale.arch.network import TimmNetwork
+from cmtscale.data.sources import open_source
 from cmtscale.model.cmt import build
 from cmtscale.model.networks import build_network
 from cmtscale.model.weights import published_state_dict
@@ -171,7 +173,7 @@ def test_a_model_that_was_trained_on_other_splits_of_the_images_is_refused(
     full, full_recipe, few_digits, trained, make_variant, tmp_path
 ):
     start = read_start(trained, make_variant())
-    redrawn = replace(few_digits, content_hash="another draw")
+    redrawn = replace(few_digits, set_hash="another draw")
     other = {"data": "digits", "split_seed": 1}
     message = r"was trained on digits with split seed 0; with 1 .*; use --split-seed 0$"
     with pytest.raises(RequestError, match=message):
@@ -184,6 +186,32 @@ def test_a_model_that_was_trained_on_other_splits_of_the_images_is_refused(
     ):
         result, _ = full(tmp_path / str(number), start=start, recipe=recipe, **changes)
         assert result.status == "complete"
+
+
+@pytest.mark.parametrize("splits", ["given", "drawn"])
+def test_a_model_of_a_folder_begins_another_training_on_the_splits_that_it_was_trained_on(
+    full, full_recipe, make_variant, few_images, tmp_path, splits
+):
+    data = few_images
+    if splits == "given":
+        for split in ("train", "val", "test"):
+            shutil.copytree(few_images.removeprefix("folder:"), tmp_path / "tree" / split)
+        data = f"folder:{tmp_path / 'tree'}"
+
+    def train(name, split_seed, **changes):
+        image_set = open_source(data, split_seed=split_seed).stream()
+        source = {"data": data, "split_seed": split_seed}
+        recipe = replace(full_recipe, epochs=1, warmup_epochs=0.1)
+        full(tmp_path / name, image_set=image_set, source=source, recipe=recipe, **changes)
+        return tmp_path / name
+
+    start = read_start(train("first", 0), make_variant(num_classes=2))
+    assert find_model(train("same", 0, start=start))
+    if splits == "given":
+        assert find_model(train("other", 1, start=start))
+    else:
+        with pytest.raises(RequestError, match=r"split seed 0; with 1 .*; use --split-seed 0$"):
+            train("other", 1, start=start)
 
 
 def test_training_without_a_step_leaves_the_accuracy_that_the_weights_had(
