@@ -9,7 +9,7 @@ import typer
 from cmtscale.arch.network import TIMM
 from cmtscale.cli.options import DATA_HELP, Attention, CacheDir, Device, Json, SplitSeed
 
-SHORT, PAPER = "short", "paper"
+SHORT = "short"
 
 
 def train(
@@ -79,6 +79,8 @@ def train(
     data = parse_spec(data).text
     require_seed("split_seed", split_seed or 0)
     if recipe == SHORT:
+        from cmtscale.train.named_recipe import PAPER
+
         full_only: dict[str, object] = {"--from": start, "--freeze": freeze, "--compile": compiled}
         full_only |= {"--accumulate": accumulate, "--workers": workers}
         for option in [name for name, value in full_only.items() if value not in (None, "", False)]:

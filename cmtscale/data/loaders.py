@@ -184,6 +184,7 @@ def _readers() -> BaseContext:
     """Starts processes as multiprocessing does here, under the name of those that read images."""
     context: Any = copy(multiprocessing.get_context())
     context.Process = partial(context.Process, name=READER)
+    assert isinstance(context, BaseContext)
     return context
 
 

@@ -17,9 +17,8 @@ from cmtscale.train.devices import best_device
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(
-    minutes=10
-)  # with another process: the first one alone writes, and may be slow
+# how long a process waits for another: the others do, while the first one writes to a slow disk
+PATIENCE = timedelta(minutes=10)
 STORE_PATIENCE = timedelta(seconds=10)
 
 
