@@ -75,11 +75,12 @@ def test_all_processes_go_on_from_what_the_first_one_has_kept(
         )
     printed, log = two(
         """
-def state(run, images, setup, *_):
+def state(run, images, setup, system, *_):
     total = sum(value.double().sum().item() for value in setup.network.state_dict().values())
     moments = setup.state.optimizer.state_dict()["state"]
     total += sum(value["exp_avg"].double().sum().item() for value in moments.values())
     print(f"step {setup.state.step} {setup.is_resumed} {total!r}", flush=True)
+    system.processes.gather(None)  # an error of the one ends the other
     raise RequestError("seen enough")
 full.train_fully = state""",
         "out-RANK",
