@@ -264,6 +264,11 @@ def search(
     if not train_winner:
         refuse_options(context)
     else:
+        if engine != "local":
+            raise RequestError(
+                f"--train-winner trains on this machine, not by --engine {engine}; leave it away, "
+                "and train the choice there: cmtscale train --variant results/NAME/best.toml"
+            )
         from cmtscale.deploy.winner_request import WinnerRequest
         from cmtscale.train.named_recipe import PAPER, RecipeChanges
 

@@ -54,10 +54,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _deciding(described: Mapping[str, Any]) -> dict[str, str]:
     """What a run's result depends on, beside its settings: the code that trains, and torch."""
+    torch = described.get("versions", {}).get("torch")
     parts = {
         "cmtscale": described.get("cmtscale"),
         "its code": described.get("code"),
-        "torch": described.get("versions", {}).get("torch"),
+        "torch": torch and str(torch).partition("+")[0],  # without the build: +cpu, +cu126
     }
     return {name: str(value) for name, value in parts.items() if value is not None}
 

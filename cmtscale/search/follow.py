@@ -193,7 +193,7 @@ def is_alive(holder: Holder) -> bool:
         return True
     try:
         os.kill(holder.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # of another user
         return True

@@ -181,6 +181,7 @@ def test_a_dry_run_says_what_is_trained_and_how(
         ("--train-winner --winner-epochs 0", "epochs 0 is not a whole number from 1 on"),
         ("--train-winner --winner-recipe no.toml", "recipe no.toml cannot be read"),
         ("--train-winner --beside timm:resnet51", "timm has no network 'resnet51'"),
+        ("--train-winner --engine ray", "trains on this machine, not by --engine ray; leave it"),
         ("--train-winner --beside cmt-ti@100", "100 px is not a positive multiple of 32"),
         ("--train-winner --beside timm:vgg11", "timm:vgg11 cannot be built with drop_path_rate"),
     ],

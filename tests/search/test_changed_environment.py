@@ -96,6 +96,12 @@ def test_any_environment_that_was_accepted_may_go_on() -> None:
     assert changes([first, second], first) == ()
 
 
+def test_builds_of_one_torch_are_the_same_torch() -> None:
+    here, there, newer = ({"versions": {"torch": f"2.{text}"}} for text in ("9", "9+cu126", "10"))
+    assert changes([here], there) == changes([there], here) == ()
+    assert changes([there], newer) == ("torch 2.9 is now 2.10",)
+
+
 def test_a_wall_clock_that_goes_back_takes_no_time_away_and_gives_none(
     unfinished: Path,
     tiny_request: SearchRequest,

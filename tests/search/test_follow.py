@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def test_a_search_whose_process_is_gone_is_over(folder: Path) -> None:
     (folder / HOLDER).write_text(json.dumps(gone))
     assert Follower(folder).look() is None
     assert is_alive(Holder(host="elsewhere", pid=process.pid, since=""))  # nobody can tell
+    assert not is_alive(Holder(host=socket.gethostname(), pid=10**30, since=""))
 
 
 def test_a_folder_that_nobody_holds_is_not_at_work(finished: Outcome) -> None:

@@ -3,7 +3,7 @@
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,14 +126,23 @@ class _Sender:
 
         written = self._written()
         for name in written:
-            if self.sent.get(name) != written[name]:
+            if self.sent.get(name) == written[name]:
+                continue
+            try:
                 content = (self.folder / name).read_bytes()
-                ray.get(self.keeper.write.remote(self.target / name, content))
-        self.sent = written
+            except FileNotFoundError:  # replaced just now: the next look finds the new one
+                continue
+            ray.get(self.keeper.write.remote(self.target / name, content))
+            self.sent[name] = written[name]
 
     def _written(self) -> dict[str, int]:
-        return {
-            path.name: path.stat().st_mtime_ns
-            for path in self.folder.iterdir()
-            if path.is_file() and not path.name.startswith(".")  # being written
-        }
+        """When each file was written; of checkpoints the newest alone, removals are not sent."""
+        from cmtscale.train.checkpoint import PREVIOUS, WRITTEN
+
+        times: dict[str, int] = {}
+        for path in self.folder.iterdir():
+            if path.name in (PREVIOUS, WRITTEN) or path.name.startswith("."):  # being written
+                continue
+            with suppress(FileNotFoundError):
+                times[path.name] = path.stat().st_mtime_ns
+        return times

@@ -4,7 +4,9 @@ The driver needs no GPU: it waits on a login node. Results, and what the element
 the folder of results and the cache, which all nodes must see.
 """
 
+import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -46,7 +48,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
     ) -> None:
         self._jobs = jobs
         self._run_timeout_seconds = run_timeout_seconds
-        submissions = own_folder((cache_dir or default_cache_dir()).absolute() / "slurm")
+        submissions = _private((cache_dir or default_cache_dir()).absolute() / "slurm")
         self._folder = Path(tempfile.mkdtemp(prefix=time.strftime("%m%d-%H%M-"), dir=submissions))
         try:
             self._submitit = _submitit_executor(self._folder, jobs, cluster)
@@ -120,12 +122,15 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
                 jobs=tuple(part),
                 devices=self._jobs.devices[: len(part)],
                 run_timeout_seconds=self._run_timeout_seconds,
-                wanted=Path(tempfile.mkstemp(prefix="wanted-", dir=self._folder)[1]),
+                wanted=self._wanted_file(),
             )
             for part in parts
         ]
+        from submitit.helpers import clean_env
+
         try:
-            handles = self._submitit.submit_array(groups)
+            with clean_env():  # the driver may be a Slurm job itself
+                handles = self._submitit.submit_array(groups)
         except Exception as error:  # sbatch's words, in a type of submitit's
             self._waiting.clear()
             raise self._refused(_words_of_sbatch(error)) from error
@@ -134,6 +139,11 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             _Submitted(handle=handle, jobs=group.jobs, wanted=group.wanted)
             for handle, group in zip(handles, groups, strict=True)
         ]
+
+    def _wanted_file(self) -> Path:
+        descriptor, path = tempfile.mkstemp(prefix="wanted-", dir=self._folder)
+        os.close(descriptor)
+        return Path(path)
 
     def _require_startable(self) -> None:
         """Raise for jobs that Slurm accepts and never starts; asked from time to time."""
@@ -150,8 +160,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def _outcomes(self, group: "_Submitted") -> list[Any]:
         group.wanted.unlink(missing_ok=True)
-        error = group.handle.exception()
-        if error is None:
+        # of a preempted job that has not been queued again, submitit would wait for both for ever
+        if group.handle.done() and group.handle.exception() is None:
             outcomes: list[Any] = group.handle.result()
             return outcomes
         self._keeps_logs = True
@@ -189,6 +199,22 @@ class _Submitted:
             self.preempted_at = time.monotonic()
         since = self.preempted_at
         return since is not None and time.monotonic() - since > PREEMPTED_SECONDS
+
+
+def _private(folder: Path) -> Path:
+    """Make a folder that nobody else can write to: what lies there is unpickled.
+
+    Raises `RequestError` for one that others can write to or own.
+    """
+    if not folder.exists():
+        own_folder(folder).chmod(0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise RequestError(
+            f"{folder} is not yours alone, and what lies there is carried out; "
+            "use a --cache-dir of your own"
+        )
+    return folder
 
 
 def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:

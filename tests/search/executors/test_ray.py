@@ -5,6 +5,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from cmtscale.record.folder import CHECKPOINT, RESULT
 from cmtscale.record.result import read_result
 from cmtscale.search.executors.base import Executor, Failure, carry_out_all
 from cmtscale.search.executors.ray import RayExecutor
+from cmtscale.search.executors.ray_files import _Sender
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
-from cmtscale.train.checkpoint import load_checkpoint
+from cmtscale.train.checkpoint import PREVIOUS, WRITTEN, load_checkpoint
 from cmtscale.train.recipe import Recipe, Run
 
 TIMEOUT_SECONDS = 120.0
@@ -113,3 +115,29 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once(
         RayExecutor(f"127.0.0.1:{port}")
     with pytest.raises(RequestError, match=r"no Ray cluster answers at auto .*ray start --head"):
         RayExecutor()
+
+
+def test_of_checkpoints_the_newest_alone_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    keeper = SimpleNamespace(
+        write=SimpleNamespace(remote=lambda path, _: sent.append(path.name)),
+    )
+    monkeypatch.setattr("ray.get", lambda _: None)
+    for name in (CHECKPOINT, PREVIOUS, WRITTEN, "metrics.jsonl"):
+        (tmp_path / name).write_text("x")
+    sender = _Sender(folder=tmp_path, target=tmp_path / "there", keeper=keeper)
+    sender.send()
+    assert sorted(sent) == [CHECKPOINT, "metrics.jsonl"]
+    read = Path.read_bytes
+
+    def replaced(path: Path) -> bytes:
+        path.unlink()
+        return read(path)
+
+    (tmp_path / "row.json").write_text("x")
+    monkeypatch.setattr(Path, "read_bytes", replaced)
+    sender.send()  # a file that goes between two looks ends nothing
+    monkeypatch.undo()
+    assert "row.json" not in sender.sent

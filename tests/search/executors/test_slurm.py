@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,3 +254,44 @@ def test_a_preempted_job_that_is_not_queued_again_has_ended(
     assert not group.has_ended()
     now[0] += slurm.PREEMPTED_SECONDS + 1
     assert group.has_ended()
+
+
+def test_a_preempted_job_that_has_ended_is_a_failure_without_waiting(here: SlurmExecutor) -> None:
+    def wait() -> None:
+        raise AssertionError("submitit waits here until the job is queued again")
+
+    handle = SimpleNamespace(
+        done=lambda: False,
+        exception=wait,
+        result=wait,
+        state="PREEMPTED",
+        stderr=lambda: "",
+        job_id="7",
+        paths=SimpleNamespace(stderr="7.err"),
+    )
+    jobs: Any = ("one", "two")
+    group = slurm._Submitted(handle=handle, jobs=jobs, wanted=here._wanted_file())
+    causes = [outcome.cause for outcome in map(slurm.settled, here._outcomes(group))]
+    assert len(causes) == 2
+    assert "Slurm job 7 ended without a result (state PREEMPTED)" in causes[0]
+    assert not group.wanted.exists()
+
+
+def test_groups_leave_no_file_open(here: SlurmExecutor) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    wanted = {here._wanted_file() for _ in range(20)}
+    assert len(wanted) == 20
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_what_is_unpickled_lies_where_nobody_else_can_write(tmp_path: Path) -> None:
+    jobs = SlurmJobs(gpus=0, at_a_time=1, minutes=5)
+    with SlurmExecutor(jobs, cache_dir=tmp_path, cluster="local"):
+        assert (tmp_path / "slurm").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "slurm").chmod(0o770)
+    with pytest.raises(RequestError, match="use a --cache-dir of your own"):
+        SlurmExecutor(jobs, cache_dir=tmp_path, cluster="local")
+    (tmp_path / "slurm").rename(tmp_path / "elsewhere")
+    (tmp_path / "slurm").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="is not yours alone"):
+        SlurmExecutor(jobs, cache_dir=tmp_path, cluster="local")
