@@ -24,6 +24,7 @@ from cmtscale.cli import (
     variants,
 )
 from cmtscale.cli import eval as evaluation
+from cmtscale.cli.torchrun import is_one_of_several
 from cmtscale.cli.usage import usage_message
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -116,7 +117,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _refuse(message: str, exit_code: int = 2) -> int:
     line = f"cmtscale: {_printable(' '.join(message.split()))}"
-    if os.environ.get("WORLD_SIZE", "1") != "1":  # of torchrun's processes several may say the same
+    if is_one_of_several():  # they may all say the same
         from cmtscale.train.processes import is_first_to_say
 
         if not is_first_to_say(line):

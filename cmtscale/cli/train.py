@@ -1,6 +1,5 @@
 """`cmtscale train`: one network on one data set, with the short recipe or to full accuracy."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from cmtscale.arch.network import TIMM
 from cmtscale.cli.options import DATA_HELP, Attention, CacheDir, Device, Json, SplitSeed
+from cmtscale.cli.torchrun import require_one_process
 
 SHORT = "short"
 
@@ -87,8 +87,7 @@ def train(
             raise RequestError(f"{option} is not for the short recipe; add --recipe {PAPER}")
         if variant.startswith(TIMM):
             raise RequestError(f"the short recipe is for CMTs; train {variant} by --recipe {PAPER}")
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            raise RequestError("the short recipe trains in one process; start it without torchrun")
+        require_one_process("the short recipe trains")
         from cmtscale.cli.train_short import train_short
 
         train_short(
