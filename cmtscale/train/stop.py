@@ -9,9 +9,11 @@ from types import FrameType
 
 from cmtscale.arch.errors import StoppedError
 
-# Ctrl-C, the end of a job, and Slurm's warning before it (`--signal=USR1@120`)
+# Ctrl-C, the end of a job, Slurm's warning before it (`--signal=USR1@120`), a terminal that closes
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 ]
 
 
@@ -51,12 +53,16 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Signals become a `StopRequest`, in a main thread; on leaving they act as before."""
+    """Signals become a `StopRequest`, in a main thread; on leaving they act as before.
+
+    Those that are ignored, as by `nohup`, stay so.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.hear) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.hear) for number in heard}
     try:
         yield request
     finally:
