@@ -1,5 +1,6 @@
 """Files that are never half written (temporary file, fsync, replace), and reading them back."""
 
+import errno
 import json
 import os
 import tempfile
@@ -41,6 +42,11 @@ def write_text_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write an object as indented JSON, atomically."""
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that a disk is full, or one's own share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def remove_unfinished(folder: Path) -> None:

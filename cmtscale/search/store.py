@@ -4,6 +4,7 @@
 and is made again from the table.
 """
 
+import errno
 import json
 import sqlite3
 from collections import Counter
@@ -35,13 +36,15 @@ SPACE: dict[str, BaseDistribution] = {
 
 @contextmanager
 def database_errors(folder: Path) -> Iterator[None]:
-    """Turn SQLite's failures (a full disk, a file that is none) into a `ResultsError`."""
+    """Turn SQLite's failures into a `ResultsError`, and that of a full disk into an `OSError`."""
     try:
         yield
     except (sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, str(cause), str(folder / DATABASE)) from error
         raise ResultsError(
             f"{folder / DATABASE}: {cause}; mend that, or remove the file (it is made again from "
             f"trials.csv), and run the same command again"

@@ -97,8 +97,9 @@ def with_steps(
     """`timings` with the seconds of a training step per image of all `networks`, all slots busy.
 
     Steps are timed at the batch size of the runs. After 20 s no more are begun: networks that have
-    no time by then, or that do not fit into memory, are estimated by their MACs. Raises
-    `RequestError` if none could be timed.
+    no time by then, or that do not fit into memory, are estimated by their MACs; where none of
+    these fits they are taken to be as slow as the slowest of the others. Raises `RequestError` if
+    there are no others.
     """
     known = timings.seconds_per_image
     macs = {network.name: cost(network).macs for network in networks}
@@ -123,11 +124,14 @@ def with_steps(
             failure = result
         else:
             timed[job.network.name] = result
-    if not timed:
+    if not timed and not known:
         raise RequestError(
-            f"a training step of {batch} images could not be timed ({failure.cause}); "
-            f"if memory is short, use a smaller --batch-size"
+            f"a training step could not be timed ({failure.cause}); "
+            f"if memory is short, search with smaller twins (--proxy-macs)"
         )
+    if not timed:
+        slowest = max(known.values())
+        return replace(timings, seconds_per_image=known | {n.name: slowest for n in untimed})
     per_mac = sum(timed.values()) / sum(macs[name] for name in timed)
     new = {n.name: timed.get(n.name, per_mac * macs[n.name]) for n in untimed}
     return replace(timings, seconds_per_image={**known, **new})

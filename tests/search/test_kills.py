@@ -1,4 +1,4 @@
-"""SIGKILL of the driver at fifty moments, of workers at six: nothing is lost, nothing runs twice.
+"""A driver that is killed at fifty moments, killed workers, full disks: nothing is lost.
 
 Half of the moments are writes: the driver is killed before it opens, renames, removes or makes the
 n-th file or folder of its results, n drawn anew each time. The other half are times. The same
@@ -40,11 +40,14 @@ KILLS, WORKER_KILLS = 50, 6
 FIRST_SECONDS, LAST_SECONDS = 2.0, 9.0  # of a session, in which its end is drawn
 LAST_WRITE = 90
 SESSION_SECONDS = 240.0
-# Loaded by every process of a search: the driver is killed before the write that is due.
+FULL_DISKS, DISK_KB = 8, 16_000
+# Loaded by every process of a search: the driver is killed before the write that is due, or from
+# there on the disk of the driver, or of each worker, is full.
 SITECUSTOMIZE = """
-import os, signal, sys
+import errno, os, signal, sys
 
 due, folder = int(os.environ["CMTSCALE_TEST_WRITE"]), os.environ["CMTSCALE_TEST_FOLDER"]
+fault = os.environ["CMTSCALE_TEST_FAULT"]
 is_driver = "multiprocessing" not in " ".join(sys.orig_argv)
 done = 0
 
@@ -56,10 +59,12 @@ def count(event, arguments):
         return
     if str(arguments[0]).startswith(folder):
         done += 1
-        if done == due:
+        if fault == "kill" and done == due:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "full" in fault and done >= due and event in ("open", "os.mkdir"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(arguments[0]))
 
-if due and is_driver:
+if due and is_driver is not (fault == "worker full"):
     sys.addaudithook(count)
 """
 
@@ -106,13 +111,19 @@ class Session:
     errors: Path
 
     @classmethod
-    def start(cls, command: list[str], folder: Path, *, write: int = 0) -> "Session":
-        """`write` is the number of the write that kills it; 0 for none."""
+    def start(
+        cls, command: list[str], folder: Path, *, write: int = 0, fault: str = "kill"
+    ) -> "Session":
+        """`write` is the number of the write at which `fault` happens; 0 for none."""
         name, value = "CMTSCALE_TEST", str(uuid4())
         (folder.parent / "sitecustomize.py").write_text(SITECUSTOMIZE)
         errors = folder.parent / "errors"
         path = os.pathsep.join([str(folder.parent), os.environ.get("PYTHONPATH", "")])
-        counted = {"CMTSCALE_TEST_WRITE": str(write), "CMTSCALE_TEST_FOLDER": str(folder)}
+        counted = {
+            "CMTSCALE_TEST_WRITE": str(write),
+            "CMTSCALE_TEST_FAULT": fault,
+            "CMTSCALE_TEST_FOLDER": str(folder),
+        }
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, *command],
@@ -206,6 +217,73 @@ def test_a_driver_that_is_killed_at_fifty_moments_loses_nothing_and_repeats_noth
             print(f"search {searches}, kill {kills} at {moment}: {len(recorded(folder))} runs")
         require_whole(folder, searched)
         searches += 1
+
+
+@pytest.mark.parametrize(("fault", "last_write"), [("driver full", 90), ("worker full", 40)])
+def test_a_disk_that_is_full_from_some_write_on_is_one_line_and_nothing_is_lost(
+    searched: Searched, tmp_path: Path, fault: str, last_write: int
+) -> None:
+    draw = random.Random(2)
+    times = searches = 0
+    while times < FULL_DISKS:
+        folder = tmp_path / str(searches) / "search"
+        folder.parent.mkdir()
+        code: int | None = None
+        while code != 0:
+            before = finished_seconds(folder)
+            write = draw.randint(1, last_write) if times < FULL_DISKS else 0
+            session = Session.start(searched.command(folder), folder, write=write, fault=fault)
+            code = session.wait(SESSION_SECONDS)
+            session.require_gone()
+            require_kept(before, folder)
+            errors = session.errors.read_text()
+            assert code in (0, 2), errors
+            if code:
+                assert errors.splitlines()[-1].startswith("cmtscale: the disk is full"), errors
+                assert "Traceback" not in errors
+                times += 1
+            print(f"search {searches}, {times} times full from write {write} on: exit code {code}")
+        require_whole(folder, searched)
+        searches += 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts disks")
+def test_a_small_disk_that_fills_up_is_one_line_and_nothing_is_lost(
+    searched: Searched, tmp_path: Path
+) -> None:
+    draw = random.Random(3)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_KB}k", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no disk can be mounted here")
+    try:
+        folder, filler = disk / "search", disk / "filler"
+        codes: list[int | None] = []
+        while not codes or codes[-1] != 0:
+            assert len(codes) < 2 * FULL_DISKS
+            before = finished_seconds(folder)
+            filler.unlink(missing_ok=True)
+            if len(codes) < FULL_DISKS:
+                status = os.statvfs(disk)
+                free = status.f_bavail * status.f_frsize
+                filler.write_bytes(bytes(max(0, free - 1000 * draw.randint(4, 600))))
+            session = Session.start(searched.command(folder), tmp_path / "none")
+            codes.append(session.wait(SESSION_SECONDS))
+            session.require_gone()
+            require_kept(before, folder)
+            errors = session.errors.read_text()
+            assert codes[-1] in (0, 2), errors
+            assert "Traceback" not in errors
+            if codes[-1]:
+                assert "the disk is full" in errors.splitlines()[-1], errors
+            print(f"exit code {codes[-1]}, {len(recorded(folder))} runs")
+        assert codes.count(2) > 1
+        require_whole(folder, searched)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_workers_that_are_killed_cost_their_own_run_a_part(

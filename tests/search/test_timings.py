@@ -108,8 +108,18 @@ def test_networks_that_are_all_too_large_are_refused(
     times: Any, clock: Clock, tiny_base: Variant
 ) -> None:
     clock.too_large = {tiny_base.name}
-    with pytest.raises(RequestError, match=r"CUDA out of memory\).*use a smaller --batch-size"):
+    with pytest.raises(RequestError, match=r"CUDA out of memory\).*search with smaller twins"):
         times([tiny_base], batch_size=64)
+
+
+def test_where_only_networks_that_fit_no_more_lack_a_time_they_get_the_longest_one(
+    tiny_settings: Settings, fake_training_class: Any, tiny_base: Variant
+) -> None:
+    executor = fake_training_class()
+    executor.outcome = lambda _job: Failure(cause="out of memory")
+    known = Timings(seconds_per_image={"one": 5.0, "other": 7.0})
+    timings = with_steps(known, [tiny_base], tiny_settings, executor)
+    assert timings.seconds_per_image == {"one": 5.0, "other": 7.0, tiny_base.name: 7.0}
 
 
 def test_a_network_that_has_a_time_is_not_timed_again(

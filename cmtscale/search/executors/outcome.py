@@ -1,11 +1,11 @@
 """What a job comes to in a worker, as plain data that any engine can send back."""
 
-import errno
 import traceback
 from typing import Any
 
 from cmtscale.arch.budget import format_duration
 from cmtscale.arch.errors import CmtscaleError, DataError, ResultsError, StoppedError
+from cmtscale.record.files import is_full
 from cmtscale.search.executors.base import Failure, Job, Stopped
 from cmtscale.train.stop import CheckIn
 
@@ -32,7 +32,7 @@ def outcome_of(error: BaseException) -> Failure | CmtscaleError:
     """
     if isinstance(error, DataError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_full(error):
         return ResultsError(
             f"the disk is full ({error.filename or error.strerror}); free some space and run the "
             f"same command again: it goes on where it stopped"
