@@ -1,20 +1,21 @@
 """What one Slurm job does: some of our jobs, each in a process of its own."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from cmtscale.arch.errors import CmtscaleError
+from cmtscale.data.cache import ABANDONED_SECONDS, ALIVE
+from cmtscale.record.files import seconds_untouched
 from cmtscale.search.executors.base import Job
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.slurm_queue import is_running_still
-
-ABANDONED_SECONDS = 300  # without a driver that waits for it, after which a job ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,14 @@ class Group:
         """The outcome of each job; see `attempt`."""
         outcomes: dict[int, Any] = {}
         waiting = list(self.jobs)
-        driver = DriverWatch(folder=self.wanted.parent)
+        driver = DriverWatch(alive=self.wanted.parent / ALIVE)
         with (
             self._requeued_on_sigterm(),
             LocalExecutor(self.devices, run_timeout_seconds=self.run_timeout_seconds) as executor,
         ):
             while waiting or executor.running():
+                if not self.wanted.exists() or driver.is_gone():
+                    raise SystemExit("nobody waits for the results any more")
                 while waiting and executor.free_slots:
                     executor.submit(waiting.pop(0))
                 try:
@@ -48,8 +51,6 @@ class Group:
                 except CmtscaleError as error:  # it stops all work
                     return [error] * len(self.jobs)
                 outcomes |= {id(job): outcome for job, outcome in ended}
-                if not self.wanted.exists() or driver.is_gone():
-                    raise SystemExit("nobody waits for the results any more")
         return [outcomes[id(job)] for job in self.jobs]
 
     def checkpoint(self) -> Any:
@@ -78,14 +79,24 @@ class Group:
 
 @dataclass(kw_only=True)
 class DriverWatch:
-    """Whether a driver still looks for results: it touches its folder when it does."""
+    """Whether a driver still looks for results: it touches `alive` when it does.
 
-    folder: Path
-    _seen: float = 0.0  # when it was touched, by the file server's clock
-    _at: float = field(default_factory=time.monotonic)
+    For how long it has not when the watch begins, which may be hours, is said by the file server's
+    clock; from then on by the clock of this machine.
+    """
+
+    alive: Path
+    _seen: float = field(init=False)  # when it was touched, by the file server's clock
+    _at: float = field(init=False)  # when that was seen, by ours
+
+    def __post_init__(self) -> None:
+        self._seen, self._at = 0.0, -math.inf  # where it is gone
+        with suppress(FileNotFoundError):
+            self._seen = self.alive.stat().st_mtime
+            self._at = time.monotonic() - seconds_untouched(self.alive)
 
     def is_gone(self) -> bool:
-        touched = self.folder.stat().st_mtime if self.folder.exists() else self._seen
+        touched = self.alive.stat().st_mtime if self.alive.exists() else self._seen
         if touched != self._seen:
             self._seen, self._at = touched, time.monotonic()
         return time.monotonic() - self._at > ABANDONED_SECONDS

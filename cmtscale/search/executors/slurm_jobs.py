@@ -8,11 +8,13 @@ from typing import Any
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.record.files import read_toml
+from cmtscale.search.executors.slurm_queue import JOB_NAME
 from cmtscale.train.recipe import require_count
 
 AT_A_TIME = 8  # Slurm jobs, unless --workers says otherwise
 DEFAULT_MINUTES = 60
 NOT_OURS = ("array", "chdir", "error", "job-name", "nodes", "ntasks", "output", "signal", "wrap")
+COUNTS = ("gpus", "cpus")
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
 
@@ -96,7 +98,7 @@ class SlurmJobs:
     def parameters(self) -> dict[str, Any]:
         """The parameters of submitit's executor."""
         parameters: dict[str, Any] = {
-            "name": "cmtscale",
+            "name": JOB_NAME,
             "timeout_min": self.minutes,
             "nodes": 1,
             "tasks_per_node": 1,

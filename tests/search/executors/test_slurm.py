@@ -15,26 +15,9 @@ from cmtscale.cli.app import run as cli
 from cmtscale.search.executors import slurm
 from cmtscale.search.executors.base import Failure, carry_out_all
 from cmtscale.search.executors.slurm import SlurmExecutor
-from cmtscale.search.executors.slurm_group import ABANDONED_SECONDS, DriverWatch
 from cmtscale.search.executors.slurm_jobs import SlurmJobs, read_slurm
-from cmtscale.search.executors.slurm_queue import is_running_still
 
 submitit = pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
-
-
-@pytest.fixture
-def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts shell scripts in the place of Slurm's commands."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-
-    def add(name: str, script: str) -> None:
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-
-    return add
 
 
 @pytest.fixture
@@ -138,22 +121,6 @@ def test_a_slurm_job_that_is_killed_is_a_failure_that_names_its_log(
     assert log.exists()
 
 
-def test_a_job_ends_when_no_driver_has_looked_for_minutes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    driver = DriverWatch(folder=tmp_path)
-    assert not driver.is_gone()
-    now[0] += ABANDONED_SECONDS
-    assert not driver.is_gone()
-    os.utime(tmp_path, (1, 1))  # another time, whatever the clocks say
-    now[0] += 1
-    assert not driver.is_gone()
-    now[0] += ABANDONED_SECONDS + 1
-    assert driver.is_gone()
-
-
 @pytest.mark.parametrize(
     ("time_asked", "minutes"),
     [
@@ -199,37 +166,6 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=words):
         jobs_of(text, **changes)
-
-
-def test_a_job_that_slurm_accepts_and_never_starts_is_an_error(
-    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
-    on_path("srun", "exit 1")
-    state = tmp_path / "state"
-    state.write_text("JobID|State\n9|PENDING\n")
-    on_path("scancel", f"sed -i s/PENDING/CANCELLED/ {state}")
-    on_path("sacct", f"cat {state}")
-    on_path("sbatch", "echo Submitted batch job 9")
-    on_path("squeue", f"cat {tmp_path}/queue")
-    (tmp_path / "queue").write_text("8 PartitionTimeLimit\n9 Priority\n")
-    with SlurmExecutor(jobs_of("time=99-0"), cache_dir=tmp_path) as executor:
-        executor.submit(jobs.Doubles(1))
-        assert list(executor.results(0.3)) == []
-        (tmp_path / "queue").write_text("9 PartitionTimeLimit\n")
-        with pytest.raises(RequestError, match=r"job 9 never starts: PartitionTimeLimit.*--slurm"):
-            list(executor.results(10.0))
-    assert "CANCELLED" in state.read_text()
-
-
-@pytest.mark.parametrize(("state", "goes_on"), [("RUNNING", True), ("COMPLETING", False)])
-def test_slurm_says_whether_a_job_that_gets_sigterm_goes_on(
-    on_path: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, state: str, goes_on: bool
-) -> None:
-    assert is_running_still()
-    on_path("squeue", f'test "$*" = "-h -j 12 -o %T" && echo {state}')
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    assert is_running_still() is goes_on
 
 
 def test_a_preempted_job_that_is_not_queued_again_has_ended(
