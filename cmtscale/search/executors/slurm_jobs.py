@@ -65,12 +65,17 @@ class SlurmJobs:
                     f"partition, account, qos, mem or constraint"
                 )
         size = share * (gpus or cpus or 1)
+        if workers is not None and workers % size:
+            raise RequestError(
+                f"workers {workers} is not a multiple of the {size} runs that share a Slurm job; "
+                f"use {-(-workers // size) * size}, or other gpus, cpus or --workers-per-device"
+            )
         return cls(
             gpus=gpus,
             cpus=cpus,
             minutes=minutes,
             share=share,
-            at_a_time=AT_A_TIME if workers is None else -(-workers // size),
+            at_a_time=AT_A_TIME if workers is None else workers // size,
             setup=tuple(setup),
             options=options,
         )
@@ -131,7 +136,8 @@ def read_slurm(text: str) -> dict[str, Any]:
                 f"--slurm {text!r}: {part!r} is not an option with a value; write "
                 f"partition=gpu,gpus=1,time=2:00:00, or give a TOML file"
             )
-        options[name] = int(value) if value.isdecimal() else value
+        is_count = name in COUNTS and value.isdecimal()
+        options[name] = int(value) if is_count else value  # account=0042 stays what it is
     return options
 
 

@@ -136,6 +136,17 @@ def test_times_are_read_as_slurm_reads_them(time_asked: str, minutes: int) -> No
     assert jobs_of(f"time={time_asked}").minutes == minutes
 
 
+def test_of_the_options_only_counts_become_numbers() -> None:
+    asked = read_slurm("gpus=2,cpus=08,account=0042,mem=16000")
+    assert asked == {"gpus": 2, "cpus": 8, "account": "0042", "mem": "16000"}
+
+
+def test_workers_are_the_runs_of_all_slurm_jobs() -> None:
+    asked = jobs_of("gpus=0,cpus=4", workers=8)
+    assert (asked.at_a_time, len(asked.slots)) == (2, 8)
+    assert len(jobs_of("gpus=1,cpus=4", workers=3).slots) == 3  # the cores are of the one GPU
+
+
 def test_options_of_a_file_are_those_of_text_with_lists(tmp_path: Path) -> None:
     path = tmp_path / "cluster.toml"
     path.write_text('gres = "gpu:a100:2"\ngpus = 2\nsetup = ["module load cuda"]\n')
@@ -159,6 +170,8 @@ def test_options_of_a_file_are_those_of_text_with_lists(tmp_path: Path) -> None:
         ("gpus=1", {"device": "cpu"}, "device cpu and gpus=1 of --slurm contradict"),
         ("gpus=0", {"device": "cuda"}, "device cuda and gpus=0 of --slurm contradict"),
         ("gpus=1", {"device": "cuda:3"}, "use auto, cpu or cuda"),
+        ("gpus=0,cpus=4", {"workers": 6}, "workers 6 is not a multiple of the 4 runs.*; use 8"),
+        ("gpus=2", {"workers": 1}, "workers 1 is not a multiple of the 2 runs.*; use 2"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
