@@ -244,3 +244,33 @@ def test_what_is_unpickled_lies_where_nobody_else_can_write(tmp_path: Path) -> N
     (tmp_path / "slurm").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="is not yours alone"):
         SlurmExecutor(jobs, cache_dir=tmp_path, cluster="local")
+    (tmp_path / "slurm").unlink()
+    tmp_path.chmod(0o777)
+    with pytest.raises(RequestError, match=rf"others can write to {tmp_path}, and so replace"):
+        SlurmExecutor(jobs, cache_dir=tmp_path / "below", cluster="local")
+    tmp_path.chmod(0o1777)  # as /tmp: nobody else can rename what is ours
+    with SlurmExecutor(jobs, cache_dir=tmp_path / "below", cluster="local"):
+        pass
+
+
+def test_a_group_that_only_the_user_is_in_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = SimpleNamespace(st_mode=0o040775, st_gid=os.getgid())
+    monkeypatch.setattr(slurm, "_is_named_after_user", lambda _: True)
+    assert not slurm._may_be_changed_by_others(status)
+    monkeypatch.setattr(slurm, "_is_named_after_user", lambda _: False)
+    assert slurm._may_be_changed_by_others(status)
+
+
+def test_what_an_interrupted_sbatch_may_have_accepted_is_not_wanted(
+    here: SlurmExecutor, jobs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(groups: list[Any]) -> None:
+        assert all(group.wanted.exists() for group in groups)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(here._submitit, "submit_array", interrupted)
+    here.submit(jobs.Doubles(1))
+    with pytest.raises(KeyboardInterrupt):
+        list(here.results(0.01))
+    assert list((tmp_path / "cache" / "slurm").rglob("wanted-*")) == []
+    assert here.running() == []
