@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.left_over import TOKEN
 from cmtscale.search.executors.outcome import (
     attempt,
     failure,
@@ -148,10 +149,10 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             return UNSEEN
         runs = job.folder.parent
         if runs not in self._tokens:
-            self._tokens[runs] = runs / f".driver-{uuid4().hex}"
-            with suppress(OSError):  # the job says what is wrong with its folder
-                runs.mkdir(parents=True, exist_ok=True)
-                self._tokens[runs].touch()
+            self._tokens[runs] = runs / f"{TOKEN}{uuid4().hex}"
+        with suppress(OSError):  # the job says what is wrong with its folder
+            runs.mkdir(parents=True, exist_ok=True)
+            self._tokens[runs].touch()  # again: opening the folder has removed what was there
         return self._tokens[runs]
 
     def _count(self, kind: str) -> int:
