@@ -10,6 +10,7 @@ from cmtscale.cli.options import (
     CacheDir,
     Device,
     EngineOption,
+    HangTimeout,
     Json,
     RunTimeout,
     Slurm,
@@ -68,6 +69,7 @@ def check(
     slurm: Slurm = None,
     address: Address = None,
     run_timeout: RunTimeout = None,
+    hang_timeout: HangTimeout = "5m",
     cache_dir: CacheDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
@@ -85,7 +87,7 @@ def check(
         raise RequestError("a check is of one thing; use --twin, --drift or --lr")
     if drift:
         machines = ("device", "workers", "workers_per_device", "engine", "slurm", "address")
-        training = ("seeds", "rung", *machines, "run_timeout", "dry_run")
+        training = ("seeds", "rung", *machines, "run_timeout", "hang_timeout", "dry_run")
         _refuse(context, "--drift trains nothing", ("sizes", "threshold", *training))
         _check_drift(folder, as_json)
         return
@@ -104,6 +106,7 @@ def check(
         address=address,
         workers_per_device=workers_per_device,
         run_timeout=run_timeout,
+        hang_timeout=hang_timeout,
     )
     if lr:
         rates = CheckRequest(

@@ -1,6 +1,7 @@
 """One search while it trains: what it asks for, its record, its decisions, and its clock."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from cmtscale.search.deadline import Deadline, shortened
 from cmtscale.search.decide import Batch, next_batch, write_decisions
 from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
-from cmtscale.search.executors.base import Executor, Failure
+from cmtscale.search.executors.base import Executor, Failure, Stopped
+from cmtscale.search.interrupt import Interrupts
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
 from cmtscale.search.recording import job_of, make_row
@@ -33,6 +35,7 @@ from cmtscale.search.watch import Progress, Watcher
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
 TRIES = 2  # of a run that fails, before what comes next
+STOP_SECONDS = 60.0  # that running runs get to keep their state in
 
 
 class Training:
@@ -49,7 +52,7 @@ class Training:
         table: Table,
         executor: Executor,
         watcher: Watcher,
-        check_interrupt: Callable[[], None],
+        interrupts: Interrupts,
         deadline: Deadline,
         index: Index | None,
     ) -> None:
@@ -59,7 +62,7 @@ class Training:
         self.index = index
         self.executor = executor
         self.watcher = watcher
-        self.check_interrupt = check_interrupt
+        self.interrupts = interrupts
         self.asked: dict[str, Asked] = {}
         self.wanted: list[RungRun] = []
         self.batches: list[Batch] = list(plan.batches)
@@ -97,7 +100,10 @@ class Training:
         self.timings.save(self.plan.folder)
 
     def train(self, runs: Sequence[RungRun]) -> None:
-        """Run what is not recorded yet. A run that fails is tried once more, after the others."""
+        """Run what is not recorded yet. A run that fails is tried once more, after the others.
+
+        At a signal to stop no run starts, and those that go on keep their state.
+        """
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
         ended = ended_rows(self.settings, self.table.rows)
         waiting = [
@@ -107,6 +113,10 @@ class Training:
         ]
         if waiting and not self.described:
             self.describe()
+        with self.interrupts.deferred():
+            self._train(waiting)
+
+    def _train(self, waiting: list[TrainRun]) -> None:
         tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
@@ -116,12 +126,12 @@ class Training:
                 else:
                     self.executor.submit(job)
             if self.deadline.is_over:
-                val_images = len(self.plan.dataset.splits.val)
-                running = under_way(self.executor.running(), val_images)
-                self.too_late |= {one.run_id for _, one in running}
-                self.executor.cancel()
+                self.too_late |= self.wind_down()
             for done, result in self.executor.results(LOOK_SECONDS):
                 assert isinstance(done, TrainRun)
+                if isinstance(result, Stopped):  # by a signal that this process did not get
+                    waiting.insert(0, done)
+                    continue
                 if isinstance(result, Failure):
                     result = RunResult(status="failed", cause=result.cause)
                 self.record(done, result)
@@ -133,7 +143,29 @@ class Training:
                 elif result.status == "failed":
                     self.failed_for_good.add(name)
             self.watcher.progressed(self.progress(waiting))
-            self.check_interrupt()
+            if self.interrupts.signal_number:
+                self.wind_down()
+            self.interrupts.check()
+
+    def wind_down(self) -> set[str]:
+        """Let the runs that go on keep their state and stop; the names of those that did.
+
+        Those that end meanwhile are recorded.
+        """
+        left = {job.run.run_id for job in self.executor.running() if isinstance(job, TrainRun)}
+        if left:
+            runs = "1 run keeps its" if len(left) == 1 else f"{len(left)} runs keep their"
+            self.watcher.noted(f"stopping: {runs} state first; Ctrl-C ends at once")
+        self.executor.stop()
+        until = time.monotonic() + STOP_SECONDS
+        while self.executor.running() and time.monotonic() < until:
+            for done, result in self.executor.results(LOOK_SECONDS):
+                assert isinstance(done, TrainRun)
+                if not isinstance(result, Stopped | Failure):
+                    self.record(done, result)
+                    left.remove(done.run.run_id)
+        self.executor.cancel()
+        return left
 
     def describe(self) -> None:
         """Write what the search is trained on, once something is."""

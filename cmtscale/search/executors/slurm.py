@@ -6,7 +6,6 @@ the folder of results and the cache, which all nodes must see.
 
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
-from cmtscale.data.cache import ALIVE, default_cache_dir, own_folder
-from cmtscale.search.executors.base import Job
+from cmtscale.data.cache import ALIVE, default_cache_dir
+from cmtscale.search.executors.base import HANG_SECONDS, Job, Stopped
 from cmtscale.search.executors.left_over import WANTED, write_note
 from cmtscale.search.executors.outcome import failure, settled
+from cmtscale.search.executors.private import private_folder
 from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
-from cmtscale.search.executors.slurm_queue import Queue
+from cmtscale.search.executors.slurm_queue import Queue, cancel_pending
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each time
@@ -46,11 +46,13 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         *,
         cache_dir: Path | None = None,
         run_timeout_seconds: int | None = None,
+        hang_seconds: int = HANG_SECONDS,
         cluster: str = "slurm",
     ) -> None:
         self._jobs = jobs
         self._run_timeout_seconds = run_timeout_seconds
-        submissions = _private((cache_dir or default_cache_dir()).absolute() / "slurm")
+        self._hang_seconds = hang_seconds
+        submissions = private_folder((cache_dir or default_cache_dir()).absolute() / "slurm")
         self._folder = Path(tempfile.mkdtemp(prefix=time.strftime("%m%d-%H%M-"), dir=submissions))
         self._alive = self._folder / ALIVE
         self._alive.touch()
@@ -65,6 +67,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._queue = Queue()
         self._keeps_logs = False
         self._has_begun = False
+        self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
 
@@ -85,12 +88,16 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def submit(self, job: Job) -> None:
         assert self.free_slots
+        assert not self._is_stopping
         self._waiting.append(job)
 
     def running(self) -> list[Job]:
         return [*(job for group in self._groups for job in group.jobs), *self._waiting]
 
     def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
+        if self._is_stopping:
+            waiting, self._waiting = self._waiting, []
+            yield from ((job, Stopped()) for job in waiting)
         self._submit_waiting()
         until = time.monotonic() + timeout_seconds
         while True:
@@ -106,8 +113,16 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             for job, outcome in zip(group.jobs, self._outcomes(group), strict=True):
                 yield job, settled(outcome)
 
+    def stop(self) -> None:
+        self._is_stopping = True
+        for group in self._groups:
+            group.wanted.unlink(missing_ok=True)
+        if self._is_slurm:
+            cancel_pending(group.handle.job_id for group in self._groups)
+
     def cancel(self) -> None:
         """End all Slurm jobs, and wait until they have ended, or half a minute."""
+        self._is_stopping = False
         self._waiting.clear()
         for group in self._groups:
             group.wanted.unlink(missing_ok=True)
@@ -131,6 +146,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
                 jobs=tuple(part),
                 devices=self._jobs.devices[: len(part)],
                 run_timeout_seconds=self._run_timeout_seconds,
+                hang_seconds=self._hang_seconds,
                 wanted=self._wanted_file(),
             )
             for part in parts
@@ -191,6 +207,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if group.handle.done() and group.handle.exception() is None:
             outcomes: list[Any] = group.handle.result()
             return outcomes
+        if self._is_stopping:  # before it has started
+            return [Stopped()] * len(group.jobs)
         self._keeps_logs = True
         state = group.handle.state
         memory = "out of memory: " if state.startswith("OUT_OF_ME") else ""
@@ -226,46 +244,6 @@ class _Submitted:
             self.preempted_at = time.monotonic()
         since = self.preempted_at
         return since is not None and time.monotonic() - since > PREEMPTED_SECONDS
-
-
-def _private(folder: Path) -> Path:
-    """Make a folder that nobody else can write to, or replace: what lies there is unpickled.
-
-    Raises `RequestError` for one that others can write to or own, or that lies in a folder in which
-    they can put another in its place.
-    """
-    if not folder.exists():
-        own_folder(folder).chmod(0o700)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise RequestError(
-            f"{folder} is not yours alone, and what lies there is carried out; "
-            "use a --cache-dir of your own"
-        )
-    for parent in folder.resolve().parents:
-        if _may_be_changed_by_others(parent.stat()):
-            raise RequestError(
-                f"others can write to {parent}, and so replace {folder}, from where files are "
-                f"carried out; use a --cache-dir that is yours alone, or chmod go-w {parent}"
-            )
-    return folder
-
-
-def _may_be_changed_by_others(status: os.stat_result) -> bool:
-    """Whether others can rename what lies in a folder; a user's own group has no others."""
-    is_own_group = status.st_gid == os.getgid() and _is_named_after_user(status.st_gid)
-    writable = status.st_mode & (0o002 if is_own_group else 0o022)
-    return bool(writable) and not status.st_mode & stat.S_ISVTX
-
-
-def _is_named_after_user(group: int) -> bool:
-    import grp
-    import pwd
-
-    try:
-        return grp.getgrgid(group).gr_name == pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # numbers without names, as in a container
-        return False
 
 
 def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:

@@ -67,15 +67,24 @@ def array_ids(job_ids: Iterable[str]) -> set[str]:
     return {job_id.partition("_")[0] for job_id in job_ids}
 
 
-def cancel(arrays: Collection[str]) -> None:
-    """Have Slurm end these arrays, where this machine has it and they are ours."""
-    if arrays:
-        _output("scancel", f"--name={JOB_NAME}", *sorted(arrays))
+def cancel(job_ids: Iterable[str]) -> None:
+    """Have Slurm end these jobs or arrays of ours, where this machine has it."""
+    _scancel(job_ids)
+
+
+def cancel_pending(job_ids: Iterable[str]) -> None:
+    """Take those of these jobs that wait out of Slurm's queue."""
+    _scancel(job_ids, "--state=PENDING")
 
 
 def unfinished(arrays: Collection[str]) -> set[str]:
     """Which of these arrays still wait or run, as far as squeue says."""
     return set(arrays).intersection((_squeue("--me", "-o", "%F") or "").split())
+
+
+def _scancel(job_ids: Iterable[str], *filters: str) -> None:
+    if ids := sorted(job_ids):  # without one, it would end all that the filters leave
+        _output("scancel", f"--name={JOB_NAME}", *filters, *ids)
 
 
 def _squeue(*arguments: str) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.cli.app import run as cli
-from cmtscale.search.executors import slurm
+from cmtscale.search.executors import private, slurm
 from cmtscale.search.executors.base import Failure, carry_out_all
 from cmtscale.search.executors.slurm import SlurmExecutor
 from cmtscale.search.executors.slurm_jobs import SlurmJobs, read_slurm
@@ -255,10 +255,10 @@ def test_what_is_unpickled_lies_where_nobody_else_can_write(tmp_path: Path) -> N
 
 def test_a_group_that_only_the_user_is_in_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
     status = SimpleNamespace(st_mode=0o040775, st_gid=os.getgid())
-    monkeypatch.setattr(slurm, "_is_named_after_user", lambda _: True)
-    assert not slurm._may_be_changed_by_others(status)
-    monkeypatch.setattr(slurm, "_is_named_after_user", lambda _: False)
-    assert slurm._may_be_changed_by_others(status)
+    monkeypatch.setattr(private, "_is_named_after_user", lambda _: True)
+    assert not private._may_be_changed_by_others(status)
+    monkeypatch.setattr(private, "_is_named_after_user", lambda _: False)
+    assert private._may_be_changed_by_others(status)
 
 
 def test_what_an_interrupted_sbatch_may_have_accepted_is_not_wanted(

@@ -11,7 +11,13 @@ from cmtscale.arch.errors import RequestError
 from cmtscale.search.executors import slurm
 from cmtscale.search.executors.slurm import SlurmExecutor
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
-from cmtscale.search.executors.slurm_queue import LASTING_SECONDS, Queue, is_running_still
+from cmtscale.search.executors.slurm_queue import (
+    LASTING_SECONDS,
+    Queue,
+    cancel,
+    cancel_pending,
+    is_running_still,
+)
 
 
 @pytest.fixture
@@ -94,6 +100,17 @@ def test_a_job_that_slurm_accepts_and_never_starts_is_an_error(
         with pytest.raises(RequestError, match=r"job 9 never starts: PartitionTimeLimit.*--slurm"):
             list(executor.results(10.0))
     assert "CANCELLED" in state.read_text()
+
+
+def test_without_jobs_nothing_is_cancelled(
+    on_path: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    on_path("scancel", f"echo $* >> {tmp_path}/asked")
+    cancel_pending([])  # scancel with filters alone ends all the user's jobs that they leave
+    cancel([])
+    assert not (tmp_path / "asked").exists()
+    cancel_pending(["9_1", "9_0"])
+    assert (tmp_path / "asked").read_text() == "--name=cmtscale --state=PENDING 9_0 9_1\n"
 
 
 @pytest.mark.parametrize(("state", "goes_on"), [("RUNNING", True), ("COMPLETING", False)])
