@@ -76,7 +76,7 @@ def _ranking(ranking: tuple[Score, ...]) -> Table:
 def _failures(going: Going) -> list[Text]:
     if not going.failures:
         return []
-    lines = [Text("failed or diverged last:", style="bold")]
+    lines = [Text("not complete, the last ones:", style="bold")]
     for row in going.failures:
         line = Text(f"{row.run_id}  {row.status}: {row.cause}", style="red", overflow="ellipsis")
         line.no_wrap = True

@@ -17,6 +17,7 @@ from cmtscale.cli.search_family_view import print_family
 from cmtscale.cli.search_words import (
     DIVERGED,
     FAILED,
+    INFEASIBLE,
     UNTIMED,
     Reason,
     excluding,
@@ -168,6 +169,8 @@ def _reasons(standing: Standing, candidate: Candidate, outcome: Outcome) -> list
     reasons = [UNTIMED] if is_untimed else excluding(candidate, outcome.settings)
     if standing.diverged:
         reasons.append(DIVERGED)
+    elif standing.infeasible:
+        reasons.append(INFEASIBLE)
     elif not any(standing.runs):
         reasons.append(FAILED)
     return reasons

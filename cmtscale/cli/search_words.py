@@ -30,6 +30,7 @@ class Reason:
 
 BASE = Reason("base", "what the others grow from")
 DIVERGED = Reason("diverged", "with a seed; the other seeds would flatter it")
+INFEASIBLE = Reason("infeasible: memory", "the device's is too small for one image in training")
 UNTIMED = Reason("untimed", "its latency, which is limited, is not measured here")
 FAILED = Reason("failed", "no run of it is complete")
 

@@ -43,7 +43,8 @@ class TrainView:
                 f"accuracy {100 * line['val_accuracy']:.2f} %  after {duration(line['seconds'])}"
             )
             return
-        assert self.plan is not None
+        if self.plan is None:  # no step of it could be timed
+            return
         # the last line of an epoch comes before its evaluation
         ended_epochs = (line["images"] - 1) // self.plan.epoch_images
         part = part_done(
@@ -91,6 +92,8 @@ def print_result(
         f"(temperature {result.temperature:.3f}); {accuracy}"
         f"{result.images_per_second:.0f} img/s, {result.seconds:.0f} s; in {folder}"
     )
+    if result.cause:
+        print(result.cause)
     if test and test_accuracy is None:
         print("the test split was not read: the checkpoint is gone")
     elif not test:

@@ -75,13 +75,15 @@ def epoch_batches(
     generator: torch.Generator,
     flip: bool,
     shift_px_fraction: float,
+    first_batch: int = 0,
 ) -> Iterator[Batch]:
     """One shuffled epoch of (float images (B, C, S, S), channels last, normalised; labels (B,)).
 
     Each image is mirrored with probability ½ if `flip` is set and the data set allows it, and
     moved by whole stored pixels, up to `shift_px_fraction` of its side each way, with reflection
     at the edges. The last, smaller batch is dropped. `generator` is a CPU generator; it has
-    advanced by the whole epoch when this function returns.
+    advanced by the whole epoch when this function returns. Batches before `first_batch` are drawn
+    and left out.
     """
     count, home = len(split), split.labels.device
     reach_px = round(shift_px_fraction * split.dataset.images.shape[1])
@@ -94,7 +96,7 @@ def epoch_batches(
 
     parts = [
         slice(number * batch_size, (number + 1) * batch_size)
-        for number in range(batches_per_epoch(count, batch_size))
+        for number in range(first_batch, batches_per_epoch(count, batch_size))
     ]
 
     def batches() -> Iterator[Batch]:
@@ -130,6 +132,8 @@ def read_ahead(
     An error in the thread is raised here, in the place of its part. The thread ends with the
     iterator, also with one that is closed early.
     """
+    if not parts:
+        return
     with ThreadPoolExecutor(max_workers=1) as thread:
         following = thread.submit(gather, parts[0])
         for part in parts[1:]:

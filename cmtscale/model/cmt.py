@@ -233,15 +233,23 @@ class CMT(nn.Module):
 
     def _require_statistics(self, height: int, width: int) -> None:
         """Raise `VariantError` where BatchNorm would see one value per channel."""
-        for number, (stage, stride) in enumerate(
-            zip(self.variant.stages, paper.STAGE_STRIDES, strict=True), start=1
-        ):
-            for cell in (stride, stride * stage.reduction):
-                if (height // cell) * (width // cell) == 1:
-                    raise VariantError(
-                        f"batch 1 at {height}x{width} px leaves BatchNorm in stage {number} one "
-                        f"value per channel; train with a batch of 2 or more, or call eval()"
-                    )
+        number = stage_of_one_value(self.variant, height, width)
+        if number is not None:
+            raise VariantError(
+                f"batch 1 at {height}x{width} px leaves BatchNorm in stage {number} one value per "
+                f"channel; train with a batch of 2 or more, or call eval()"
+            )
+
+
+def stage_of_one_value(variant: Variant, height: int, width: int) -> int | None:
+    """The first stage (from 1) where BatchNorm sees one value per channel of an image, if any."""
+    for number, (stage, stride) in enumerate(
+        zip(variant.stages, paper.STAGE_STRIDES, strict=True), start=1
+    ):
+        for cell in (stride, stride * stage.reduction):
+            if (height // cell) * (width // cell) == 1:
+                return number
+    return None
 
 
 def build(

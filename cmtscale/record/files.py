@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from cmtscale.arch.errors import ResultsError
 
+UNFINISHED = ".tmp"  # the end of the names of files that are not whole yet
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Let `write` fill a binary file that then replaces `path`; on an error `path` is untouched.
@@ -18,7 +20,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     The folder is made if need be. Raises `OSError` (a full disk, no permission) as it comes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -39,6 +41,12 @@ def write_text_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write an object as indented JSON, atomically."""
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing, in a folder that nobody else writes to."""
+    for path in folder.glob(f".*.????????{UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:

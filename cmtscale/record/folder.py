@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cmtscale.arch.errors import ResultsError
+from cmtscale.record.files import remove_unfinished
 from cmtscale.record.holder import HOLDER, read_holder, require_same_host, write_holder
 
 LOCK = ".lock"
@@ -67,6 +68,7 @@ def held(folder: Path, *, instead: str = ANOTHER_OUT) -> Iterator[None]:
     try:
         require_same_host(folder)
         write_holder(folder)
+        remove_unfinished(folder)
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cmtscale.record.files import write_json
 
-Status = Literal["complete", "diverged", "failed"]
+Status = Literal["complete", "diverged", "infeasible", "failed"]
 
 # How a trained network is scored. Raise it when that changes: checkpoints are then scored again,
 # and runs whose checkpoint is gone are trained again. 1: PyTorch's running statistics (0.1.0).
@@ -21,7 +21,9 @@ class RunResult:
     Losses are mean cross-entropies in nats on the validation split: `val_loss` after fitting one
     temperature on it, `val_loss_raw` as trained. `train_loss` is the mean over the last epoch, with
     label smoothing. `val_accuracy` is a fraction. `seconds` is wall time, evaluation included;
-    `images_per_second` that of training alone. Metrics are None unless `status` is complete.
+    `images_per_second` that of training alone. Metrics are None unless `status` is complete; one
+    that is infeasible does not fit into the memory. `cause` says why it is not complete, or what a
+    complete one was trained in for want of memory.
     `scoring` is the version of the way of scoring.
     """
 

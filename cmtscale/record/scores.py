@@ -15,7 +15,7 @@ class Score:
 
     `loss` is the mean temperature-fitted validation cross-entropy over the complete `seeds`,
     `loss_sd` its standard deviation between them (None for one seed); None without a complete run.
-    `diverged` and `failed` count the other runs, `causes` say why.
+    `diverged`, `infeasible` and `failed` count the other runs, `causes` say why.
     """
 
     candidate: str
@@ -29,13 +29,18 @@ class Score:
     images_per_second: float | None
     temperature: float | None
     diverged: int
+    infeasible: int
     failed: int
     causes: tuple[str, ...]
 
     @property
     def may_win(self) -> bool:
-        """On the budget, trained, and diverged with no seed: the other seeds would flatter."""
-        return self.on_budget and self.loss is not None and not self.diverged
+        """On the budget, trained, and diverged with no seed: the other seeds would flatter.
+
+        Nor was the memory too small for a run of it.
+        """
+        is_sound = not (self.diverged or self.infeasible)
+        return self.on_budget and self.loss is not None and is_sound
 
 
 def current(rows: Iterable[Row], horizon: tuple[int, int]) -> list[Row]:
@@ -82,6 +87,7 @@ def _score(runs: list[Row]) -> Score:
         images_per_second=speed,
         temperature=temperature,
         diverged=sum(row.status == "diverged" for row in runs),
+        infeasible=sum(row.status == "infeasible" for row in runs),
         failed=sum(row.status == "failed" for row in runs),
         causes=tuple(dict.fromkeys(row.cause for row in runs if row.status != "complete")),
     )

@@ -69,7 +69,7 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
                     {name: value for name, value in columns.items() if name not in _RUN_COLUMNS}
                     | {
                         "seeds": len(score.seeds),
-                        "failed": score.failed + score.diverged,
+                        "failed": score.failed + score.diverged + score.infeasible,
                         "may_win": score.may_win and score.candidate not in out,
                         "val_loss": score.loss,
                         "val_loss_sd": score.loss_sd,
@@ -110,7 +110,7 @@ def complete(candidates: pd.DataFrame) -> pd.DataFrame:
     """The candidates with at least one complete run; `ResultsError` if there is none."""
     completed = candidates[candidates["seeds"] > 0]
     if completed.empty:
-        raise ResultsError("every run diverged or failed; the column cause in trials.csv says why")
+        raise ResultsError("no run is complete; the column cause in trials.csv says why")
     return completed
 
 

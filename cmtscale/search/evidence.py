@@ -27,11 +27,11 @@ class Evidence:
     """What the record of a search says of its candidates.
 
     `arms` (K) are the candidates with a complete run, without the base; `eligible` says which of
-    them may be chosen: on the budget, within the limits, and diverged with no seed. `rows` (n) are
-    their complete runs. `trained` is what a forecast takes of them, with the paper's constants as
-    one more architecture that nobody trained; None where the losses of single images are `missing`
-    for a run, where no two seeds of an architecture measure the noise (`degrees` is 0), or where a
-    loss is 0 (`is_perfect`).
+    them may be chosen: on the budget, within the limits, and neither diverged nor infeasible with
+    any seed. `rows` (n) are their complete runs. `trained` is what a forecast takes of them, with
+    the paper's constants as one more architecture that nobody trained; None where the losses of
+    single images are `missing` for a run, where no two seeds of an architecture measure the noise
+    (`degrees` is 0), or where a loss is 0 (`is_perfect`).
     """
 
     settings: Settings
@@ -83,7 +83,7 @@ def gather(
     """
     on_ladder = sorted(ended_rows(settings, rows).values(), key=lambda row: row.sort_key)
     complete = [r for r in on_ladder if r.status == "complete" and r.role != "base"]
-    diverged = {row.candidate for row in on_ladder if row.status == "diverged"}
+    unsound = {r.candidate for r in on_ladder if r.status in ("diverged", "infeasible")}
     last_rows = {row.candidate: row for row in complete}
     arms = {name: recorded_candidate(settings, row, latencies) for name, row in last_rows.items()}
     cells = [(row.candidate, row.horizon) for row in complete]
@@ -94,7 +94,7 @@ def gather(
         settings=settings,
         arms=tuple(arms.values()),
         eligible=np.array(
-            [arm.may_be_chosen and arm.name not in diverged for arm in arms.values()], bool
+            [arm.may_be_chosen and arm.name not in unsound for arm in arms.values()], bool
         ),
         rows=tuple(complete),
         trained=None

@@ -126,7 +126,7 @@ class Follower:
         return [one for _, one in logged]
 
     def _failures(self, rows: Sequence[Row]) -> list[Row]:
-        """The last runs that failed or diverged, the very last one first."""
+        """The last runs that are not complete, the very last one first."""
 
         def when(row: Row) -> float:
             path = self.folder / RUNS / row.run_id / ROW

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmtscale.arch.variant import Variant
+from cmtscale.record.files import remove_unfinished
 from cmtscale.record.folder import RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.recipe import Recipe, Run
@@ -67,6 +68,7 @@ class TrainRun:
 
         from cmtscale.train.loop import train
 
+        remove_unfinished(self.folder)
         path = self.folder / RESULT
         earlier = read_result(path, self.run.identity)
         if earlier is not None and earlier.status != "failed":

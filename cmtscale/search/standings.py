@@ -36,6 +36,7 @@ class Standing:
     score: Score
     runs: tuple[int, ...]
     diverged: int
+    infeasible: int
     longest: Score
     longest_images: int
     loss: Interval | None = None
@@ -51,9 +52,10 @@ class Standing:
     def may_win(self) -> bool:
         """On the budget, within the limits, trained, and diverged with no seed.
 
-        The other seeds would flatter.
+        The other seeds would flatter. Nor was the memory too small for a run of it.
         """
-        return self.score.on_budget and not self.over and any(self.runs) and not self.diverged
+        is_sound = not (self.diverged or self.infeasible)
+        return self.score.on_budget and not self.over and any(self.runs) and is_sound
 
 
 def reached(
@@ -81,6 +83,7 @@ def reached(
                 score=first,
                 runs=tuple(len(score.seeds) if score else 0 for score in own),
                 diverged=sum(score.diverged for score in own if score),
+                infeasible=sum(score.infeasible for score in own if score),
                 longest=longest,
                 longest_images=images[last],
                 over=over.get(name, ()),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cmtscale.data.batches import DeviceSplit, plain_batches
 from cmtscale.model.cmt import CMT
 from cmtscale.model.quiet_fvcore import update_bn_stats
+from cmtscale.train.micro_batches import MicroBatches
 from cmtscale.train.recipe import ESTIMATION_IMAGES
 from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
@@ -36,16 +37,24 @@ def set_momentum(model: nn.Module, step: int) -> None:
 
 
 def estimate_statistics(
-    model: CMT, split: DeviceSplit, *, autocast: torch.autocast, check_in: CheckIn = never
+    model: CMT,
+    split: DeviceSplit,
+    *,
+    autocast: torch.autocast,
+    micro_batches: MicroBatches | None = None,
+    check_in: CheckIn = never,
 ) -> None:
     """Replace the running statistics by those of the network as it is now (arXiv 2105.07576).
 
     Over at most 1,536 training images, always the same ones of a `split`, without augmentation;
-    population variance. Leaves `model` in eval mode and draws from no generator of the training.
+    population variance. Where `micro_batches` are smaller than a batch, so are the parts that are
+    seen at once. Leaves `model` in eval mode and draws from no generator of the training.
     """
     generator = torch.Generator().manual_seed(ESTIMATION_SEED)
     rows = torch.randperm(len(split), generator=generator)[:ESTIMATION_IMAGES]
     parts = rows.to(split.labels.device).chunk(math.ceil(len(rows) / ESTIMATION_BATCH))
+    if micro_batches is not None:
+        parts = tuple(some for part in parts for some in micro_batches.parts(part))
     batches = plain_batches(split, parts, resolution_px=model.variant.resolution_px)
 
     def images_of_parts() -> Iterator[Tensor]:

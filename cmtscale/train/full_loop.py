@@ -54,8 +54,6 @@ def train_fully(
 
     run_log = RunLog(
         system.folder if is_first else None,
-        run.identity,
-        system.device,
         time.perf_counter(),
         tell if is_first else None,
     )

@@ -17,8 +17,11 @@ from cmtscale.model.cmt import build
 from cmtscale.record.result import RunResult
 from cmtscale.train.autocast import make_autocast
 from cmtscale.train.batch_norm import estimate_statistics, set_momentum
+from cmtscale.train.checkpoint import keep_newest
 from cmtscale.train.evaluate import Predictions, predict
+from cmtscale.train.micro_batches import MicroBatches, halved_until_it_fits
 from cmtscale.train.optimizer import lr_factor, make_optimizer
+from cmtscale.train.progress import Progress
 from cmtscale.train.recipe import Run
 from cmtscale.train.run_log import RunLog
 from cmtscale.train.stop import CheckIn, never, stop_if_asked
@@ -34,12 +37,44 @@ def train(
     watch: Callable[[dict[str, Any]], None] | None = None,
     check_in: CheckIn = never,
 ) -> RunResult:
-    """Train and evaluate; with a `folder`, log, checkpoint each epoch, and go on from there.
+    """Train and evaluate; with a `folder`, log, keep checkpoints, and go on from there.
 
-    `watch` is told each line of the log. Raises `StoppedError` where `check_in` says so. The same
-    run on the same CPU with the same number of threads gives the same result to the bit,
-    interrupted or not. A loss that is not finite ends it as diverged, with the step.
+    `watch` is told each line of the log. Where `check_in` says so the state is kept, and
+    `StoppedError` raised. The same run on the same CPU with the same number of threads gives the
+    same result to the bit, interrupted or not. A loss that is not finite ends it as diverged, with
+    the step. Where a GPU's memory is too small, batches are seen in micro-batches, by halves; where
+    one image does not fit the run ends as infeasible.
     """
+    began = time.perf_counter()
+    micro_batches = MicroBatches.of(run.variant, run.recipe.batch_size)
+
+    def attempt() -> RunResult:
+        return _train(
+            run, micro_batches, device=device, folder=folder, watch=watch, check_in=check_in
+        )
+
+    try:
+        return halved_until_it_fits(attempt, micro_batches)
+    except torch.OutOfMemoryError:
+        if folder is not None:
+            keep_newest(folder)
+        return RunResult(
+            status="infeasible",
+            cause=micro_batches.refusal(run.variant, device),
+            seconds=time.perf_counter() - began,
+        )
+
+
+def _train(
+    run: Run,
+    micro_batches: MicroBatches,
+    *,
+    device: torch.device,
+    folder: Path | None,
+    watch: Callable[[dict[str, Any]], None] | None,
+    check_in: CheckIn,
+) -> RunResult:
+    """The loop, from where the folder's checkpoint is."""
     began = time.perf_counter()
     recipe = run.recipe
     torch.manual_seed(run.seed)
@@ -56,50 +91,85 @@ def train(
     parameters = list(model.parameters())
     optimizer = make_optimizer(model, recipe)
     autocast = make_autocast(recipe, device)
-    generator = torch.Generator().manual_seed(run.seed)
     steps_per_epoch = batches_per_epoch(len(train_split), recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     batch_images = min(recipe.batch_size, len(train_split))
-    run_log = RunLog(folder, run.identity, device, began, watch)
-    epoch = run_log.restore(model, optimizer, generator)
-    step = epoch * steps_per_epoch
+    progress = Progress(
+        model=model,
+        optimizer=optimizer,
+        generator=torch.Generator().manual_seed(run.seed),
+        micro_batches=micro_batches,
+        device=device,
+    )
+    is_resumed = folder is not None and progress.resume(folder, run.identity)
+    run_log = RunLog(folder, began, watch)
+    run_log.begin(
+        progress.step if is_resumed else None,
+        validated_step=progress.scored_epochs * steps_per_epoch,
+    )
+    run_log.seconds_before = progress.seconds
+
+    def keep() -> None:
+        if folder is not None:
+            progress.seconds = run_log.seconds()
+            progress.save(folder, run.identity)
+
+    def keep_if_asked() -> bool:
+        is_asked = check_in()
+        if is_asked and progress.scored_epochs < recipe.epochs:  # else it is kept as it is scored
+            keep()
+        return is_asked
 
     def validate() -> Predictions:
-        estimate_statistics(model, train_split, autocast=autocast, check_in=check_in)
+        estimate_statistics(
+            model,
+            train_split,
+            autocast=autocast,
+            micro_batches=micro_batches,
+            check_in=keep_if_asked,
+        )
         return predict(
             model,
             val_split,
-            batch_size=recipe.batch_size,
+            batch_size=micro_batches.images,
             autocast=autocast,
-            check_in=check_in,
+            check_in=keep_if_asked,
         )
 
     predictions = None
-    while epoch < recipe.epochs:
+    while progress.scored_epochs < recipe.epochs:
         model.train()
-        started, losses = time.perf_counter(), []
+        resumed_at = time.perf_counter()
         for images, labels in epoch_batches(
             train_split,
             batch_size=recipe.batch_size,
             resolution_px=run.variant.resolution_px,
-            generator=generator,
+            generator=progress.generator,
             flip=recipe.flip,
             shift_px_fraction=recipe.shift_fraction,
+            first_batch=len(progress.losses),
         ):
-            factor = lr_factor(step, total_steps, recipe.warmup_fraction)
+            factor = lr_factor(progress.step, total_steps, recipe.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak_lr"]
-            set_momentum(model, step)
-            with autocast:
-                loss = F.cross_entropy(
-                    model(images), labels, label_smoothing=recipe.label_smoothing
-                )
+            set_momentum(model, progress.step)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            parts = []
+            for some, their_labels in zip(
+                micro_batches.parts(images), micro_batches.parts(labels), strict=True
+            ):
+                with autocast:
+                    loss = F.cross_entropy(
+                        model(some), their_labels, label_smoothing=recipe.label_smoothing
+                    )
+                loss = loss * (len(some) / len(images))
+                loss.backward()
+                parts.append(loss.detach())
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimizer.step()
-            losses.append(loss.detach())
-            step += 1
+            losses, step = progress.losses, progress.step + 1
+            losses.append(torch.stack(parts).sum())
+            progress.step = step
             if step % LOG_STEPS == 0 or len(losses) == steps_per_epoch:
                 bad = first_bad_step(losses, step)
                 if bad is not None:
@@ -110,28 +180,32 @@ def train(
                     train_loss=float(torch.stack(losses[-LOG_STEPS:]).mean()),
                     lr=factor * recipe.lr,
                 )
-            stop_if_asked(check_in)
-        epoch += 1
-        run_log.train_seconds += time.perf_counter() - started
-        run_log.train_loss = float(torch.stack(losses).cpu().double().mean())
+            progress.train_seconds += time.perf_counter() - resumed_at
+            if progress.is_due:
+                keep()
+            stop_if_asked(keep_if_asked)
+            resumed_at = time.perf_counter()
+        progress.train_loss = float(torch.stack(progress.losses).cpu().double().mean())
         predictions = validate()
         val_loss_raw = predictions.loss
         if not math.isfinite(val_loss_raw):
-            return run_log.diverged(f"validation loss not finite after step {step}")
+            return run_log.diverged(f"validation loss not finite after step {progress.step}")
         run_log.log(
-            step=step,
-            images=step * batch_images,
+            step=progress.step,
+            images=progress.step * batch_images,
             val_loss_raw=val_loss_raw,
             val_accuracy=predictions.accuracy,
         )
-        run_log.save(model, optimizer, generator, epoch, step)
+        progress.end_epoch()
+        keep()
     if predictions is None:  # killed between the last checkpoint and the result
         predictions = validate()
     return run_log.complete(
         predictions,
-        step=step,
-        train_loss=run_log.train_loss,
-        images_per_second=total_steps * batch_images / run_log.train_seconds,
+        step=progress.step,
+        train_loss=progress.train_loss,
+        images_per_second=total_steps * batch_images / progress.train_seconds,
+        cause=micro_batches.words(batch_images),
     )
 
 

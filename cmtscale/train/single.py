@@ -1,6 +1,7 @@
 """One training on its own: a variant, a data set, a folder that remembers what it holds."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def train_single(
                 if planned is not None:
                     count = len(training_images)
                     done = _images_done(folder)
-                    planned(_plan(run, dataset, slots[0], count, done, check_in))
+                    with suppress(torch.OutOfMemoryError):  # the training says so
+                        planned(_plan(run, dataset, slots[0], count, done, check_in))
                 result = train(
                     run, device=torch_device, folder=folder, watch=watch, check_in=check_in
                 )
@@ -188,12 +190,10 @@ def _plan(
 
 
 def _images_done(folder: Path) -> int:
-    """The images that the folder's checkpoint has seen, by the log; 0 without a checkpoint."""
+    """The images that the folder's checkpoint has seen, as of the log; 0 without a checkpoint."""
     if not has_checkpoint(folder):
         return 0
-    return max(
-        [line["images"] for line in read_metrics(folder) if "val_accuracy" in line], default=0
-    )
+    return max((line["images"] for line in read_metrics(folder)), default=0)
 
 
 def _test_accuracy(run: Run, device: torch.device, folder: Path, check_in: CheckIn) -> float | None:

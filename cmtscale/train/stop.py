@@ -55,14 +55,17 @@ class StopRequest:
 def listening() -> Iterator[StopRequest]:
     """Signals become a `StopRequest`, in a main thread; on leaving they act as before.
 
-    Those that are ignored, as by `nohup`, stay so.
+    A terminal that closes is not heard where it is ignored, as by `nohup`.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, request.hear) for number in heard}
+    before = {
+        number: signal.signal(number, request.hear)
+        for number in SIGNALS
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield request
     finally:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT, build
 from cmtscale.train.autocast import make_autocast
+from cmtscale.train.micro_batches import MicroBatches, halved_until_it_fits
 from cmtscale.train.optimizer import make_optimizer
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.stop import CheckIn, never, stop_if_asked
@@ -27,28 +28,17 @@ def seconds_per_image(
 ) -> float:
     """Seconds of a training step per image, at `batch` images or on a CPU as many as take 3 s.
 
-    Raises `torch.OutOfMemoryError` where a step does not fit into a GPU's memory.
+    Where a GPU's memory is too small, at as many images as fit after halvings. Raises
+    `torch.OutOfMemoryError` where one image does not fit.
     """
-    model = build(variant, attention=recipe.attention).to(device).train()
-    optimizer = make_optimizer(model, recipe)
-    on_gpu = torch.device(device).type != "cpu"
-    size = batch if on_gpu else min(_FIRST_BATCH, batch)  # a GPU's small batches take as long
+    micro_batches = MicroBatches.of(variant, batch)
 
-    def step_seconds(images: int) -> float:
-        stop_if_asked(check_in)
-        return _step_seconds(model, optimizer, recipe, images)
+    def attempt() -> float:
+        return _seconds_per_image(
+            variant, recipe, batch=micro_batches.images, device=device, check_in=check_in
+        )
 
-    for _ in range(_GPU_WARM_UP if on_gpu else 1):  # the first one of a process loads libraries
-        step_seconds(size)
-    seconds = step_seconds(size)
-    while size < batch:
-        larger = min(_GROWTH * size, batch)
-        if seconds * larger / size > _LONG_STEP_SECONDS:
-            return seconds / size
-        size, seconds = larger, step_seconds(larger)
-    if seconds < _LONG_STEP_SECONDS:  # the first step of a size warms up
-        seconds = min(step_seconds(batch) for _ in range(_TIMED_STEPS))
-    return seconds / batch
+    return halved_until_it_fits(attempt, micro_batches)
 
 
 def prediction_seconds(
@@ -77,6 +67,31 @@ def prediction_seconds(
                     seconds[name].append(time.perf_counter() - started)
                 stop_if_asked(check_in)
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _seconds_per_image(
+    variant: Variant, recipe: Recipe, *, batch: int, device: str, check_in: CheckIn
+) -> float:
+    model = build(variant, attention=recipe.attention).to(device).train()
+    optimizer = make_optimizer(model, recipe)
+    on_gpu = torch.device(device).type != "cpu"
+    size = batch if on_gpu else min(_FIRST_BATCH, batch)  # a GPU's small batches take as long
+
+    def step_seconds(images: int) -> float:
+        stop_if_asked(check_in)
+        return _step_seconds(model, optimizer, recipe, images)
+
+    for _ in range(_GPU_WARM_UP if on_gpu else 1):  # the first one of a process loads libraries
+        step_seconds(size)
+    seconds = step_seconds(size)
+    while size < batch:
+        larger = min(_GROWTH * size, batch)
+        if seconds * larger / size > _LONG_STEP_SECONDS:
+            return seconds / size
+        size, seconds = larger, step_seconds(larger)
+    if seconds < _LONG_STEP_SECONDS:  # the first step of a size warms up
+        seconds = min(step_seconds(batch) for _ in range(_TIMED_STEPS))
+    return seconds / batch
 
 
 def _step_seconds(

@@ -82,12 +82,12 @@ def carry_out(key: tuple[str, int, int, float, int]) -> list[object]:
     run = Run(run_id=twin, variant=variant(twin), recipe=recipe, seed=seed, data=data)
     trained: dict[str, Any] = {}
 
-    def remember(model: CMT, split: DeviceSplit, *, autocast: torch.autocast) -> None:
+    def remember(model: CMT, split: DeviceSplit, **options: Any) -> None:
         """Keep the statistics of training, before they are estimated anew."""
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         kept = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
         trained.update(model=model, norms=norms, kept=kept)
-        estimate_statistics(model, split, autocast=autocast)
+        estimate_statistics(model, split, **options)
 
     loop.estimate_statistics = remember
     began = time.process_time()

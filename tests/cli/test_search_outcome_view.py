@@ -298,6 +298,20 @@ def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     assert "twin (" not in explained
 
 
+def test_what_does_not_fit_is_excluded_for_want_of_memory(
+    finished: Outcome, capsys: Capture
+) -> None:
+    choice = finished.choice
+    assert choice is not None
+    (depth,) = (standing for standing in choice.standings if standing.score.role == "depth")
+    changed = replace(depth, runs=(0,), infeasible=2)
+    standings = tuple(changed if s is depth else s for s in choice.standings)
+    print_outcome(with_choice(finished, standings=standings))
+    text = capsys.readouterr().out
+    assert ranked_lines(text)[depth.candidate].endswith("  infeasible: memory")
+    assert " infeasible: memory (the device's is too small" in one_line(text)
+
+
 @pytest.mark.parametrize("change", ["role", "network"])
 def test_the_paper_s_constants_are_trained_where_a_candidate_stands_for_them(
     finished: Outcome, capsys: Capture, change: str

@@ -160,11 +160,19 @@ def test_a_diverged_training_exits_with_1(command: list[str], capsys: Capture) -
     assert re.match(r"diverged: loss not finite at step \d of 8\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("recipe", "number", "code"),
+    [
+        ("paper", signal.SIGTERM, 143),
+        ("paper", signal.SIGINT, 130),
+        ("short", signal.SIGINT, 130),
+        ("short", signal.SIGUSR1, 138),
+    ],
+)
 def test_a_signal_is_one_line_and_the_same_command_goes_on(
-    command: list[str], tmp_path: Path, number: int, code: int
+    command: list[str], tmp_path: Path, recipe: str, number: int, code: int
 ) -> None:
-    long = ["40" if word == "2" else word for word in command]
+    long = [{"2": "400", "paper": recipe}.get(word, word) for word in command]
     process = subprocess.Popen(
         [sys.executable, "-m", "cmtscale", *long],
         stderr=subprocess.PIPE,

@@ -44,6 +44,7 @@ def epoch(
     resolution_px: int = 8,
     flip: bool = False,
     shift: float = 0.0,
+    first: int = 0,
 ) -> list[tuple[Tensor, Tensor]]:
     return list(
         epoch_batches(
@@ -53,6 +54,7 @@ def epoch(
             generator=torch.Generator().manual_seed(seed),
             flip=flip,
             shift_px_fraction=shift,
+            first_batch=first,
         )
     )
 
@@ -294,6 +296,23 @@ def test_one_part_is_gathered_ahead_and_no_more() -> None:
         assert len(gathered) == min(4, result // 10 + 2)
     assert results == [0, 10, 20, 30]
     assert gathered == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_an_epoch_that_is_gone_on_with_has_the_same_batches(
+    photos: Dataset, pinned: list[Tensor], first: int
+) -> None:
+    split = device_split(photos, photos.splits.train, device=CPU)
+    settings = {"batch_size": 8, "resolution_px": 64, "flip": True, "shift": 0.1}
+    whole = epoch(split, **settings)
+    assert len(whole) == 3
+    pinned.clear()
+    rest = epoch(split, **settings, first=first)
+    assert len(pinned) == 2 * len(rest)  # what is left out is not read
+    assert all(
+        torch.equal(a, b) and torch.equal(x, y)
+        for (a, x), (b, y) in zip(whole[first:], rest, strict=True)
+    )
 
 
 @pytest.mark.parametrize("bad", [0, 1, 3])

@@ -50,11 +50,12 @@ def test_runs_that_did_not_end_well_are_counted_with_each_cause_once(make_row):
         ("diverged", "not finite"),
         ("failed", "killed"),
         ("failed", "killed"),
+        ("infeasible", "memory"),
     ]
     rows = [make_row(seed=seed, status=s, cause=c) for seed, (s, c) in enumerate(ends)]
     (score,) = scores(rows)
-    assert (score.seeds, score.diverged, score.failed) == ((0,), 1, 2)
-    assert score.causes == ("not finite", "killed")
+    assert (score.seeds, score.diverged, score.failed, score.infeasible) == ((0,), 1, 2, 1)
+    assert score.causes == ("not finite", "killed", "memory")
     assert score.loss == rows[0].val_loss
 
 
@@ -74,6 +75,7 @@ def test_without_a_complete_run_there_is_no_score_not_a_zero(make_row):
         (["failed"], True, True),
         (["diverged"], True, False),
         (["failed", "diverged"], True, False),
+        (["infeasible"], True, False),
         (["failed"], False, False),
     ],
 )

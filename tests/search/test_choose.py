@@ -235,6 +235,23 @@ def test_what_diverged_with_some_seed_cannot_be_taken(settings: Settings, make_r
     assert choice.standings[-1].candidate == FINE
 
 
+def test_what_does_not_fit_into_the_memory_cannot_be_taken(
+    settings: Settings, make_rows: Any
+) -> None:
+    runs: Runs = {DEPTH: [None, 0.5, 0.5], FINE: [None], WIDTH: 1.0, CENTRE: 1.3}
+    rows = [
+        replace(row, status="infeasible") if row.status == "diverged" else row
+        for row in make_rows(runs)
+    ]
+    choice = chosen(settings, rows)
+    assert choice.taken == WIDTH
+    standings = {standing.candidate: standing for standing in choice.standings}
+    assert (standings[DEPTH].infeasible, standings[DEPTH].diverged) == (1, 0)
+    assert (standings[DEPTH].near, standings[DEPTH].may_win) == (0.0, False)
+    assert (standings[FINE].runs, standings[FINE].loss) == ((0,), None)
+    assert choice.standings[-1].candidate == FINE
+
+
 def test_the_base_is_neither_taken_nor_forecast(settings: Settings, make_rows: Any) -> None:
     rows = make_rows({WIDTH: 1.0, CENTRE: 1.3} | AT_REST)
     beside = chosen(settings, [*rows, *make_rows({BASE: 0.3})])

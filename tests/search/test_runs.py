@@ -195,7 +195,8 @@ def test_what_failed_or_is_on_no_rung_has_not_ended(make_row: Callable[..., Row]
     lengths = [{"epochs": 1, "train_images": images} for images in (6_000, 18_000, 54_000, 12_800)]
     rows = [make_row(seed=seed, **length) for seed, length in enumerate(lengths)]
     diverged = make_row(seed=9, status="diverged", **lengths[0])
+    infeasible = make_row(seed=10, status="infeasible", **lengths[0])
     failed = make_row(seed=8, status="failed", **lengths[0])
     older = replace(make_row(seed=7, **lengths[0]), scoring=0)
-    ended = ended_rows(settings, [*rows, diverged, failed, older])
-    assert set(ended.values()) == {rows[0], rows[1], diverged}
+    ended = ended_rows(settings, [*rows, diverged, infeasible, failed, older])
+    assert set(ended.values()) == {rows[0], rows[1], diverged, infeasible}

@@ -196,7 +196,7 @@ def test_a_damaged_file_that_had_not_taken_over_is_passed_by(tmp_path, damage, c
 def test_a_run_that_diverged_keeps_its_newest_checkpoint_alone(tmp_path):
     for step in (1, 2):
         save_checkpoint(tmp_path, "a", {"step": step})
-    run_log = RunLog(tmp_path, "a", torch.device("cpu"), 0.0, None)
+    run_log = RunLog(tmp_path, 0.0, None)
     assert run_log.diverged("loss not finite at step 3").status == "diverged"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert load_checkpoint(tmp_path, "a") == {"step": 2}

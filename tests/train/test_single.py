@@ -1,16 +1,20 @@
 """A single training in a folder with a description of its run."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 from filelock import FileLock
 
-from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError
+from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError, StoppedError
 from cmtscale.arch.variant import variant
 from cmtscale.data.sources import open_source
+from cmtscale.model.cmt import CMT
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result
+from cmtscale.train import timing
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.single import train_single
 
@@ -92,6 +96,65 @@ def test_a_stopped_training_goes_on(single, tmp_path):
     assert (resumed.val_loss, resumed.train_loss) == (whole.val_loss, whole.train_loss)
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
+def test_a_signal_stops_at_the_next_step_and_the_same_command_goes_on(
+    single, tmp_path, monkeypatch, number, code
+):
+    monkeypatch.setattr("cmtscale.train.loop.LOG_STEPS", 1)
+
+    def interrupt(line):
+        if line["step"] == 2:
+            os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(number)]
+    with pytest.raises(StoppedError, match=r"^stopped; the same command goes on$") as caught:
+        single(tmp_path / "stopped", watch=interrupt)
+    assert caught.value.exit_code == code
+    assert [*handlers, signal.getsignal(number)] == 2 * handlers
+    lines = []
+    resumed, accuracy = single(tmp_path / "stopped", watch=lines.append, test=True)
+    whole, expected = single(tmp_path / "whole", test=True)
+    assert [line["step"] for line in lines] == [3, 3, 4, 5, 6, 6]
+    assert accuracy == expected
+    assert (resumed.val_loss, resumed.train_loss) == (whole.val_loss, whole.train_loss)
+
+
+def test_stopped_before_its_first_step_a_training_claims_no_folder(single, tmp_path, monkeypatch):
+    real = timing._step_seconds
+
+    def interrupt(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(timing, "_step_seconds", interrupt)
+    with pytest.raises(StoppedError):
+        single(tmp_path / "new", planned=print)
+    assert contents(tmp_path).keys() <= {tmp_path / "new" / ".lock"}
+
+
+def test_what_does_not_fit_is_a_result_that_is_not_tried_again(
+    single, make_variant, tmp_path, monkeypatch
+):
+    tried, plans = [], []
+
+    def refuse(network, _images):
+        tried.append(network)
+        raise torch.OutOfMemoryError("2 GiB wanted")
+
+    monkeypatch.setattr(CMT, "forward", refuse)
+    large = make_variant(num_classes=1000, in_channels=3, resolution_px=64)
+    result, _ = single(tmp_path, variant=large, planned=plans.append)
+    assert result.status == "infeasible"
+    assert result.cause.startswith("memory: one image of 1x64x64 does not fit")
+    tried.clear()
+    assert single(tmp_path, variant=large, planned=plans.append) == (result, None)
+    assert tried == []
+    assert plans == []  # no step of it could be timed
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("change", ["seed", "recipe", "variant"])
 def test_a_folder_of_another_training_is_refused_untouched(single, make_variant, tmp_path, change):
     single(tmp_path)
@@ -148,6 +211,22 @@ def test_the_plan_of_a_training_that_goes_on_counts_what_is_left(single, tmp_pat
     single(tmp_path, planned=plans.append)
     whole, rest = plans
     assert rest.seconds == pytest.approx(whole.seconds / 2)
+
+
+def test_a_plan_counts_the_steps_of_an_epoch_that_is_gone_on_with(single, tmp_path, monkeypatch):
+    monkeypatch.setattr("cmtscale.train.single.seconds_per_image", lambda *_, **__: 0.5)
+    monkeypatch.setattr("cmtscale.train.loop.LOG_STEPS", 1)
+
+    def interrupt(line):
+        if line["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    plans = []
+    with pytest.raises(StoppedError):
+        single(tmp_path, planned=plans.append, watch=interrupt)
+    single(tmp_path, planned=plans.append)
+    whole, rest = plans
+    assert rest.seconds == pytest.approx(whole.seconds * 2 / 3)
 
 
 @pytest.mark.parametrize(

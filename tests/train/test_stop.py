@@ -31,6 +31,16 @@ def test_a_second_ctrl_c_does_not_wait_but_one_that_is_passed_on_does(monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_terminal_that_closes_is_not_heard_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.signal_number == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_another_thread_trains_without_signals():
     heard = []
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from cmtscale.arch.errors import StoppedError
 from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT
 from cmtscale.train import timing
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.run_time import EVALUATION_SHARE, run_seconds
-from cmtscale.train.timing import seconds_per_image
+from cmtscale.train.timing import prediction_seconds, seconds_per_image
 
 
 @dataclass
@@ -66,6 +67,40 @@ def test_a_gpu_is_timed_at_the_whole_batch_once_it_is_warm(
     per_image = seconds_per_image(tiny_base, Recipe(), batch=32, device="meta")  # any but a CPU
     assert per_image == 0.03 / 32
     assert set(steps.batches) == {32}
+
+
+def test_a_gpu_that_is_too_small_is_timed_at_what_fits(tiny_base: Variant, steps: Steps) -> None:
+    def too_large(batch: int) -> float:
+        if batch > 10:
+            raise torch.OutOfMemoryError("2 GiB wanted")
+        return 0.001 * batch
+
+    steps.seconds = too_large
+    assert seconds_per_image(tiny_base, Recipe(), batch=32, device="meta") == 0.001
+    assert list(dict.fromkeys(steps.batches)) == [32, 16, 8]
+
+
+def test_a_network_of_which_one_image_does_not_fit_is_not_timed(
+    tiny_base: Variant, steps: Steps
+) -> None:
+    def too_large(_: int) -> float:
+        raise torch.OutOfMemoryError("2 GiB wanted")
+
+    steps.seconds = too_large
+    with pytest.raises(torch.OutOfMemoryError, match="2 GiB wanted"):
+        seconds_per_image(tiny_base, Recipe(), batch=4, device="meta")
+    assert steps.batches == [4, 2, 1]
+
+
+def test_timing_checks_in_before_each_step(tiny_base: Variant, steps: Steps) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(StoppedError):
+        seconds_per_image(
+            tiny_base, Recipe(), batch=32, device="meta", check_in=lambda: next(answers)
+        )
+    assert steps.batches == [32, 32]
+    with pytest.raises(StoppedError):
+        prediction_seconds([tiny_base], Recipe(), device="cpu", check_in=lambda: True)
 
 
 @pytest.mark.parametrize(

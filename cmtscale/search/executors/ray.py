@@ -162,7 +162,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         """The tasks that have begun and give no sign of life, with their last one."""
         signs = self._ray.get(self._keeper.signs.remote())
         silent = {
-            reference: task.pulse.look(signs[task.name].count)
+            reference: task.pulse.look(signs[task.name].beats)
             for reference, task in self._tasks.items()
             if task.name in signs
         }

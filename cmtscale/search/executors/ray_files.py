@@ -27,7 +27,7 @@ SEND_SECONDS = 5.0  # how often what a run has written is sent
 class Sign(NamedTuple):
     """How often a task has given a sign of life, and the process it is."""
 
-    count: int
+    beats: int
     node_id: str
     pid: int
 
@@ -44,7 +44,7 @@ class Keeper:
 
     def hear(self, task: str, node_id: str, pid: int) -> bool:
         """Take a task's sign of life; whether it shall stop."""
-        count = self._signs[task].count if task in self._signs else 0
+        count = self._signs[task].beats if task in self._signs else 0
         self._signs[task] = Sign(count + 1, node_id, pid)
         return self._is_stopping
 

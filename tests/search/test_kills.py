@@ -1,0 +1,238 @@
+"""SIGKILL of the driver at fifty moments, of workers at six: nothing is lost, nothing runs twice.
+
+Half of the moments are writes: the driver is killed before it opens, renames, removes or makes the
+n-th file or folder of its results, n drawn anew each time. The other half are times. The same
+command goes on after each, and once it ends its table is that of a search that nobody killed, to
+the bit, but for how long runs took. What was killed and lost is printed (`pytest -s`).
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import torch
+
+from cmtscale.arch.variant import Variant
+from cmtscale.cli.app import run as cli
+from cmtscale.record.folder import RESULT, RUNS, TRIALS
+from cmtscale.record.row import Row, read_rows
+from cmtscale.search.executors import engine
+from cmtscale.search.executors.base import Executor
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
+    ),
+]
+PROGRAM = "from cmtscale.cli.app import main; main()"
+KILLS, WORKER_KILLS = 50, 6
+FIRST_SECONDS, LAST_SECONDS = 2.0, 9.0  # of a session, in which its end is drawn
+LAST_WRITE = 90
+SESSION_SECONDS = 240.0
+# Loaded by every process of a search: the driver is killed before the write that is due.
+SITECUSTOMIZE = """
+import os, signal, sys
+
+due, folder = int(os.environ["CMTSCALE_TEST_WRITE"]), os.environ["CMTSCALE_TEST_FOLDER"]
+is_driver = "multiprocessing" not in " ".join(sys.orig_argv)
+done = 0
+
+def count(event, arguments):
+    global done
+    if event not in ("open", "os.rename", "os.remove", "os.mkdir"):
+        return
+    if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        return
+    if str(arguments[0]).startswith(folder):
+        done += 1
+        if done == due:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if due and is_driver:
+    sys.addaudithook(count)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """A search of four networks with two seeds: its command, and its rows where nobody kills it."""
+
+    command: Callable[[Path], list[str]]
+    rows: dict[str, Row]
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_base: Variant,
+    cache_dir: Path,
+    in_process_class: Callable[[], Executor],
+) -> Searched:
+    base = tmp_path_factory.mktemp("base") / "tiny.toml"
+    base.write_text(tiny_base.to_toml())
+    options = f"--budget 1.22M --base {base} --no-proxy --seeds 2 --trials 4 --epochs 2 "
+    options += f"--train-images 128 --batch-size 32 --cache-dir {cache_dir} --device cpu"
+
+    def command(folder: Path) -> list[str]:
+        return f"search {options} --workers 2 --out {folder}".split()
+
+    folder = tmp_path_factory.mktemp("whole") / "search"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "LocalExecutor", lambda *_, **__: in_process_class())
+        assert cli(command(folder)) == 0
+    torch.set_num_threads(threads)
+    return Searched(command=command, rows={row.run_id: row for row in read_rows(folder / TRIALS)})
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A search's process, with all that it starts."""
+
+    process: "subprocess.Popen[bytes]"
+    mark: str
+    errors: Path
+
+    @classmethod
+    def start(cls, command: list[str], folder: Path, *, write: int = 0) -> "Session":
+        """`write` is the number of the write that kills it; 0 for none."""
+        name, value = "CMTSCALE_TEST", str(uuid4())
+        (folder.parent / "sitecustomize.py").write_text(SITECUSTOMIZE)
+        errors = folder.parent / "errors"
+        path = os.pathsep.join([str(folder.parent), os.environ.get("PYTHONPATH", "")])
+        counted = {"CMTSCALE_TEST_WRITE": str(write), "CMTSCALE_TEST_FOLDER": str(folder)}
+        with errors.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *command],
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env={**os.environ, **counted, name: value, "PYTHONPATH": path},
+            )
+        return cls(process=process, mark=f"{name}={value}", errors=errors)
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code; None where it goes on."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def processes(self) -> set[int]:
+        """The living processes of it, by the mark in their environment; zombies have none."""
+        pids = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in path.read_bytes():
+                    pids.add(int(path.parent.name))
+            except OSError:  # has ended, or belongs to another user
+                continue
+        return pids
+
+    def require_gone(self) -> None:
+        """Nothing of it may live on for long."""
+        until = time.monotonic() + 20.0
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(0.05)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert left == set()
+
+
+def recorded(folder: Path) -> dict[str, Row]:
+    path = folder / TRIALS
+    return {row.run_id: row for row in read_rows(path)} if path.exists() else {}
+
+
+def finished_seconds(folder: Path) -> dict[str, float]:
+    """How long the runs took that have ended, be they recorded or not."""
+    results = (folder / RUNS).glob(f"*/{RESULT}")
+    return {path.parent.name: json.loads(path.read_text())["seconds"] for path in results}
+
+
+def require_kept(before: dict[str, float], folder: Path) -> None:
+    """The runs that had ended have not run again: they would have taken another time."""
+    now = finished_seconds(folder)
+    assert {name: now.get(name) for name in before} == before
+    rows = recorded(folder)
+    assert all(round(now[name], 3) == row.seconds for name, row in rows.items())
+
+
+def require_whole(folder: Path, searched: Searched) -> None:
+    """The table is that of the search that nobody killed, and nothing half written is left."""
+    rows = recorded(folder)
+    assert {name: row.outcome for name, row in rows.items()} == {
+        name: row.outcome for name, row in searched.rows.items()
+    }
+    hidden = {path.name for path in folder.rglob(".*")}
+    assert hidden <= {".lock"}
+
+
+def test_a_driver_that_is_killed_at_fifty_moments_loses_nothing_and_repeats_nothing(
+    searched: Searched, tmp_path: Path
+) -> None:
+    draw = random.Random(0)
+    kills = searches = 0
+    while kills < KILLS:
+        folder = tmp_path / str(searches) / "search"
+        folder.parent.mkdir()
+        code: int | None = None
+        while code != 0:
+            before = finished_seconds(folder)
+            by_write = kills % 2 == 0 and kills < KILLS
+            write = draw.randint(1, LAST_WRITE) if by_write else 0
+            session = Session.start(searched.command(folder), folder, write=write)
+            seconds = draw.uniform(FIRST_SECONDS, LAST_SECONDS)
+            code = session.wait(SESSION_SECONDS if by_write or kills >= KILLS else seconds)
+            if code is None:
+                session.process.kill()
+                code = session.wait(SESSION_SECONDS)
+            session.require_gone()
+            require_kept(before, folder)
+            assert code in (0, -signal.SIGKILL), session.errors.read_text()
+            kills += code != 0
+            moment = f"write {write}" if by_write else f"{seconds:.1f} s"
+            print(f"search {searches}, kill {kills} at {moment}: {len(recorded(folder))} runs")
+        require_whole(folder, searched)
+        searches += 1
+
+
+def test_workers_that_are_killed_cost_their_own_run_a_part(
+    searched: Searched, tmp_path: Path
+) -> None:
+    draw = random.Random(1)
+    folder = tmp_path / "search"
+    kills = sessions = 0
+    while not recorded(folder) or any(row.status == "failed" for row in recorded(folder).values()):
+        sessions += 1
+        assert sessions < WORKER_KILLS + 3
+        session = Session.start(searched.command(folder), folder)
+        while session.wait(draw.uniform(1.0, 3.0)) is None:
+            workers = sorted(pid for pid in session.processes() if is_worker(pid))
+            if workers and kills < WORKER_KILLS:
+                os.kill(draw.choice(workers), signal.SIGKILL)
+                kills += 1
+        session.require_gone()
+        assert session.process.returncode in (0, 1), session.errors.read_text()
+    print(f"{kills} workers killed in {sessions} sessions")
+    assert kills
+    require_whole(folder, searched)
+
+
+def is_worker(pid: int) -> bool:
+    """Whether it carries out jobs; Python starts a process that looks after others, too."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
