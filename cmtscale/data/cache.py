@@ -9,9 +9,12 @@ import platformdirs
 from filelock import FileLock
 
 from cmtscale.arch.errors import DataError
+from cmtscale.record.files import seconds_untouched
 
 OWNED = ".cmtscale"  # marks the folders that the cache made; nothing else is ever removed
 LOCK = ".lock"
+ALIVE = ".alive"  # in a folder below an entry; the process that works with it touches it meanwhile
+ABANDONED_SECONDS = 300.0  # without a touch, after which that process is taken for gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +46,31 @@ def cache_report(cache_dir: Path) -> list[CacheEntry]:
 
 
 def clear_cache(cache_dir: Path) -> int:
-    """Remove what the cache itself wrote, downloads included; returns the bytes freed."""
+    """Remove what the cache itself wrote, downloads included; returns the bytes freed.
+
+    Raises `DataError` where a search's Slurm jobs work with it, or it cannot be written.
+    """
     entries = cache_report(cache_dir)
     if not entries:
         return 0
     try:
         with FileLock(cache_dir / LOCK):
+            _require_unused(entries)
             for entry in entries:
                 shutil.rmtree(entry.path)
     except OSError as error:
         raise not_writable(cache_dir, error) from error
     return sum(entry.size_bytes for entry in entries)
+
+
+def _require_unused(entries: list[CacheEntry]) -> None:
+    for alive in (path for entry in entries for path in entry.path.glob(f"*/{ALIVE}")):
+        seconds = seconds_untouched(alive)
+        if seconds <= ABANDONED_SECONDS:
+            raise DataError(
+                f"a search is at work with {alive.parent} (seen {seconds:.0f} s ago); wait until "
+                f"it has ended, or stop it and wait {ABANDONED_SECONDS:.0f} s"
+            )
 
 
 def own_folder(folder: Path) -> Path:

@@ -69,6 +69,16 @@ def damaged_name(path: Path) -> Path:
     return next(name for name in chain([first], numbered) if not name.exists())
 
 
+def seconds_untouched(path: Path) -> float:
+    """How long ago a file was written or touched, by the clock of the disk that it is on.
+
+    Raises `FileNotFoundError`.
+    """
+    touched = path.stat().st_mtime
+    with tempfile.TemporaryFile(prefix=".clock.", dir=path.parent) as clock:
+        return max(0.0, os.fstat(clock.fileno()).st_mtime - touched)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises `ResultsError` for anything else, `FileNotFoundError`."""
     text = _read_text(path)

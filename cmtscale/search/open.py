@@ -14,6 +14,7 @@ from cmtscale.record.reads import readings
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
 from cmtscale.search.candidates import recorded_candidate
+from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.mend import mend
 from cmtscale.search.second_cost import NOT_TIMED
 from cmtscale.search.settings import Settings, stored_settings
@@ -80,6 +81,7 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
     settings_in(folder, settings)  # before a lock is put into somebody else's folder
     with held(folder):
         settings = settings_in(folder, settings)
+        end_left_over(folder, note)
         read_environments(folder)  # what is read only later is refused before anything trains
         readings(folder)
         table = open_table(folder, note)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
 
@@ -18,8 +19,11 @@ from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
 from cmtscale.search.points import point_of, shares_of
 from cmtscale.search.settings import Settings
-from cmtscale.search.store import SPACE
 
+SPACE: dict[str, BaseDistribution] = {
+    "u": FloatDistribution(0.0, 1.0),
+    "v": FloatDistribution(0.0, 1.0),
+}
 GENERATION = 8  # fixed, so that a search does not depend on the number of workers
 
 

@@ -10,11 +10,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
@@ -25,13 +26,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import set_aside
 from cmtscale.record.row import Row, horizon_name, row_object
-from cmtscale.search.points import point_of
 
 DATABASE = "study.db"
-SPACE: dict[str, BaseDistribution] = {
-    "u": FloatDistribution(0.0, 1.0),
-    "v": FloatDistribution(0.0, 1.0),
-}
+# of a run, as columns of the dashboard, by their names in trials.csv; it cuts longer ones
+SHOWN = (
+    "candidate", "role", "seed", "status", "cause", "val_accuracy", "macs", "params", "proxy_macs",
+    "seconds",
+)  # fmt: skip
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def database_errors(folder: Path) -> Iterator[None]:
 
 
 class Index:
-    """The studies of a folder; parameters u and v say where in the triangle a run's shares lie.
+    """The studies of a folder; a run's parameters are its shares of depth, width and resolution.
 
     `journal_mode` is SQLite's: `wal`, or what the file system allows (a network one may not).
     """
@@ -89,9 +90,9 @@ class Index:
             wanted.setdefault(row.horizon, []).append(row)
         added = 0
         for horizon, own in wanted.items():
-            by_attribute = {_attribute(row_object(row)): row for row in own}
+            by_attribute = {_attribute(_attributes(row)): row for row in own}
             stored = Counter(
-                _attribute(trial.user_attrs.get("run", {}))
+                _attribute(trial.user_attrs)
                 for trial in self._study(horizon).get_trials(deepcopy=False)
             )
             if stored - Counter(by_attribute.keys()):
@@ -105,28 +106,39 @@ class Index:
         return added
 
     def add(self, row: Row) -> None:
-        """Add a run as a finished trial, at the point of its shares (the base has none)."""
-        point = point_of(row.shares)
+        """Add a run as a finished trial with its shares (the base has none) that ends now."""
         complete = row.status == "complete"
-        self._study(row.horizon).add_trial(
-            create_trial(
-                state=TrialState.COMPLETE if complete else TrialState.FAIL,
-                value=row.val_loss if complete else None,
-                params=point,
-                distributions={name: SPACE[name] for name in point},
-                user_attrs={"run": row_object(row)},
-            )
+        shares = {} if row.shares.total == 0 else vars(row.shares)
+        params = {f"{name}_share": min(1.0, max(0.0, share)) for name, share in shares.items()}
+        trial = create_trial(
+            state=TrialState.COMPLETE if complete else TrialState.FAIL,
+            value=row.val_loss if complete else None,
+            params=params,
+            distributions={name: FloatDistribution(0.0, 1.0) for name in params},
+            user_attrs=_attributes(row),
         )
+        assert trial.datetime_complete is not None
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=row.seconds)
+        self._study(row.horizon).add_trial(trial)
 
     def _study(self, horizon: tuple[int, int]) -> Study:
         if horizon not in self._studies:
-            self._studies[horizon] = optuna.create_study(
+            epochs, train_images = horizon
+            study = optuna.create_study(
                 study_name=horizon_name(horizon),
                 storage=self._storage,
                 direction="minimize",
                 sampler=RandomSampler(seed=0),  # asks nothing: this study only records
                 load_if_exists=True,
             )
+            if "about" not in study.user_attrs:
+                study.set_user_attr(
+                    "about",
+                    f"runs of {epochs} epochs of {train_images} images; the value is the "
+                    f"validation cross-entropy after fitting one temperature; macs and params are "
+                    f"those of the real network, proxy_macs of the twin that was trained",
+                )
+            self._studies[horizon] = study
         return self._studies[horizon]
 
 
@@ -151,8 +163,15 @@ def open_index(folder: Path, rows: Sequence[Row], note: Callable[[str], None]) -
     return index
 
 
-def _attribute(run: Mapping[str, Any]) -> str:
-    return json.dumps(run, sort_keys=True)
+def _attributes(row: Row) -> dict[str, Any]:
+    """The user attributes of a run's trial: what is shown, and the whole row as one object."""
+    content = row_object(row)
+    shown = {name: content[name] for name in SHOWN if content[name] not in (None, "")}
+    return shown | {"run": content}
+
+
+def _attribute(attributes: Mapping[str, Any]) -> str:
+    return json.dumps(attributes, sort_keys=True)
 
 
 def _damage(path: Path) -> str:
@@ -163,6 +182,9 @@ def _damage(path: Path) -> str:
     try:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        if path.stat().st_size % page_bytes:
+            return "its end is missing"  # SQLite reads zeros there, perhaps inside a text
         if verdict == "ok" and names and not {"studies", "alembic_version"} <= names:
             return "it holds no studies"
         return "" if verdict == "ok" else str(verdict)

@@ -14,7 +14,14 @@ from PIL import Image
 
 from cmtscale.arch.errors import DataError
 from cmtscale.data import pack
-from cmtscale.data.cache import cache_report, clear_cache, default_cache_dir, own_folder
+from cmtscale.data.cache import (
+    ABANDONED_SECONDS,
+    ALIVE,
+    cache_report,
+    clear_cache,
+    default_cache_dir,
+    own_folder,
+)
 from cmtscale.data.dataset import Dataset, open_dataset, read_manifest
 from cmtscale.data.pack import FORMAT
 from cmtscale.data.sources import open_source
@@ -179,6 +186,20 @@ def test_the_report_counts_bytes_and_clearing_frees_them(pets: Path, tmp_path: P
     assert clear_cache(cache) == downloads.size_bytes + packed.size_bytes
     assert cache_report(cache) == []
     assert clear_cache(cache) == 0
+
+
+def test_a_cache_that_slurm_jobs_work_with_is_not_cleared(pets: Path, tmp_path: Path) -> None:
+    load(pets, tmp_path)
+    alive = own_folder(tmp_path / "slurm") / "1127-0510-abc" / ALIVE
+    alive.parent.mkdir()
+    alive.touch()
+    with pytest.raises(DataError, match=r"a search is at work with .*1127-0510-abc \(seen 0 s ago"):
+        clear_cache(tmp_path)
+    assert len(entries(tmp_path)) == 2
+    long_ago = alive.stat().st_mtime - ABANDONED_SECONDS - 10
+    os.utime(alive, (long_ago, long_ago))
+    assert clear_cache(tmp_path) > 0
+    assert entries(tmp_path) == []
 
 
 def test_clearing_touches_only_what_the_cache_wrote(pets: Path, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Files are written whole or left untouched, and damaged files are named."""
 
+import os
+
 import pytest
 
 from cmtscale.record.files import (
     read_json,
     read_toml,
+    seconds_untouched,
     write_atomically,
     write_json,
     write_text_atomically,
@@ -85,3 +88,14 @@ def test_a_missing_file_is_missing_and_a_folder_is_no_file(read, tmp_path, refus
         read(tmp_path / "a")
     with refused(tmp_path, "cannot be read: Is a directory"):
         read(tmp_path)
+
+
+def test_how_long_a_file_was_left_alone_is_said_by_its_disk(tmp_path):
+    path = tmp_path / "a"
+    path.touch()
+    assert seconds_untouched(path) < 10
+    os.utime(path, (0, path.stat().st_mtime - 1000))
+    assert 1000 <= seconds_untouched(path) < 1010
+    os.utime(path, (0, path.stat().st_mtime + 5000))  # by another clock
+    assert seconds_untouched(path) == 0
+    assert list(tmp_path.iterdir()) == [path]

@@ -145,3 +145,24 @@ def test_hidden_files_alone_are_not_anything(tmp_path):
     (tmp_path / "a").touch()
     assert holds_anything(tmp_path)
     assert not holds_anything(tmp_path / "a")
+
+
+WITHOUT_FLOCK = """
+import errno, fcntl, warnings
+def flock(*_):
+    raise OSError(errno.ENOSYS, "no flock here")
+fcntl.flock = flock
+warnings.simplefilter("ignore")
+"""
+
+
+def test_without_flock_a_file_holds_the_folder_until_its_process_ends(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_FLOCK + HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert "ResultsError: another process is at work in" in second.stderr
+        other.kill()
+    after = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (after.stdout, after.returncode) == ("held\n", 0)
+    assert not (tmp_path / LOCK).exists()

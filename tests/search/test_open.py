@@ -72,3 +72,17 @@ def test_other_images_are_told_from_another_split(finished: Outcome) -> None:
     other_split = replace(other_images, split_seed=1)
     with pytest.raises(ResultsError, match=r"\(its split_seed differs\)"):
         settings_in(finished.folder, other_split)
+
+
+def test_what_killed_drivers_left_is_ended_once_the_folder_is_held(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    token = tmp_path / "runs" / ".driver-abc"
+    token.parent.mkdir()
+    token.touch()
+    finished.settings.save(tmp_path / "request.toml")
+    with held(tmp_path), pytest.raises(ResultsError), opened(tmp_path, finished.settings, ignore):
+        pytest.fail("it was opened twice")
+    assert token.exists()
+    with opened(tmp_path, finished.settings, ignore):
+        assert not token.exists()

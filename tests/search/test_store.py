@@ -2,11 +2,12 @@
 
 import sqlite3
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.row import Row, row_object
@@ -30,7 +31,10 @@ def test_a_run_is_a_trial_at_its_shares_with_its_whole_row(
     Index(tmp_path).add(row)
     ((trial,),) = trials(tmp_path).values()
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.1 + 0.2)
-    assert trial.params["u"] == pytest.approx(0.0)  # depth only
+    assert trial.params == pytest.approx(
+        {"depth_share": 1.0, "width_share": 0.0, "resolution_share": 0.0}
+    )
+    assert trial.duration == timedelta(seconds=row.seconds)
     assert trial.user_attrs["run"] == row_object(row)
 
 
@@ -76,6 +80,15 @@ def test_only_what_is_missing_is_entered_and_a_study_with_a_repeated_run_is_made
     assert sorted(trial.value for trial in stored) == [0.5, 0.5, 0.5, 0.7]
     (tmp_path / DATABASE).unlink()
     assert Index(tmp_path).update(rows) == 4
+
+
+def test_a_study_of_an_earlier_version_is_made_anew(tmp_path: Path, make_row: MakeRow) -> None:
+    row = make_row()
+    study = Index(tmp_path)._study(row.horizon)
+    study.add_trial(create_trial(value=row.val_loss, user_attrs={"run": row_object(row)}))
+    assert Index(tmp_path).update([row]) == 1
+    ((trial,),) = trials(tmp_path).values()
+    assert trial.user_attrs["candidate"] == row.candidate
 
 
 def test_the_database_writes_ahead(tmp_path: Path) -> None:

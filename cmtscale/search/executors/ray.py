@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.search.executors.base import HANG_SECONDS, Job
+from cmtscale.search.executors.left_over import TOKEN
 from cmtscale.search.executors.outcome import (
     failure,
     gave_no_sign,
@@ -161,7 +162,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         """The tasks that have begun and give no sign of life, with their last one."""
         signs = self._ray.get(self._keeper.signs.remote())
         silent = {
-            reference: task.pulse.look(signs[task.name].count)
+            reference: task.pulse.look(signs[task.name].beats)
             for reference, task in self._tasks.items()
             if task.name in signs
         }
@@ -189,10 +190,10 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             return UNSEEN
         runs = job.folder.parent
         if runs not in self._tokens:
-            self._tokens[runs] = runs / f".driver-{uuid4().hex}"
-            with suppress(OSError):  # the job says what is wrong with its folder
-                runs.mkdir(parents=True, exist_ok=True)
-                self._tokens[runs].touch()
+            self._tokens[runs] = runs / f"{TOKEN}{uuid4().hex}"
+        with suppress(OSError):  # the job says what is wrong with its folder
+            runs.mkdir(parents=True, exist_ok=True)
+            self._tokens[runs].touch()  # again: opening the folder has removed what was there
         return self._tokens[runs]
 
     def _count(self, kind: str) -> int:

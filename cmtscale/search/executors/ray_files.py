@@ -1,14 +1,16 @@
 """What Ray's nodes and the driver tell each other beside results: files, and signs of life."""
 
+import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cmtscale.data.cache import LOCK, default_cache_dir
 from cmtscale.data.dataset import DataRef, read_packed
@@ -17,13 +19,15 @@ from cmtscale.search.executors.base import Job
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 CHUNK = 64 << 20  # bytes that are sent at a time
+TASK = "cmtscale-ray-task-"  # begins the name of a task's temporary folder
+NEW_SECONDS = 10.0  # in which a task has locked its new folder
 SEND_SECONDS = 5.0  # how often what a run has written is sent
 
 
 class Sign(NamedTuple):
     """How often a task has given a sign of life, and the process it is."""
 
-    count: int
+    beats: int
     node_id: str
     pid: int
 
@@ -40,7 +44,7 @@ class Keeper:
 
     def hear(self, task: str, node_id: str, pid: int) -> bool:
         """Take a task's sign of life; whether it shall stop."""
-        count = self._signs[task].count if task in self._signs else 0
+        count = self._signs[task].beats if task in self._signs else 0
         self._signs[task] = Sign(count + 1, node_id, pid)
         return self._is_stopping
 
@@ -84,11 +88,22 @@ def at_hand(job: Job, keeper: Any, token: Path) -> Iterator[Job]:
     if is_seen:
         yield replace(job, run=run)
         return
-    with tempfile.TemporaryDirectory(prefix="cmtscale-") as text:
-        folder = Path(text)
+    with _own_folder() as folder:
         _fetch(keeper, job.folder, folder)
         with _sending(folder, job.folder, keeper):
             yield replace(job, run=run, folder=folder)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder; those of tasks that were killed on this node are removed first."""
+    for path in Path(tempfile.gettempdir()).glob(f"{TASK}*/{LOCK}"):
+        with suppress(OSError, Timeout):  # another user's, or of a task that goes on
+            if time.time() - path.stat().st_mtime > NEW_SECONDS:
+                with FileLock(path, timeout=0):
+                    shutil.rmtree(path.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=TASK) as text, FileLock(Path(text) / LOCK):
+        yield Path(text)
 
 
 def _images(data: DataRef, keeper: Any, *, is_seen: bool) -> DataRef:

@@ -6,7 +6,6 @@ the folder of results and the cache, which all nodes must see.
 
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
-from cmtscale.data.cache import default_cache_dir, own_folder
+from cmtscale.data.cache import ALIVE, default_cache_dir
 from cmtscale.search.executors.base import HANG_SECONDS, Job, Stopped
+from cmtscale.search.executors.left_over import WANTED, write_note
 from cmtscale.search.executors.outcome import failure, settled
+from cmtscale.search.executors.private import private_folder
 from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
-from cmtscale.search.executors.slurm_queue import cancel_pending, hopeless
+from cmtscale.search.executors.slurm_queue import Queue, cancel_pending
+from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each time
 LOOK_SECONDS = 0.2  # how often the driver looks for results
@@ -50,8 +52,10 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._jobs = jobs
         self._run_timeout_seconds = run_timeout_seconds
         self._hang_seconds = hang_seconds
-        submissions = _private((cache_dir or default_cache_dir()).absolute() / "slurm")
+        submissions = private_folder((cache_dir or default_cache_dir()).absolute() / "slurm")
         self._folder = Path(tempfile.mkdtemp(prefix=time.strftime("%m%d-%H%M-"), dir=submissions))
+        self._alive = self._folder / ALIVE
+        self._alive.touch()
         try:
             self._submitit = _submitit_executor(self._folder, jobs, cluster)
         except BaseException:
@@ -59,6 +63,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             raise
         self._waiting: list[Job] = []
         self._groups: list[_Submitted] = []
+        self._notes: dict[Path, Path] = {}  # by the folder of runs that it lies in
+        self._queue = Queue()
         self._keeps_logs = False
         self._has_begun = False
         self._is_stopping = False
@@ -67,6 +73,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
+        self._alive.unlink(missing_ok=True)
         if not self._keeps_logs:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -94,7 +101,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._submit_waiting()
         until = time.monotonic() + timeout_seconds
         while True:
-            self._folder.touch()  # seen by the Slurm jobs: the driver lives
+            self._alive.touch()  # seen by the Slurm jobs: the driver lives
             ended = [group for group in self._groups if group.has_ended()]
             if ended or time.monotonic() > until:
                 break
@@ -124,6 +131,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         while self._groups and time.monotonic() < until:
             self._groups = [group for group in self._groups if not _has_ended(group.handle)]
             time.sleep(LOOK_SECONDS)
+        if not self._groups:
+            self._forget_notes()
         self._groups.clear()
 
     def _submit_waiting(self) -> None:
@@ -144,20 +153,38 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         ]
         from submitit.helpers import clean_env
 
+        self._take_note()
         try:
             with clean_env():  # the driver may be a Slurm job itself
                 handles = self._submitit.submit_array(groups)
-        except Exception as error:  # sbatch's words, in a type of submitit's
+            self._groups += [
+                _Submitted(handle=handle, jobs=group.jobs, wanted=group.wanted)
+                for handle, group in zip(handles, groups, strict=True)
+            ]
+        except BaseException as error:
+            for group in groups:  # sbatch may have accepted what has no handle: that ends at once
+                group.wanted.unlink(missing_ok=True)
+            if isinstance(error, Exception):  # sbatch's words, in a type of submitit's
+                raise self._refused(_words_of_sbatch(error)) from error
+            raise
+        finally:
             self._waiting.clear()
-            raise self._refused(_words_of_sbatch(error)) from error
-        self._waiting.clear()
-        self._groups += [
-            _Submitted(handle=handle, jobs=group.jobs, wanted=group.wanted)
-            for handle, group in zip(handles, groups, strict=True)
-        ]
+        self._take_note()
+
+    def _take_note(self) -> None:
+        """Tell the folders of results which Slurm jobs work there, before and after it is so."""
+        jobs = [job for job in self.running() if isinstance(job, TrainRun | ReadTestSplit)]
+        job_ids = [group.handle.job_id for group in self._groups if self._is_slurm]
+        for runs in {*self._notes, *(job.folder.parent for job in jobs)}:
+            self._notes[runs] = write_note(runs, self._folder, job_ids)
+
+    def _forget_notes(self) -> None:
+        for path in self._notes.values():
+            path.unlink(missing_ok=True)
+        self._notes.clear()
 
     def _wanted_file(self) -> Path:
-        descriptor, path = tempfile.mkstemp(prefix="wanted-", dir=self._folder)
+        descriptor, path = tempfile.mkstemp(prefix=WANTED, dir=self._folder)
         os.close(descriptor)
         return Path(path)
 
@@ -166,7 +193,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         now = time.monotonic()
         if self._is_slurm and self._groups and now - self._asked_at > QUEUE_SECONDS:
             self._asked_at = now
-            why = hopeless(group.handle.job_id for group in self._groups)
+            why = self._queue.hopeless(group.handle.job_id for group in self._groups)
             if why is not None:
                 raise self._refused(why)
 
@@ -217,22 +244,6 @@ class _Submitted:
             self.preempted_at = time.monotonic()
         since = self.preempted_at
         return since is not None and time.monotonic() - since > PREEMPTED_SECONDS
-
-
-def _private(folder: Path) -> Path:
-    """Make a folder that nobody else can write to: what lies there is unpickled.
-
-    Raises `RequestError` for one that others can write to or own.
-    """
-    if not folder.exists():
-        own_folder(folder).chmod(0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise RequestError(
-            f"{folder} is not yours alone, and what lies there is carried out; "
-            "use a --cache-dir of your own"
-        )
-    return folder
 
 
 def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:

@@ -1,20 +1,22 @@
 """What one Slurm job does: some of our jobs, each in a process of its own."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from cmtscale.arch.errors import CmtscaleError
+from cmtscale.data.cache import ABANDONED_SECONDS, ALIVE
+from cmtscale.record.files import seconds_untouched
 from cmtscale.search.executors.base import Job, Stopped
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.slurm_queue import is_running_still
 
-ABANDONED_SECONDS = 300  # without a driver that waits for it, after which a job ends
 STOP_SECONDS = 20.0  # that runs get to keep their state in: Slurm kills 30 s after SIGTERM
 
 
@@ -37,7 +39,7 @@ class Group:
         """The outcome of each job; see `attempt`. `Stopped` where the driver wants no more."""
         outcomes: dict[int, Any] = {id(job): Stopped() for job in self.jobs}
         waiting = list(self.jobs)
-        driver = DriverWatch(folder=self.wanted.parent)
+        driver = DriverWatch(alive=self.wanted.parent / ALIVE)
         with (
             _warnings() as warnings,
             LocalExecutor(
@@ -114,14 +116,24 @@ def _warnings() -> Iterator[_Warnings]:
 
 @dataclass(kw_only=True)
 class DriverWatch:
-    """Whether a driver still looks for results: it touches its folder when it does."""
+    """Whether a driver still looks for results: it touches `alive` when it does.
 
-    folder: Path
-    _seen: float = 0.0  # when it was touched, by the file server's clock
-    _at: float = field(default_factory=time.monotonic)
+    For how long it has not when the watch begins, which may be hours, is said by the file server's
+    clock; from then on by the clock of this machine.
+    """
+
+    alive: Path
+    _seen: float = field(init=False)  # when it was touched, by the file server's clock
+    _at: float = field(init=False)  # when that was seen, by ours
+
+    def __post_init__(self) -> None:
+        self._seen, self._at = 0.0, -math.inf  # where it is gone
+        with suppress(FileNotFoundError):
+            self._seen = self.alive.stat().st_mtime
+            self._at = time.monotonic() - seconds_untouched(self.alive)
 
     def is_gone(self) -> bool:
-        touched = self.folder.stat().st_mtime if self.folder.exists() else self._seen
+        touched = self.alive.stat().st_mtime if self.alive.exists() else self._seen
         if touched != self._seen:
             self._seen, self._at = touched, time.monotonic()
         return time.monotonic() - self._at > ABANDONED_SECONDS

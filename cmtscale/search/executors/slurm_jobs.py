@@ -8,11 +8,13 @@ from typing import Any
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.record.files import read_toml
+from cmtscale.search.executors.slurm_queue import JOB_NAME
 from cmtscale.train.recipe import require_count
 
 AT_A_TIME = 8  # Slurm jobs, unless --workers says otherwise
 DEFAULT_MINUTES = 60
 NOT_OURS = ("array", "chdir", "error", "job-name", "nodes", "ntasks", "output", "signal", "wrap")
+COUNTS = ("gpus", "cpus")
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
 
@@ -63,12 +65,17 @@ class SlurmJobs:
                     f"partition, account, qos, mem or constraint"
                 )
         size = share * (gpus or cpus or 1)
+        if workers is not None and workers % size:
+            raise RequestError(
+                f"workers {workers} is not a multiple of the {size} runs that share a Slurm job; "
+                f"use {-(-workers // size) * size}, or other gpus, cpus or --workers-per-device"
+            )
         return cls(
             gpus=gpus,
             cpus=cpus,
             minutes=minutes,
             share=share,
-            at_a_time=AT_A_TIME if workers is None else -(-workers // size),
+            at_a_time=AT_A_TIME if workers is None else workers // size,
             setup=tuple(setup),
             options=options,
         )
@@ -96,7 +103,7 @@ class SlurmJobs:
     def parameters(self) -> dict[str, Any]:
         """The parameters of submitit's executor."""
         parameters: dict[str, Any] = {
-            "name": "cmtscale",
+            "name": JOB_NAME,
             "timeout_min": self.minutes,
             "nodes": 1,
             "tasks_per_node": 1,
@@ -129,7 +136,8 @@ def read_slurm(text: str) -> dict[str, Any]:
                 f"--slurm {text!r}: {part!r} is not an option with a value; write "
                 f"partition=gpu,gpus=1,time=2:00:00, or give a TOML file"
             )
-        options[name] = int(value) if value.isdecimal() else value
+        is_count = name in COUNTS and value.isdecimal()
+        options[name] = int(value) if is_count else value  # account=0042 stays what it is
     return options
 
 

@@ -3,13 +3,22 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
+JOB_NAME = "cmtscale"
 TIMEOUT_SECONDS = 20.0
-# Slurm accepts such jobs, unless it is set to enforce limits, and lets them wait for ever
+# Slurm accepts jobs that cannot start, unless it is set to enforce limits, and lets them wait. Of
+# its reasons (https://slurm.schedmd.com/job_reason_codes.html) these ask for another request:
 NEVER = re.compile(
-    r"Partition(?:Config|NodeLimit|TimeLimit)|BadConstraints|Invalid(?:Account|QOS)|\w*PerJob\w*"
+    r"PartitionTimeLimit|BadConstraints|Invalid(?:Account|QOS)|(?:Account|QOS)NotAllowed"
+    r"|\w*Per(?:Job|Node)\w*"
 )
+# and these may, but also stand where nodes are down or drained, or the partition is being changed:
+PERHAPS = re.compile(r"Partition(?:Config|NodeLimit)")
+LASTING_SECONDS = 600.0  # of such a reason, after which it is taken for one that stays
+# All others pass without us: resources, priority, limits on what runs at once, a partition down.
 
 
 def is_running_still() -> bool:
@@ -19,37 +28,75 @@ def is_running_still() -> bool:
     gone. One that does not has been cancelled, or Slurm queues it again itself.
     """
     job_id = os.environ.get("SLURM_JOB_ID")
-    return job_id is None or _squeue("-j", job_id, "-o", "%T").strip() == "RUNNING"
+    if job_id is None:
+        return True
+    return (_squeue("-j", job_id, "-o", "%T") or "").strip() == "RUNNING"
 
 
-def hopeless(job_ids: Iterable[str]) -> str | None:
-    """Which of these jobs never starts, and why; None where all may."""
-    wanted = {job_id.partition("_")[0] for job_id in job_ids}
-    for line in _squeue("--me", "-t", "PENDING", "-o", "%F %r").splitlines():
-        job_id, _, reason = line.partition(" ")
-        if job_id in wanted and NEVER.fullmatch(reason.strip()):
-            return f"job {job_id} never starts: {reason.strip()}"
-    return None
+@dataclass(kw_only=True)
+class Queue:
+    """Which pending jobs may not start at present, and since when that is so."""
+
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def hopeless(self, job_ids: Iterable[str]) -> str | None:
+        """Which of these jobs never starts, and why; None where all may."""
+        pending = _squeue("--me", "-t", "PENDING", "-o", "%F %r")
+        if pending is None:
+            return None
+        wanted, now, before = array_ids(job_ids), time.monotonic(), self._since
+        self._since = {}
+        for job_id, _, reason in (line.partition(" ") for line in pending.splitlines()):
+            if job_id not in wanted:
+                continue
+            if NEVER.fullmatch(reason.strip()):
+                return f"job {job_id} never starts: {reason.strip()}"
+            if PERHAPS.fullmatch(reason.strip()):
+                self._since[job_id] = before.get(job_id, now)
+                if now - self._since[job_id] > LASTING_SECONDS:
+                    return (
+                        f"job {job_id} could not start for {LASTING_SECONDS / 60:.0f} minutes: "
+                        f"{reason.strip()}, which is a request that is too large or nodes that "
+                        f"are down; see sinfo"
+                    )
+        return None
+
+
+def array_ids(job_ids: Iterable[str]) -> set[str]:
+    """The ids of the arrays that these jobs are elements of."""
+    return {job_id.partition("_")[0] for job_id in job_ids}
+
+
+def cancel(job_ids: Iterable[str]) -> None:
+    """Have Slurm end these jobs or arrays of ours, where this machine has it."""
+    _scancel(job_ids)
 
 
 def cancel_pending(job_ids: Iterable[str]) -> None:
     """Take those of these jobs that wait out of Slurm's queue."""
-    _ask("scancel", "--state=PENDING", *job_ids)
+    _scancel(job_ids, "--state=PENDING")
 
 
-def _squeue(*arguments: str) -> str:
-    return _ask("squeue", "-h", *arguments)
+def unfinished(arrays: Collection[str]) -> set[str]:
+    """Which of these arrays still wait or run, as far as squeue says."""
+    return set(arrays).intersection((_squeue("--me", "-o", "%F") or "").split())
 
 
-def _ask(*command: str) -> str:
-    """What a command prints; nothing where it fails, as it does while a controller restarts."""
+def _scancel(job_ids: Iterable[str], *filters: str) -> None:
+    if ids := sorted(job_ids):  # without one, it would end all that the filters leave
+        _output("scancel", f"--name={JOB_NAME}", *filters, *ids)
+
+
+def _squeue(*arguments: str) -> str | None:
+    """What squeue prints; None where it fails, as it does while a controller restarts."""
+    return _output("squeue", "-h", *arguments)
+
+
+def _output(*command: str) -> str | None:
     try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        ).stdout
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return None
+    return ended.stdout if ended.returncode == 0 else None

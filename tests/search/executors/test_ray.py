@@ -2,6 +2,9 @@
 
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +16,13 @@ import pytest
 from cmtscale.arch.errors import RequestError, TrainingError
 from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
-from cmtscale.record.folder import CHECKPOINT, RESULT
+from cmtscale.record.folder import CHECKPOINT, RESULT, RUNS
 from cmtscale.record.result import read_result
+from cmtscale.search.executors import ray_files
 from cmtscale.search.executors.base import Executor, Failure, carry_out_all
+from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.executors.ray import RayExecutor
-from cmtscale.search.executors.ray_files import _Sender
+from cmtscale.search.executors.ray_files import _own_folder, _Sender
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 from cmtscale.train.checkpoint import PREVIOUS, WRITTEN, load_checkpoint
 from cmtscale.train.recipe import Recipe, Run
@@ -141,3 +146,48 @@ def test_of_checkpoints_the_newest_alone_is_sent(
     sender.send()  # a file that goes between two looks ends nothing
     monkeypatch.undo()
     assert "row.json" not in sender.sent
+
+
+def test_a_token_that_was_removed_is_there_for_the_next_task(tmp_path: Path) -> None:
+    executor = object.__new__(RayExecutor)  # no cluster is asked
+    executor._tokens, executor._is_shared = {}, True
+    run: Any = "a run"
+    job = TrainRun(run=run, folder=tmp_path / RUNS / "c00-s0", candidate="c00")
+    token = executor._token(job)
+    end_left_over(tmp_path, pytest.fail)  # as the next check of the same folder does
+    assert not token.exists()
+    assert executor._token(job) == token
+    assert token.exists()
+
+
+TASK = """
+import sys
+from cmtscale.search.executors.ray_files import _own_folder
+with _own_folder() as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_temporary_folders_of_killed_tasks_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # read again
+    (tmp_path / "cmtscale-mine").mkdir()
+    command = [sys.executable, "-P", "-c", TASK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as task:
+        assert task.stdout is not None
+        left = Path(task.stdout.readline().decode().strip())
+        (left / CHECKPOINT).write_bytes(b"left")
+        monkeypatch.setattr(ray_files, "NEW_SECONDS", -1.0)
+        with _own_folder():
+            assert left.exists()  # its task goes on
+        task.kill()
+    monkeypatch.setattr(ray_files, "NEW_SECONDS", 10.0)
+    with _own_folder():
+        assert left.exists()  # a new task may not have its lock yet
+    monkeypatch.setattr(ray_files, "NEW_SECONDS", -1.0)
+    with _own_folder() as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "cmtscale-mine", folder])
+    assert [path.name for path in tmp_path.iterdir()] == ["cmtscale-mine"]

@@ -12,29 +12,12 @@ import pytest
 
 from cmtscale.arch.errors import RequestError
 from cmtscale.cli.app import run as cli
-from cmtscale.search.executors import slurm
+from cmtscale.search.executors import private, slurm
 from cmtscale.search.executors.base import Failure, carry_out_all
 from cmtscale.search.executors.slurm import SlurmExecutor
-from cmtscale.search.executors.slurm_group import ABANDONED_SECONDS, DriverWatch
 from cmtscale.search.executors.slurm_jobs import SlurmJobs, read_slurm
-from cmtscale.search.executors.slurm_queue import is_running_still
 
 submitit = pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
-
-
-@pytest.fixture
-def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts shell scripts in the place of Slurm's commands."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-
-    def add(name: str, script: str) -> None:
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-
-    return add
 
 
 @pytest.fixture
@@ -138,22 +121,6 @@ def test_a_slurm_job_that_is_killed_is_a_failure_that_names_its_log(
     assert log.exists()
 
 
-def test_a_job_ends_when_no_driver_has_looked_for_minutes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    driver = DriverWatch(folder=tmp_path)
-    assert not driver.is_gone()
-    now[0] += ABANDONED_SECONDS
-    assert not driver.is_gone()
-    os.utime(tmp_path, (1, 1))  # another time, whatever the clocks say
-    now[0] += 1
-    assert not driver.is_gone()
-    now[0] += ABANDONED_SECONDS + 1
-    assert driver.is_gone()
-
-
 @pytest.mark.parametrize(
     ("time_asked", "minutes"),
     [
@@ -167,6 +134,17 @@ def test_a_job_ends_when_no_driver_has_looked_for_minutes(
 )
 def test_times_are_read_as_slurm_reads_them(time_asked: str, minutes: int) -> None:
     assert jobs_of(f"time={time_asked}").minutes == minutes
+
+
+def test_of_the_options_only_counts_become_numbers() -> None:
+    asked = read_slurm("gpus=2,cpus=08,account=0042,mem=16000")
+    assert asked == {"gpus": 2, "cpus": 8, "account": "0042", "mem": "16000"}
+
+
+def test_workers_are_the_runs_of_all_slurm_jobs() -> None:
+    asked = jobs_of("gpus=0,cpus=4", workers=8)
+    assert (asked.at_a_time, len(asked.slots)) == (2, 8)
+    assert len(jobs_of("gpus=1,cpus=4", workers=3).slots) == 3  # the cores are of the one GPU
 
 
 def test_options_of_a_file_are_those_of_text_with_lists(tmp_path: Path) -> None:
@@ -192,6 +170,8 @@ def test_options_of_a_file_are_those_of_text_with_lists(tmp_path: Path) -> None:
         ("gpus=1", {"device": "cpu"}, "device cpu and gpus=1 of --slurm contradict"),
         ("gpus=0", {"device": "cuda"}, "device cuda and gpus=0 of --slurm contradict"),
         ("gpus=1", {"device": "cuda:3"}, "use auto, cpu or cuda"),
+        ("gpus=0,cpus=4", {"workers": 6}, "workers 6 is not a multiple of the 4 runs.*; use 8"),
+        ("gpus=2", {"workers": 1}, "workers 1 is not a multiple of the 2 runs.*; use 2"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
@@ -199,37 +179,6 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=words):
         jobs_of(text, **changes)
-
-
-def test_a_job_that_slurm_accepts_and_never_starts_is_an_error(
-    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
-    on_path("srun", "exit 1")
-    state = tmp_path / "state"
-    state.write_text("JobID|State\n9|PENDING\n")
-    on_path("scancel", f"sed -i s/PENDING/CANCELLED/ {state}")
-    on_path("sacct", f"cat {state}")
-    on_path("sbatch", "echo Submitted batch job 9")
-    on_path("squeue", f"cat {tmp_path}/queue")
-    (tmp_path / "queue").write_text("8 PartitionTimeLimit\n9 Priority\n")
-    with SlurmExecutor(jobs_of("time=99-0"), cache_dir=tmp_path) as executor:
-        executor.submit(jobs.Doubles(1))
-        assert list(executor.results(0.3)) == []
-        (tmp_path / "queue").write_text("9 PartitionTimeLimit\n")
-        with pytest.raises(RequestError, match=r"job 9 never starts: PartitionTimeLimit.*--slurm"):
-            list(executor.results(10.0))
-    assert "CANCELLED" in state.read_text()
-
-
-@pytest.mark.parametrize(("state", "goes_on"), [("RUNNING", True), ("COMPLETING", False)])
-def test_slurm_says_whether_a_job_that_gets_sigterm_goes_on(
-    on_path: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, state: str, goes_on: bool
-) -> None:
-    assert is_running_still()
-    on_path("squeue", f'test "$*" = "-h -j 12 -o %T" && echo {state}')
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    assert is_running_still() is goes_on
 
 
 def test_a_preempted_job_that_is_not_queued_again_has_ended(
@@ -295,3 +244,33 @@ def test_what_is_unpickled_lies_where_nobody_else_can_write(tmp_path: Path) -> N
     (tmp_path / "slurm").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="is not yours alone"):
         SlurmExecutor(jobs, cache_dir=tmp_path, cluster="local")
+    (tmp_path / "slurm").unlink()
+    tmp_path.chmod(0o777)
+    with pytest.raises(RequestError, match=rf"others can write to {tmp_path}, and so replace"):
+        SlurmExecutor(jobs, cache_dir=tmp_path / "below", cluster="local")
+    tmp_path.chmod(0o1777)  # as /tmp: nobody else can rename what is ours
+    with SlurmExecutor(jobs, cache_dir=tmp_path / "below", cluster="local"):
+        pass
+
+
+def test_a_group_that_only_the_user_is_in_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = SimpleNamespace(st_mode=0o040775, st_gid=os.getgid())
+    monkeypatch.setattr(private, "_is_named_after_user", lambda _: True)
+    assert not private._may_be_changed_by_others(status)
+    monkeypatch.setattr(private, "_is_named_after_user", lambda _: False)
+    assert private._may_be_changed_by_others(status)
+
+
+def test_what_an_interrupted_sbatch_may_have_accepted_is_not_wanted(
+    here: SlurmExecutor, jobs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(groups: list[Any]) -> None:
+        assert all(group.wanted.exists() for group in groups)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(here._submitit, "submit_array", interrupted)
+    here.submit(jobs.Doubles(1))
+    with pytest.raises(KeyboardInterrupt):
+        list(here.results(0.01))
+    assert list((tmp_path / "cache" / "slurm").rglob("wanted-*")) == []
+    assert here.running() == []
