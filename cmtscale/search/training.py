@@ -15,6 +15,7 @@ from cmtscale.search.decide import Batch, next_batch, write_decisions
 from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure
+from cmtscale.search.failures import Failures
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
 from cmtscale.search.recording import job_of, make_row
@@ -32,7 +33,6 @@ from cmtscale.search.under_way import under_way
 from cmtscale.search.watch import Progress, Watcher
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
-TRIES = 2  # of a run that fails, before what comes next
 
 
 class Training:
@@ -64,7 +64,7 @@ class Training:
         self.wanted: list[RungRun] = []
         self.batches: list[Batch] = list(plan.batches)
         self.timings = plan.timings
-        self.failed_for_good: set[str] = set()
+        self.failures = Failures({r.run_id: r.cause for r in table.rows if r.status == "failed"})
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
         self.too_late: set[str] = set()
@@ -97,17 +97,19 @@ class Training:
         self.timings.save(self.plan.folder)
 
     def train(self, runs: Sequence[RungRun]) -> None:
-        """Run what is not recorded yet. A run that fails is tried once more, after the others."""
+        """Run what is not recorded yet; what fails is tried again, after the others.
+
+        Raises `TrainingError` where too many fail; what ended until then is recorded.
+        """
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
         ended = ended_rows(self.settings, self.table.rows)
         waiting = [
             self.job(run)
             for run in runs
-            if run_id(self.settings, run) not in {*ended, *self.failed_for_good}
+            if run_id(self.settings, run) not in {*ended, *self.failures.for_good}
         ]
         if waiting and not self.described:
             self.describe()
-        tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
                 job = waiting.pop(0)
@@ -126,12 +128,10 @@ class Training:
                     result = RunResult(status="failed", cause=result.cause)
                 self.record(done, result)
                 name = done.run.run_id
-                tries[name] = tries.get(name, 0) + 1
-                if result.status == "failed" and tries[name] < TRIES:
+                if result.status == "failed" and self.failures.add(name, result.cause):
                     self.watcher.noted(f"{name} is tried once more at the end")
                     waiting.append(done)
-                elif result.status == "failed":
-                    self.failed_for_good.add(name)
+            self.failures.require_few(len(self.wanted))
             self.watcher.progressed(self.progress(waiting))
             self.check_interrupt()
 
@@ -241,7 +241,7 @@ class Training:
         if seconds_left > self.deadline.seconds_left:  # what would end later is left out
             seconds_left = max(0.0, self.deadline.seconds_left)
             part = 1 - seconds_left / (self.deadline.seconds_taken + seconds_left)
-        ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
+        ended = {*ended_rows(self.settings, self.table.rows), *self.failures.for_good}
         return Progress(
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
             runs=len(self.wanted),
