@@ -1,7 +1,8 @@
 """What the rows of one horizon say of each candidate: means, spreads, and what went wrong."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,17 +52,28 @@ def scores(rows: Sequence[Row]) -> list[Score]:
     return [_score(runs) for runs in by_candidate.values()]
 
 
-def rank(rows: Sequence[Row]) -> list[Score]:
-    """All candidates by mean loss, those without one last."""
-    return sorted(
-        scores(rows),
-        key=lambda score: (score.loss is None, score.loss or 0.0, score.candidate),
-    )
+def rankings(rows: Sequence[Row], horizons: Sequence[tuple[int, int]]) -> list[list[Score]]:
+    """Of each horizon its candidates by mean loss; those that diverged at any of them stand last.
+
+    `diverged` of a score counts its runs at all horizons.
+    """
+    by_horizon = [scores(current(rows, horizon)) for horizon in horizons]
+    diverged: Counter[str] = Counter()
+    for own in by_horizon:
+        diverged.update({score.candidate: score.diverged for score in own})
+    return [
+        sorted((replace(score, diverged=diverged[score.candidate]) for score in own), key=_place)
+        for own in by_horizon
+    ]
 
 
 def leader(ranking: Sequence[Score]) -> Score | None:
     """The first one that may win."""
     return next((score for score in ranking if score.may_win), None)
+
+
+def _place(score: Score) -> tuple[bool, bool, float, str]:
+    return score.diverged > 0, score.loss is None, score.loss or 0.0, score.candidate
 
 
 def _score(runs: list[Row]) -> Score:

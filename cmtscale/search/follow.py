@@ -11,7 +11,7 @@ from cmtscale.record.environment import read_environments
 from cmtscale.record.folder import METRICS, ROW, RUNS, TRIALS
 from cmtscale.record.holder import Holder, read_holder
 from cmtscale.record.row import Row, read_rows
-from cmtscale.record.scores import Score, current, rank
+from cmtscale.record.scores import Score, rankings
 from cmtscale.search.candidates import Candidate, grid, recorded_candidate
 from cmtscale.search.deadline import seconds_taken
 from cmtscale.search.decide import read_decisions
@@ -65,7 +65,7 @@ class Follower:
         ended = ended_rows(settings, rows)
         left = [run for run in wanted if run_id(settings, run) not in ended]
         going = self._under_way(settings, left, val_images, since(holder))[:workers]
-        ranked = [rank(current(rows, horizon)) for horizon in settings.horizons]
+        ranked = rankings(rows, settings.horizons)
         return Going(
             holder=holder,
             ended=len(wanted) - len(left),

@@ -90,10 +90,11 @@ def reached(
 
 
 def by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
-    """The lowest mean loss at the first rung first, those without one last."""
+    """The lowest mean loss at the first rung first, those without one and what diverged last."""
     return sorted(
         standings,
         key=lambda s: (
+            s.diverged > 0,
             s.runs[0] == 0,  # runs of other lengths do not compare
             s.score.loss is None,
             s.score.loss or 0.0,
@@ -110,7 +111,10 @@ def with_forecasts(
     lowest: FloatArray,
     order: Sequence[int],
 ) -> tuple[Standing, ...]:
-    """The standings, the most probable first, then those that cannot be chosen."""
+    """The standings, the most probable first, then those that cannot be chosen.
+
+    What diverged with some seed stands last, whatever its other seeds let one expect.
+    """
     places = {names[arm]: place for place, arm in enumerate(order)}
     numbers = {name: number for number, name in enumerate(names)}
     described = [
@@ -129,6 +133,7 @@ def with_forecasts(
             described,
             key=lambda s: (
                 places.get(s.candidate, len(places)),
+                s.diverged > 0,
                 s.loss.median if s.loss else math.inf,
                 s.candidate,
             ),

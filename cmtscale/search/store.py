@@ -102,13 +102,17 @@ class Index:
         return added
 
     def add(self, row: Row) -> None:
-        """Add a run as a finished trial, at the point of its shares (the base has none)."""
+        """Add a run as a finished trial, at the point of its shares (the base has none).
+
+        One that diverged has been tried and is bad, which Optuna calls pruned; of one that failed
+        nothing is known.
+        """
         point = point_of(row.shares)
-        complete = row.status == "complete"
+        states = {"complete": TrialState.COMPLETE, "diverged": TrialState.PRUNED}
         self._study(row.horizon).add_trial(
             create_trial(
-                state=TrialState.COMPLETE if complete else TrialState.FAIL,
-                value=row.val_loss if complete else None,
+                state=states.get(row.status, TrialState.FAIL),
+                value=row.val_loss,
                 params=point,
                 distributions={name: SPACE[name] for name in point},
                 user_attrs={"run": row_object(row)},

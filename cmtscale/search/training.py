@@ -7,7 +7,7 @@ import numpy as np
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import gather_losses
 from cmtscale.record.result import RunResult
-from cmtscale.record.scores import Score, current, leader, rank
+from cmtscale.record.scores import Score, leader, rankings
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.deadline import Deadline, shortened
@@ -256,5 +256,5 @@ class Training:
         """The lowest mean at the last rung that a candidate that may be chosen has a run at."""
         names = {candidate.name for candidate in self.candidates if candidate.may_be_chosen}
         rows = [row for row in self.table.rows if row.candidate in names]
-        ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
+        ranked = rankings(rows, self.settings.horizons)
         return next((best for best in map(leader, reversed(ranked)) if best is not None), None)
