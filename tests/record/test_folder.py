@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from cmtscale.record.folder import LOCK, held, holds_anything, require_folder
+from cmtscale.record.folder import LOCK, free_bytes, held, holds_anything, require_folder
 from cmtscale.record.holder import HOLDER, Holder, read_holder
 
 HOLD = """
@@ -145,3 +146,9 @@ def test_hidden_files_alone_are_not_anything(tmp_path):
     (tmp_path / "a").touch()
     assert holds_anything(tmp_path)
     assert not holds_anything(tmp_path / "a")
+
+
+def test_what_is_free_is_known_before_a_folder_is_made(tmp_path):
+    free = free_bytes(tmp_path / "not" / "yet" / "made")
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, abs=1e9)  # others write, too
+    assert list(tmp_path.iterdir()) == []
