@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmtscale.cli.options import (
+    AcceptChanges,
     Address,
     CacheDir,
     Device,
@@ -69,6 +70,7 @@ def check(
     address: Address = None,
     run_timeout: RunTimeout = None,
     cache_dir: CacheDir = None,
+    accept_changes: AcceptChanges = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +87,7 @@ def check(
         raise RequestError("a check is of one thing; use --twin, --drift or --lr")
     if drift:
         machines = ("device", "workers", "workers_per_device", "engine", "slurm", "address")
-        training = ("seeds", "rung", *machines, "run_timeout", "dry_run")
+        training = ("seeds", "rung", *machines, "run_timeout", "accept_changes", "dry_run")
         _refuse(context, "--drift trains nothing", ("sizes", "threshold", *training))
         _check_drift(folder, as_json)
         return
@@ -114,6 +116,7 @@ def check(
             workers=workers,
             engine=where,
             cache_dir=cache_dir,
+            accept_changes=accept_changes,
         )
         _check_rates(rates, dry_run, as_json)
         return
@@ -127,6 +130,7 @@ def check(
         workers=workers,
         engine=where,
         cache_dir=cache_dir,
+        accept_changes=accept_changes,
     )
     _check_twins(twins, dry_run, as_json)
 

@@ -12,7 +12,8 @@ import numpy as np
 from cmtscale.arch.errors import ResultsError
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.environment import changes, read_environments
-from cmtscale.record.files import write_json
+from cmtscale.record.files import read_json, write_json
+from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.train.devices import hardware
 
 RUN_FOLDERS = ("arch", "data", "model", "train")  # whose code decides the result of a run
@@ -57,6 +58,15 @@ def save_environment(
         described |= {"accepted": list(accepted)} if accepted else {}
         described = {**first, "resumed": [*resumed, described]}
     write_json(path, described)
+
+
+def copy_environments(source: Path, folder: Path) -> None:
+    """Say in a folder that takes over runs of another what these were trained on.
+
+    Where the folder says so already, nothing changes.
+    """
+    if read_environments(source) and not read_environments(folder):
+        write_json(folder / ENVIRONMENT, read_json(source / ENVIRONMENT))
 
 
 def require_unchanged(folder: Path) -> None:
