@@ -17,7 +17,7 @@ from cmtscale.record.row import Row, read_rows
 from cmtscale.report.frames import load_candidates
 from cmtscale.search import samplers
 from cmtscale.search.driver import search
-from cmtscale.search.follow import Follower
+from cmtscale.search.follow import Follower, Going
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.request import SearchRequest
@@ -138,7 +138,7 @@ def test_show_names_the_step_and_counts_them(
 def test_a_follower_ranks_them_last_with_their_step(searched: Searched) -> None:
     with held(searched.folder):
         going = Follower(searched.folder).look()
-    assert going is not None
+    assert isinstance(going, Going)
     assert {score.candidate for score in going.ranking[2:]} == {WIDTH, BASE}
     assert {row.run_id for row in going.failures} == {WILD, BLIND}
     console = Console(width=160)

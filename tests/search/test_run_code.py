@@ -22,7 +22,8 @@ print(*(name for name in sys.modules.keys() - before if name.startswith("cmtscal
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A copy of the package, to be changed."""
-    return Path(shutil.copytree(PACKAGE, tmp_path / PACKAGE.name))
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=ignored))
 
 
 @pytest.mark.parametrize(
