@@ -15,6 +15,7 @@ from typing import Any
 
 from cmtscale.search.executors.base import carry_out_all
 from cmtscale.search.executors.local import LocalExecutor
+from cmtscale.train.stop import CheckIn
 
 RUN_SECONDS = 2.0
 
@@ -25,7 +26,7 @@ class Waits:
 
     seconds: float
 
-    def carry_out(self, _device: str) -> float:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> float:
         time.sleep(self.seconds)
         return self.seconds
 

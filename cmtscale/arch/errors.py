@@ -1,5 +1,7 @@
 """Errors that a user can mend; each message says what, the value, the rule and what to do."""
 
+import signal
+
 
 class CmtscaleError(Exception):
     """Base of every error raised for user input; the CLI prints it as one line."""
@@ -70,9 +72,9 @@ class TrainingError(CmtscaleError, RuntimeError):
 
 
 class StoppedError(CmtscaleError):
-    """A training that was asked to stop by a signal, and has kept its state."""
+    """Work that was asked to stop, by a signal or by who gave it; a training has kept its state."""
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int = signal.SIGINT) -> None:
         super().__init__("stopped; the same command goes on")
         self.exit_code = 128 + signal_number  # as shells have it
 

@@ -11,6 +11,7 @@ from cmtscale.cli.options import (
     CacheDir,
     Device,
     EngineOption,
+    HangTimeout,
     Json,
     RunTimeout,
     Slurm,
@@ -69,6 +70,7 @@ def check(
     slurm: Slurm = None,
     address: Address = None,
     run_timeout: RunTimeout = None,
+    hang_timeout: HangTimeout = "5m",
     cache_dir: CacheDir = None,
     accept_changes: AcceptChanges = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
@@ -87,7 +89,8 @@ def check(
         raise RequestError("a check is of one thing; use --twin, --drift or --lr")
     if drift:
         machines = ("device", "workers", "workers_per_device", "engine", "slurm", "address")
-        training = ("seeds", "rung", *machines, "run_timeout", "accept_changes", "dry_run")
+        limits = ("run_timeout", "hang_timeout")
+        training = ("seeds", "rung", *machines, *limits, "accept_changes", "dry_run")
         _refuse(context, "--drift trains nothing", ("sizes", "threshold", *training))
         _check_drift(folder, as_json)
         return
@@ -106,6 +109,7 @@ def check(
         address=address,
         workers_per_device=workers_per_device,
         run_timeout=run_timeout,
+        hang_timeout=hang_timeout,
     )
     if lr:
         rates = CheckRequest(

@@ -57,6 +57,10 @@ RunTimeout = Annotated[
     str | None,
     typer.Option(help="The longest that a run may take, 30m: it is ended, and has failed."),
 ]
+HangTimeout = Annotated[
+    str,
+    typer.Option(help="How long a run that hangs may give no sign of life before it is ended."),
+]
 AttentionName = Literal["auto", "explicit", "sdpa"]
 Attention = Annotated[
     AttentionName | None,
@@ -97,6 +101,7 @@ def read_engine(
     address: str | None,
     workers_per_device: int | None,
     run_timeout: str | None,
+    hang_timeout: str,
 ) -> "Engine":
     """The engine of the flags; raises a `CmtscaleError` where they do not go together."""
     from cmtscale.arch.budget import parse_duration
@@ -111,4 +116,5 @@ def read_engine(
         run_timeout_seconds=(
             None if run_timeout is None else parse_duration(run_timeout, "--run-timeout")
         ),
+        hang_seconds=parse_duration(hang_timeout, "--hang-timeout"),
     )

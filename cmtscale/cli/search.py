@@ -16,6 +16,7 @@ from cmtscale.cli.options import (
     CacheDir,
     Device,
     EngineOption,
+    HangTimeout,
     Json,
     RunTimeout,
     Slurm,
@@ -147,6 +148,7 @@ def search(
     slurm: Slurm = None,
     address: Address = None,
     run_timeout: RunTimeout = None,
+    hang_timeout: HangTimeout = "5m",
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default results/<what is searched>.")
     ] = None,
@@ -231,6 +233,7 @@ def search(
             address=address,
             workers_per_device=workers_per_device,
             run_timeout=run_timeout,
+            hang_timeout=hang_timeout,
         ),
         "out": out,
         "cache_dir": cache_dir,

@@ -25,7 +25,7 @@ from cmtscale.search.drive import drive_named
 from cmtscale.search.environment import copy_environments, require_unchanged
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.executors.engine import LOCAL, Engine
-from cmtscale.search.interrupt import lasting_interrupt
+from cmtscale.search.interrupt import lasting_interrupts
 from cmtscale.search.ladder import SEEDS_A_RUNG, seed_of
 from cmtscale.search.open import OpenFolder, inspected, opened
 from cmtscale.search.plan import Plan, plan_named
@@ -163,11 +163,11 @@ def _borrowed(
 def _train(plan: Plan, searched: OpenFolder, executor: Executor, watcher: Watcher) -> list[Row]:
     with (
         opened(plan.folder, plan.settings, watcher.noted) as side,
-        lasting_interrupt() as check_interrupt,
+        lasting_interrupts() as interrupts,
     ):
         plan.settings.save(plan.folder / REQUEST)
         _take_over(plan, searched, side)
-        drive_named(plan, side.table, executor, watcher, check_interrupt)
+        drive_named(plan, side.table, executor, watcher, interrupts)
         export_curves(plan.folder, side.table.rows)
         return side.table.rows
 

@@ -1,11 +1,11 @@
 """Training what a search asks for, in its order."""
 
 import time
-from collections.abc import Callable
 
 from cmtscale.record.table import Table
 from cmtscale.search.deadline import Deadline
 from cmtscale.search.executors.base import Executor
+from cmtscale.search.interrupt import Interrupts
 from cmtscale.search.plan import Plan
 from cmtscale.search.runs import (
     first_rung,
@@ -23,7 +23,7 @@ def drive(
     table: Table,
     executor: Executor,
     watcher: Watcher,
-    check_interrupt: Callable[[], None],
+    interrupts: Interrupts,
     deadline: Deadline,
     *,
     target_is_asked: bool = False,
@@ -36,7 +36,7 @@ def drive(
     first rung has shown what runs take, it stops there and returns settings with fewer rungs.
     """
     index = open_index(plan.folder, table.rows, watcher.noted)
-    training = Training(plan, table, executor, watcher, check_interrupt, deadline, index)
+    training = Training(plan, table, executor, watcher, interrupts, deadline, index)
     with training:
         if plan.asked:
             training.add(plan.asked)
@@ -72,13 +72,13 @@ def drive_named(
     table: Table,
     executor: Executor,
     watcher: Watcher,
-    check_interrupt: Callable[[], None],
+    interrupts: Interrupts,
 ) -> None:
     """Train what the plan's batches name and the table lacks, and nothing else."""
     forever = Deadline(
         max_seconds=None, slots=len(plan.devices), seconds_before=0.0, began=time.monotonic()
     )
-    with Training(plan, table, executor, watcher, check_interrupt, forever, None) as training:
+    with Training(plan, table, executor, watcher, interrupts, forever, None) as training:
         training.add(plan.asked)
         for batch in plan.batches:
             training.train(batch)

@@ -18,7 +18,7 @@ from cmtscale.search.drive import drive
 from cmtscale.search.environment import require_unchanged
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.executors.engine import open_engine
-from cmtscale.search.interrupt import lasting_interrupt
+from cmtscale.search.interrupt import lasting_interrupts
 from cmtscale.search.open import OpenFolder, inspected, opened
 from cmtscale.search.outcome import Outcome
 from cmtscale.search.plan import Plan, make_plan
@@ -41,11 +41,13 @@ def search(
     Runs that the folder already holds are not repeated: the same request, or one that asks for
     more of the same search, goes on where an earlier one stopped. Jobs go to `executor`, by default
     to that of the request's engine; one that is given stays open. Raises a `CmtscaleError` for
-    requests, data and folders that cannot be used, before anything is written.
+    requests, data and folders that cannot be used, before anything is written; after Ctrl-C
+    `KeyboardInterrupt`, and after another signal to stop `StoppedError`, once the runs that go on
+    have kept their state.
     """
     began = time.monotonic()
     watcher = watcher or NullWatcher()
-    with executor_for(request, executor) as executor:
+    with lasting_interrupts() as interrupts, executor_for(request, executor) as executor:
         if request.out is None and request.max_seconds is not None:
             # its twins depend on how fast the machine is: the folder that fixes them cannot
             request = replace(request, out=Path("results") / request.timed_folder_name)
@@ -60,7 +62,7 @@ def search(
             folder_context = nullcontext(inspected(folder, settings))
         else:
             folder_context = opened(folder, settings, watcher.noted)
-        with folder_context as run_folder, lasting_interrupt() as check_interrupt:
+        with folder_context as run_folder:
             deadline = open_deadline(
                 folder,
                 run_folder.settings,
@@ -90,7 +92,7 @@ def search(
                     run_folder.table,
                     executor,
                     watcher,
-                    check_interrupt,
+                    interrupts,
                     deadline,
                     target_is_asked=(request.target_images or request.target_epochs) is not None,
                 )

@@ -4,9 +4,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping
 
-from cmtscale.arch.errors import TrainingError
-
 MOST_TRIES = 3  # of a run in one command, each with another error
+LEAST_FAILED = 2  # one that fails is no sign
 MOST_FAILED = 1 / 5  # of the runs asked for; where more fail, something outside the runs is wrong
 _CAUSES_NAMED = 3
 _CAUSE_CHARACTERS = 160
@@ -39,15 +38,15 @@ class Failures:
             return False
         return True
 
-    def require_few(self, asked: int) -> None:
-        """Raise `TrainingError` where more than a fifth of the runs asked for, and two, failed."""
+    def problem(self, asked: int) -> str:
+        """What to tell where more than a fifth of the runs asked for, and two, failed; else ''."""
         failed = len(self.for_good)
-        if failed > 1 and failed > MOST_FAILED * asked:
-            raise TrainingError(
-                f"{failed} of {asked} runs failed, more than a fifth: "
-                f"{grouped(self.for_good.values())}; mend that, and the same command tries them "
-                f"again"
-            )
+        if failed < LEAST_FAILED or failed <= MOST_FAILED * asked:
+            return ""
+        return (
+            f"{failed} of {asked} runs failed, more than a fifth: "
+            f"{grouped(self.for_good.values())}; mend that, and the same command tries them again"
+        )
 
 
 def error_kind(cause: str) -> str:

@@ -1,34 +1,68 @@
-"""A Ctrl-C that cannot be lost."""
+"""Signals that ask a search to stop, none of which can be lost."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+from cmtscale.arch.errors import StoppedError
+from cmtscale.train.stop import SIGNALS
+
+
+class Interrupts:
+    """The first signal that has come, or 0. It breaks off what goes on, unless that is `deferred`.
+
+    Python drops an exception that is raised in a weakref callback, and SQLAlchemy has many of
+    these: one Ctrl-C in some fifteen, pressed while a run was recorded, went unheard. So `check`
+    raises it again.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._is_deferred = False
+
+    def hear(self, number: int, _: FrameType | None) -> None:
+        """What a signal does: a second Ctrl-C breaks off whatever goes on."""
+        is_first = not self.signal_number
+        self.signal_number = self.signal_number or number
+        if not self._is_deferred if is_first else number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if a signal has come."""
+        if self.signal_number:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """What is done in here looks for a signal itself, and ends in its own way."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
 
 
 @contextmanager
-def lasting_interrupt() -> Iterator[Callable[[], None]]:
-    """Yields a check that raises `KeyboardInterrupt` if Ctrl-C was pressed since.
+def lasting_interrupts() -> Iterator[Interrupts]:
+    """Ctrl-C, the end of a job and Slurm's warning before it, in a main thread.
 
-    Python drops an exception that is raised in a weakref callback, and SQLAlchemy has many of
-    these: one Ctrl-C in some fifteen, pressed while a run was recorded, went unheard.
+    Signals that are ignored (`nohup`), or that the program hears itself, are left alone. Raises
+    `StoppedError` after another signal than Ctrl-C.
     """
-    pressed = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        pressed.set()
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-
-    is_python_s = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not (is_python_s and threading.current_thread() is threading.main_thread()):
-        yield check
-        return
-    signal.signal(signal.SIGINT, interrupt)
+    interrupts = Interrupts()
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS if is_main}
+    ours = [n for n in before if before[n] in (signal.SIG_DFL, signal.default_int_handler)]
+    for number in ours:
+        signal.signal(number, interrupts.hear)
     try:
-        yield check
+        yield interrupts
+    except KeyboardInterrupt:
+        if interrupts.signal_number in (0, signal.SIGINT):
+            raise
+        raise StoppedError(interrupts.signal_number) from None
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, before[number])

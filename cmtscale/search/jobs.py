@@ -8,6 +8,7 @@ from cmtscale.arch.variant import Variant
 from cmtscale.record.folder import RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.train.recipe import Recipe, Run
+from cmtscale.train.stop import CheckIn
 
 if TYPE_CHECKING:
     from cmtscale.train.testing import SplitScore
@@ -21,13 +22,15 @@ class TimeSteps:
     recipe: Recipe
     batch: int
 
-    def carry_out(self, device: str) -> float:
+    def carry_out(self, device: str, check_in: CheckIn) -> float:
         """Seconds of a step per image; a GPU's memory is given back for what comes next."""
         import torch
 
         from cmtscale.train.timing import seconds_per_image
 
-        seconds = seconds_per_image(self.network, self.recipe, batch=self.batch, device=device)
+        seconds = seconds_per_image(
+            self.network, self.recipe, batch=self.batch, device=device, check_in=check_in
+        )
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
         return seconds
@@ -40,11 +43,11 @@ class TimePrediction:
     networks: tuple[Variant, ...]
     recipe: Recipe
 
-    def carry_out(self, device: str) -> dict[str, float]:
+    def carry_out(self, device: str, check_in: CheckIn) -> dict[str, float]:
         """Seconds per image by the networks' names."""
         from cmtscale.train.timing import prediction_seconds
 
-        return prediction_seconds(self.networks, self.recipe, device=device)
+        return prediction_seconds(self.networks, self.recipe, device=device, check_in=check_in)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class TrainRun:
     folder: Path
     candidate: str
 
-    def carry_out(self, device: str) -> RunResult:
+    def carry_out(self, device: str, check_in: CheckIn) -> RunResult:
         """The result; the one that the folder holds already, unless the run failed.
 
         A result that was scored in an older way is scored again from the run's last checkpoint.
@@ -68,7 +71,7 @@ class TrainRun:
         earlier = read_result(path, self.run.identity)
         if earlier is not None and earlier.status != "failed":
             return earlier
-        result = train(self.run, device=torch.device(device), folder=self.folder)
+        result = train(self.run, device=torch.device(device), folder=self.folder, check_in=check_in)
         write_result(path, result, self.run.identity)
         return result
 
@@ -80,10 +83,12 @@ class ReadTestSplit:
     run: Run
     folder: Path
 
-    def carry_out(self, device: str) -> "SplitScore | None":
+    def carry_out(self, device: str, check_in: CheckIn) -> "SplitScore | None":
         """The score; None if the run's checkpoint is gone."""
         import torch
 
         from cmtscale.train.testing import read_test_split
 
-        return read_test_split(self.run, device=torch.device(device), folder=self.folder)
+        return read_test_split(
+            self.run, device=torch.device(device), folder=self.folder, check_in=check_in
+        )

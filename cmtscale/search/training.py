@@ -1,9 +1,11 @@
 """One search while it trains: what it asks for, its record, its decisions, and its clock."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 
 import numpy as np
 
+from cmtscale.arch.errors import TrainingError
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import gather_losses
 from cmtscale.record.result import RunResult
@@ -14,8 +16,9 @@ from cmtscale.search.deadline import Deadline, shortened
 from cmtscale.search.decide import Batch, next_batch, write_decisions
 from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
-from cmtscale.search.executors.base import Executor, Failure
+from cmtscale.search.executors.base import Executor, Failure, Stopped
 from cmtscale.search.failures import Failures
+from cmtscale.search.interrupt import Interrupts
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
 from cmtscale.search.recording import job_of, make_row
@@ -33,6 +36,7 @@ from cmtscale.search.under_way import under_way
 from cmtscale.search.watch import Progress, Watcher
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
+STOP_SECONDS = 60.0  # that running runs get to keep their state in
 
 
 class Training:
@@ -49,7 +53,7 @@ class Training:
         table: Table,
         executor: Executor,
         watcher: Watcher,
-        check_interrupt: Callable[[], None],
+        interrupts: Interrupts,
         deadline: Deadline,
         index: Index | None,
     ) -> None:
@@ -59,7 +63,7 @@ class Training:
         self.index = index
         self.executor = executor
         self.watcher = watcher
-        self.check_interrupt = check_interrupt
+        self.interrupts = interrupts
         self.asked: dict[str, Asked] = {}
         self.wanted: list[RungRun] = []
         self.batches: list[Batch] = list(plan.batches)
@@ -99,7 +103,8 @@ class Training:
     def train(self, runs: Sequence[RungRun]) -> None:
         """Run what is not recorded yet; what fails is tried again, after the others.
 
-        Raises `TrainingError` where too many fail; what ended until then is recorded.
+        At a signal to stop no run starts, and those that go on keep their state. So do they where
+        too many fail, and `TrainingError` is raised; what ended until then is recorded.
         """
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
         ended = ended_rows(self.settings, self.table.rows)
@@ -110,6 +115,10 @@ class Training:
         ]
         if waiting and not self.described:
             self.describe()
+        with self.interrupts.deferred():
+            self._train(waiting)
+
+    def _train(self, waiting: list[TrainRun]) -> None:
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
                 job = waiting.pop(0)
@@ -118,12 +127,12 @@ class Training:
                 else:
                     self.executor.submit(job)
             if self.deadline.is_over:
-                val_images = len(self.plan.dataset.splits.val)
-                running = under_way(self.executor.running(), val_images)
-                self.too_late |= {one.run_id for _, one in running}
-                self.executor.cancel()
+                self.too_late |= self.wind_down()
             for done, result in self.executor.results(LOOK_SECONDS):
                 assert isinstance(done, TrainRun)
+                if isinstance(result, Stopped):  # by a signal that this process did not get
+                    waiting.insert(0, done)
+                    continue
                 if isinstance(result, Failure):
                     result = RunResult(status="failed", cause=result.cause)
                 self.record(done, result)
@@ -131,9 +140,33 @@ class Training:
                 if result.status == "failed" and self.failures.add(name, result.cause):
                     self.watcher.noted(f"{name} is tried once more at the end")
                     waiting.append(done)
-            self.failures.require_few(len(self.wanted))
             self.watcher.progressed(self.progress(waiting))
-            self.check_interrupt()
+            too_many_failed = self.failures.problem(len(self.wanted))
+            if self.interrupts.signal_number or too_many_failed:
+                self.wind_down()
+            self.interrupts.check()
+            if too_many_failed:
+                raise TrainingError(too_many_failed)
+
+    def wind_down(self) -> set[str]:
+        """Let the runs that go on keep their state and stop; the names of those that did.
+
+        Those that end meanwhile are recorded.
+        """
+        left = {job.run.run_id for job in self.executor.running() if isinstance(job, TrainRun)}
+        if left:
+            runs = "1 run keeps its" if len(left) == 1 else f"{len(left)} runs keep their"
+            self.watcher.noted(f"stopping: {runs} state first; Ctrl-C ends at once")
+        self.executor.stop()
+        until = time.monotonic() + STOP_SECONDS
+        while self.executor.running() and time.monotonic() < until:
+            for done, result in self.executor.results(LOOK_SECONDS):
+                assert isinstance(done, TrainRun)
+                if not isinstance(result, Stopped | Failure):
+                    self.record(done, result)
+                    left.remove(done.run.run_id)
+        self.executor.cancel()
+        return left
 
     def describe(self) -> None:
         """Write what the search is trained on, once something is."""

@@ -16,6 +16,7 @@ from cmtscale.data.batches import DeviceSplit, plain_batches
 from cmtscale.model.cmt import CMT
 from cmtscale.model.quiet_fvcore import update_bn_stats
 from cmtscale.train.recipe import ESTIMATION_IMAGES
+from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
 DECAY = 0.9  # PyTorch's momentum of 0.1: each step keeps that much of the running statistics
 ESTIMATION_BATCH, ESTIMATION_SEED = 128, 12345
@@ -34,7 +35,9 @@ def set_momentum(model: nn.Module, step: int) -> None:
         norm.momentum = momentum
 
 
-def estimate_statistics(model: CMT, split: DeviceSplit, *, autocast: torch.autocast) -> None:
+def estimate_statistics(
+    model: CMT, split: DeviceSplit, *, autocast: torch.autocast, check_in: CheckIn = never
+) -> None:
     """Replace the running statistics by those of the network as it is now (arXiv 2105.07576).
 
     Over at most 1,536 training images, always the same ones of a `split`, without augmentation;
@@ -44,7 +47,13 @@ def estimate_statistics(model: CMT, split: DeviceSplit, *, autocast: torch.autoc
     rows = torch.randperm(len(split), generator=generator)[:ESTIMATION_IMAGES]
     parts = rows.to(split.labels.device).chunk(math.ceil(len(rows) / ESTIMATION_BATCH))
     batches = plain_batches(split, parts, resolution_px=model.variant.resolution_px)
-    update_statistics(model, (images for images, _ in batches), len(parts), autocast=autocast)
+
+    def images_of_parts() -> Iterator[Tensor]:
+        for images, _ in batches:
+            yield images
+            stop_if_asked(check_in)
+
+    update_statistics(model, images_of_parts(), len(parts), autocast=autocast)
 
 
 def update_statistics(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cmtscale.data.batches import DeviceSplit, eval_batches
 from cmtscale.model.cmt import CMT
+from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +47,12 @@ class Fit:
 
 @torch.inference_mode()
 def predict(
-    model: CMT, split: DeviceSplit, *, batch_size: int, autocast: torch.autocast
+    model: CMT,
+    split: DeviceSplit,
+    *,
+    batch_size: int,
+    autocast: torch.autocast,
+    check_in: CheckIn = never,
 ) -> Predictions:
     """Evaluate every image of the split; leaves `model` in eval mode."""
     model.eval()
@@ -57,6 +63,7 @@ def predict(
         with autocast:
             logits.append(model(images).cpu().double())  # Apple's GPUs have no float64
         labels.append(targets.cpu())
+        stop_if_asked(check_in)
     return Predictions(logits=torch.cat(logits), labels=torch.cat(labels))
 
 

@@ -21,6 +21,7 @@ from cmtscale.train.evaluate import Predictions, predict
 from cmtscale.train.optimizer import lr_factor, make_optimizer
 from cmtscale.train.recipe import Run
 from cmtscale.train.run_log import RunLog
+from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
 LOG_STEPS = 20  # how often losses are looked at: once per look the device is waited for
 
@@ -31,12 +32,13 @@ def train(
     device: torch.device,
     folder: Path | None = None,
     watch: Callable[[dict[str, Any]], None] | None = None,
+    check_in: CheckIn = never,
 ) -> RunResult:
     """Train and evaluate; with a `folder`, log, checkpoint each epoch, and go on from there.
 
-    `watch` is told each line of the log. The same run on the same CPU with the same number of
-    threads gives the same result to the bit, interrupted or not. A loss that is not finite ends it
-    as diverged, with the step.
+    `watch` is told each line of the log. Raises `StoppedError` where `check_in` says so. The same
+    run on the same CPU with the same number of threads gives the same result to the bit,
+    interrupted or not. A loss that is not finite ends it as diverged, with the step.
     """
     began = time.perf_counter()
     recipe = run.recipe
@@ -63,8 +65,14 @@ def train(
     step = epoch * steps_per_epoch
 
     def validate() -> Predictions:
-        estimate_statistics(model, train_split, autocast=autocast)
-        return predict(model, val_split, batch_size=recipe.batch_size, autocast=autocast)
+        estimate_statistics(model, train_split, autocast=autocast, check_in=check_in)
+        return predict(
+            model,
+            val_split,
+            batch_size=recipe.batch_size,
+            autocast=autocast,
+            check_in=check_in,
+        )
 
     predictions = None
     while epoch < recipe.epochs:
@@ -102,6 +110,7 @@ def train(
                     train_loss=float(torch.stack(losses[-LOG_STEPS:]).mean()),
                     lr=factor * recipe.lr,
                 )
+            stop_if_asked(check_in)
         epoch += 1
         run_log.train_seconds += time.perf_counter() - started
         run_log.train_loss = float(torch.stack(losses).cpu().double().mean())

@@ -36,6 +36,7 @@ from cmtscale.train.save_model import (
     size_of,
     versions,
 )
+from cmtscale.train.stop import CheckIn, stopped_by_signals
 from cmtscale.train.testing import read_test_split
 from cmtscale.train.timing import seconds_per_image
 
@@ -77,7 +78,7 @@ def train_single(
     come from. The test split is read only with `test`, and once: its accuracy is None without, or
     where the checkpoint is gone. `planned` hears of the plan before the first step, `watch` of
     each line of the log. Raises a `CmtscaleError` before anything is written if the folder holds
-    another run.
+    another run, and `StoppedError` once the state is kept.
     """
     slots = device_slots(device)
     if "," in device:
@@ -93,15 +94,18 @@ def train_single(
         data=dataset.ref,
     )
     require_ours(folder, run)  # before a lock is put into somebody else's folder
-    with held(folder):
+    with held(folder), stopped_by_signals() as check_in:
         claim(folder, run, source, {VARIANT: run.variant.to_toml()})
         result = read_result(folder / RESULT, run.identity)
         if result is None:
             try:
                 if planned is not None:
                     count = len(training_images)
-                    planned(_plan(run, dataset, slots[0], count, _images_done(folder)))
-                result = train(run, device=torch_device, folder=folder, watch=watch)
+                    done = _images_done(folder)
+                    planned(_plan(run, dataset, slots[0], count, done, check_in))
+                result = train(
+                    run, device=torch_device, folder=folder, watch=watch, check_in=check_in
+                )
             except CmtscaleError:  # the network refuses the batch: another one may begin here
                 if not has_checkpoint(folder):
                     for name in (RUN, VARIANT, METRICS):
@@ -110,7 +114,7 @@ def train_single(
             write_result(folder / RESULT, result, run.identity)
         accuracy = None
         if result.status == "complete":
-            accuracy = _test_accuracy(run, torch_device, folder) if test else None
+            accuracy = _test_accuracy(run, torch_device, folder, check_in) if test else None
             _save_model(run, dataset, result, accuracy, folder, source, slots[0], chosen_by)
     return result, accuracy
 
@@ -158,12 +162,19 @@ def _save_model(
 
 
 def _plan(
-    run: Run, dataset: Dataset, device: str, train_images: int, images_done: int
+    run: Run,
+    dataset: Dataset,
+    device: str,
+    train_images: int,
+    images_done: int,
+    check_in: CheckIn,
 ) -> TrainingPlan:
     recipe = run.recipe
     batch = min(recipe.batch_size, train_images)
     images = images_per_epoch(train_images, recipe.batch_size)
-    per_image = seconds_per_image(run.variant, recipe, batch=batch, device=device)
+    per_image = seconds_per_image(
+        run.variant, recipe, batch=batch, device=device, check_in=check_in
+    )
     whole = run_seconds(
         per_image, recipe, train_images=train_images, val_images=len(dataset.splits.val)
     )
@@ -185,12 +196,12 @@ def _images_done(folder: Path) -> int:
     )
 
 
-def _test_accuracy(run: Run, device: torch.device, folder: Path) -> float | None:
+def _test_accuracy(run: Run, device: torch.device, folder: Path, check_in: CheckIn) -> float | None:
     """The test accuracy, from the log if it was read before."""
     earlier = accuracy_read_by_training(folder)
     if earlier is not None:
         return earlier
-    score = read_test_split(run, device=device, folder=folder)
+    score = read_test_split(run, device=device, folder=folder, check_in=check_in)
     if score is None:
         return None
     log_reading(folder, by="train", run_id=run.run_id, images=score.images, accuracy=score.accuracy)

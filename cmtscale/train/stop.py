@@ -1,19 +1,38 @@
-"""Signals that ask a training to stop: it keeps its state first."""
+"""Work that is asked to stop, by signals among others: a training keeps its state first."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# Ctrl-C, the end of a job, and Slurm's warning before it (`--signal=USR1@120`)
+from cmtscale.arch.errors import StoppedError
+
+# Ctrl-C, the end of a job, Slurm's warning before it (`--signal=USR1@120`), a terminal that closes
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 ]
 
 
 IMPATIENT_SECONDS = 2.0  # torchrun passes a Ctrl-C on to processes that have it already
+
+
+# Called between steps and batches: says that the work goes on; True where it shall stop.
+CheckIn = Callable[[], bool]
+
+
+def never() -> bool:
+    """The check-in of work that nobody stops."""
+    return False
+
+
+def stop_if_asked(check_in: CheckIn) -> None:
+    """Check in; raises `StoppedError` where the work shall stop."""
+    if check_in():
+        raise StoppedError
 
 
 class StopRequest:
@@ -34,14 +53,28 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Signals become a `StopRequest`, in a main thread; on leaving they act as before."""
+    """Signals become a `StopRequest`, in a main thread; on leaving they act as before.
+
+    Those that are ignored, as by `nohup`, stay so.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.hear) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.hear) for number in heard}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[CheckIn]:
+    """Yields the check-in of work that signals stop; its `StoppedError` gets the signal's code."""
+    with listening() as request:
+        try:
+            yield lambda: request.signal_number != 0
+        except StoppedError:
+            raise StoppedError(request.signal_number) from None

@@ -12,6 +12,7 @@ from cmtscale.train.autocast import make_autocast
 from cmtscale.train.checkpoint import load_checkpoint
 from cmtscale.train.evaluate import predict
 from cmtscale.train.recipe import Run
+from cmtscale.train.stop import CheckIn, never
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class SplitScore:
     accuracy: float
 
 
-def read_test_split(run: Run, *, device: torch.device, folder: Path) -> SplitScore | None:
+def read_test_split(
+    run: Run, *, device: torch.device, folder: Path, check_in: CheckIn = never
+) -> SplitScore | None:
     """What the run's last checkpoint in `folder` scores; None if that is gone.
 
     Each reading belongs into the log of readings (`cmtscale.record.reads`).
@@ -35,5 +38,7 @@ def read_test_split(run: Run, *, device: torch.device, folder: Path) -> SplitSco
     model = build(run.variant, attention=run.recipe.attention).to(device)
     model.load_state_dict(state["model"])
     autocast = make_autocast(run.recipe, device)
-    predictions = predict(model, split, batch_size=run.recipe.batch_size, autocast=autocast)
+    predictions = predict(
+        model, split, batch_size=run.recipe.batch_size, autocast=autocast, check_in=check_in
+    )
     return SplitScore(images=len(split), accuracy=predictions.accuracy)

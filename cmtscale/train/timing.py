@@ -13,6 +13,7 @@ from cmtscale.model.cmt import CMT, build
 from cmtscale.train.autocast import make_autocast
 from cmtscale.train.optimizer import make_optimizer
 from cmtscale.train.recipe import Recipe
+from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
 _LONG_STEP_SECONDS = 3.0  # a longer step is neither waited for nor given its memory
 _TIMED_STEPS = 2
@@ -21,7 +22,9 @@ _GPU_WARM_UP = 4  # steps: kernels are loaded as they are first used, for second
 _PREDICTIONS, _PREDICTION_WARM_UP = 15, 3  # turns
 
 
-def seconds_per_image(variant: Variant, recipe: Recipe, *, batch: int, device: str) -> float:
+def seconds_per_image(
+    variant: Variant, recipe: Recipe, *, batch: int, device: str, check_in: CheckIn = never
+) -> float:
     """Seconds of a training step per image, at `batch` images or on a CPU as many as take 3 s.
 
     Raises `torch.OutOfMemoryError` where a step does not fit into a GPU's memory.
@@ -30,21 +33,26 @@ def seconds_per_image(variant: Variant, recipe: Recipe, *, batch: int, device: s
     optimizer = make_optimizer(model, recipe)
     on_gpu = torch.device(device).type != "cpu"
     size = batch if on_gpu else min(_FIRST_BATCH, batch)  # a GPU's small batches take as long
+
+    def step_seconds(images: int) -> float:
+        stop_if_asked(check_in)
+        return _step_seconds(model, optimizer, recipe, images)
+
     for _ in range(_GPU_WARM_UP if on_gpu else 1):  # the first one of a process loads libraries
-        _step_seconds(model, optimizer, recipe, size)
-    seconds = _step_seconds(model, optimizer, recipe, size)
+        step_seconds(size)
+    seconds = step_seconds(size)
     while size < batch:
         larger = min(_GROWTH * size, batch)
         if seconds * larger / size > _LONG_STEP_SECONDS:
             return seconds / size
-        size, seconds = larger, _step_seconds(model, optimizer, recipe, larger)
+        size, seconds = larger, step_seconds(larger)
     if seconds < _LONG_STEP_SECONDS:  # the first step of a size warms up
-        seconds = min(_step_seconds(model, optimizer, recipe, batch) for _ in range(_TIMED_STEPS))
+        seconds = min(step_seconds(batch) for _ in range(_TIMED_STEPS))
     return seconds / batch
 
 
 def prediction_seconds(
-    networks: Sequence[Variant], recipe: Recipe, *, device: str
+    networks: Sequence[Variant], recipe: Recipe, *, device: str, check_in: CheckIn = never
 ) -> dict[str, float]:
     """Median seconds of a forward pass of one image, by name; the networks take turns.
 
@@ -67,6 +75,7 @@ def prediction_seconds(
                 model(image).sum().item()  # waits for the device
                 if turn >= _PREDICTION_WARM_UP:
                     seconds[name].append(time.perf_counter() - started)
+                stop_if_asked(check_in)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

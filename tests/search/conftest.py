@@ -12,12 +12,13 @@ from cmtscale.data.dataset import Description
 from cmtscale.record.losses import write_image_losses
 from cmtscale.record.result import RunResult
 from cmtscale.search.executors import engine
-from cmtscale.search.executors.base import Failure, Job
+from cmtscale.search.executors.base import Failure, Job, Stopped
 from cmtscale.search.jobs import TimePrediction, TimeSteps, TrainRun
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
 from cmtscale.search.settings import Settings
 from cmtscale.train.run_time import run_seconds
+from cmtscale.train.stop import never
 
 
 @dataclass
@@ -33,6 +34,7 @@ class InProcess:
     timed: list[str] = field(default_factory=list)
     cancelled: int = 0
     closed: int = 0
+    stopping: bool = False
     _job: Job | None = None
 
     def __enter__(self) -> "InProcess":
@@ -60,14 +62,18 @@ class InProcess:
         assert timeout_seconds > 0
         job, self._job = self._job, None
         if job is not None:
-            yield job, self.outcome(job)
+            yield job, Stopped() if self.stopping else self.outcome(job)
+
+    def stop(self) -> None:
+        self.stopping = True
 
     def cancel(self) -> None:
         self.cancelled += 1
+        self.stopping = False
         self._job = None
 
     def outcome(self, job: Job) -> Any:
-        return job.carry_out("cpu")
+        return job.carry_out("cpu", never)
 
 
 @dataclass

@@ -806,11 +806,15 @@ def test_a_ctrl_c_that_python_drops_in_a_callback_stops_the_search_all_the_same(
     monkeypatch.setattr(sys, "unraisablehook", dropped.append)
     outcome = fake_training.outcome
 
+    def pressed_twice() -> None:  # the first one only asks for an end
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
     def interrupted(job: TrainRun) -> Any:
         if not isinstance(job, TrainRun):
             return outcome(job)
         referred = Referred()
-        reference = weakref.ref(referred, lambda _: signal.raise_signal(signal.SIGINT))
+        reference = weakref.ref(referred, lambda _: pressed_twice())
         del referred
         assert reference() is None
         return outcome(job)

@@ -51,6 +51,8 @@ class Machine:
             self.timed.append(macs)
             yield job, Failure(cause="memory") if macs > self.largest else macs / self.macs_a_second
 
+    def stop(self) -> None: ...
+
     def cancel(self) -> None:
         self.waiting.clear()
 

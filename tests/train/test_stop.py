@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from cmtscale.arch.errors import StoppedError
 from cmtscale.train import stop
-from cmtscale.train.stop import SIGNALS, listening
+from cmtscale.train.stop import SIGNALS, listening, never, stop_if_asked, stopped_by_signals
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -41,3 +42,22 @@ def test_another_thread_trains_without_signals():
     thread.start()
     thread.join()
     assert heard == [0]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_work_that_a_signal_stops_ends_with_the_signals_exit_code(number):
+    def work():
+        with stopped_by_signals() as check_in:
+            stop_if_asked(check_in)
+            os.kill(os.getpid(), number)
+            stop_if_asked(check_in)
+
+    with pytest.raises(StoppedError, match="the same command goes on") as caught:
+        work()
+    assert caught.value.exit_code == 128 + number
+
+
+def test_work_that_nobody_stops_goes_on():
+    stop_if_asked(never)
+    with pytest.raises(StoppedError):
+        stop_if_asked(lambda: True)

@@ -4,12 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cmtscale.train.stop import CheckIn
+
+HANG_SECONDS = 300  # without a sign of life, after which a job is taken to hang
+
 
 class Job(Protocol):
     """Work for one device slot: plain data that another process can be sent."""
 
-    def carry_out(self, device: str) -> Any:
-        """Do it, on this device, and return the result; errors are raised as they come."""
+    def carry_out(self, device: str, check_in: CheckIn) -> Any:
+        """Do it, on this device, and return the result; errors are raised as they come.
+
+        It calls `check_in` between its steps; where that says so it keeps its state and raises
+        `StoppedError`.
+        """
         ...
 
 
@@ -23,10 +31,19 @@ class Failure:
     cause: str
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """What stands in place of a result where a job was asked to stop: it can be carried out again.
+
+    A run has kept its state.
+    """
+
+
 class Executor(Protocol):
     """Carries out jobs and hands back each result once, in the order they end.
 
-    Resources that it does not have are a `RequestError` at once, never a job that waits for them.
+    Resources that it does not have are a `RequestError` at once, never a job that waits for them. A
+    job that begins and then gives no sign of life for some minutes has failed, and is ended.
     """
 
     @property
@@ -46,13 +63,20 @@ class Executor(Protocol):
     def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
         """What ended since the last call, waiting at most `timeout_seconds` for something.
 
-        A job comes with its result, or with a `Failure`. A full disk (`ResultsError`), and images
-        that are gone (`DataError`), are raised: they stop all work.
+        A job comes with its result, with a `Failure`, or `Stopped`. A full disk (`ResultsError`),
+        and images that are gone (`DataError`), are raised: they stop all work.
         """
         ...
 
     def running(self) -> list[Job]:
         """The jobs that go on now."""
+        ...
+
+    def stop(self) -> None:
+        """Ask all running jobs to keep their state and end; `results` hands them back.
+
+        Nothing is submitted before `cancel`.
+        """
         ...
 
     def cancel(self) -> None:
@@ -63,7 +87,8 @@ class Executor(Protocol):
 def carry_out_all(executor: Executor, jobs: Iterator[Job]) -> Iterator[tuple[Job, Any]]:
     """Keep all slots busy with `jobs` until none is left; yields each as it ends.
 
-    What still runs when the caller stops listening is cancelled.
+    What still runs when the caller stops listening is cancelled. A job that somebody has stopped is
+    carried out again.
     """
     is_left = True
     try:
@@ -73,6 +98,10 @@ def carry_out_all(executor: Executor, jobs: Iterator[Job]) -> Iterator[tuple[Job
                 is_left = job is not None
                 if job is not None:
                     executor.submit(job)
-            yield from executor.results(timeout_seconds=1.0)
+            for job, result in executor.results(timeout_seconds=1.0):
+                if isinstance(result, Stopped):
+                    executor.submit(job)
+                else:
+                    yield job, result
     finally:
         executor.cancel()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cmtscale.arch.errors import RequestError
-from cmtscale.search.executors.base import Executor
+from cmtscale.search.executors.base import HANG_SECONDS, Executor
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.train.recipe import require_count
 
@@ -20,20 +20,21 @@ class Engine:
     """Where jobs are carried out: on this machine, in Slurm jobs, or on a Ray cluster.
 
     `workers_per_device` runs share a GPU or a core (None: 1). A job that takes longer than
-    `run_timeout_seconds` is ended and has failed. `slurm` are the options of a Slurm job, by name;
-    `address` is that of the Ray cluster.
+    `run_timeout_seconds`, or gives no sign of life for `hang_seconds`, is ended and has failed.
+    `slurm` are the options of a Slurm job, by name; `address` is that of the Ray cluster.
     """
 
     name: EngineName = "local"
     workers_per_device: int | None = None
     run_timeout_seconds: int | None = None
+    hang_seconds: int = HANG_SECONDS
     slurm: Mapping[str, Any] = field(default_factory=dict)
     address: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise RequestError(f"engine {self.name!r} is not one of {', '.join(ENGINES)}")
-        for name in ("workers_per_device", "run_timeout_seconds"):
+        for name in ("workers_per_device", "run_timeout_seconds", "hang_seconds"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
         for option, engine in (("slurm", "slurm"), ("address", "ray")):
@@ -55,13 +56,17 @@ def open_engine(
     `workers` are the runs at a time (None: as many as there are devices for). Raises `RequestError`
     where a package is missing, or the engine has no such device.
     """
-    share, limit = engine.workers_per_device, engine.run_timeout_seconds
+    share = engine.workers_per_device
+    limits: dict[str, Any] = {
+        "run_timeout_seconds": engine.run_timeout_seconds,
+        "hang_seconds": engine.hang_seconds,
+    }
     if engine.name == "slurm":
         from cmtscale.search.executors.slurm import SlurmExecutor
         from cmtscale.search.executors.slurm_jobs import SlurmJobs
 
         jobs = SlurmJobs.of(engine.slurm, device=device, workers=workers, share=share or 1)
-        return SlurmExecutor(jobs, cache_dir=cache_dir, run_timeout_seconds=limit)
+        return SlurmExecutor(jobs, cache_dir=cache_dir, **limits)
     if engine.name == "ray":
         from cmtscale.search.executors.ray import RayExecutor
 
@@ -70,7 +75,7 @@ def open_engine(
             device=device,
             workers=workers,
             share=share or 1,
-            run_timeout_seconds=limit,
+            **limits,
         )
     from cmtscale.train.devices import device_slots  # loads torch
 
@@ -80,4 +85,4 @@ def open_engine(
             f"device; drop one of them"
         )
     slots = device_slots(device, workers) * (share or 1)
-    return LocalExecutor(slots, run_timeout_seconds=limit)
+    return LocalExecutor(slots, **limits)

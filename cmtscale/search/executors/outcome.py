@@ -5,18 +5,21 @@ import traceback
 from typing import Any
 
 from cmtscale.arch.budget import format_duration
-from cmtscale.arch.errors import CmtscaleError, DataError, ResultsError
-from cmtscale.search.executors.base import Failure, Job
+from cmtscale.arch.errors import CmtscaleError, DataError, ResultsError, StoppedError
+from cmtscale.search.executors.base import Failure, Job, Stopped
+from cmtscale.train.stop import CheckIn
 
 
-def attempt(job: Job, device: str) -> Any:
-    """Do the job, in a worker: its result, a `Failure`, or the error that stops all work.
+def attempt(job: Job, device: str, check_in: CheckIn) -> Any:
+    """Do the job, in a worker: its result, a `Failure`, `Stopped`, or what stops all work.
 
     A failed job leaves nothing in memory for the next: the variables of its frames, a network and a
     half-built graph after a GPU's memory was too small, are let go of.
     """
     try:
-        return job.carry_out(device)
+        return job.carry_out(device, check_in)
+    except StoppedError:
+        return Stopped()
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
         return outcome_of(error)
@@ -60,6 +63,13 @@ def took_too_long(limit_seconds: int) -> Failure:
     """The failure of a job that was ended at the limit of `--run-timeout`."""
     return failure(
         f"took longer than the limit of {format_duration(limit_seconds)} (--run-timeout)"
+    )
+
+
+def gave_no_sign(limit_seconds: int) -> Failure:
+    """The failure of a job that was ended because it hung."""
+    return failure(
+        f"gave no sign of life for {format_duration(limit_seconds)}, and was ended (--hang-timeout)"
     )
 
 

@@ -1,31 +1,33 @@
 """Jobs as tasks of a Ray cluster, one GPU or core each."""
 
-import faulthandler
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
-from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.base import HANG_SECONDS, Job
 from cmtscale.search.executors.outcome import (
-    attempt,
     failure,
+    gave_no_sign,
     outcome_of,
     settled,
     took_too_long,
     worker_died,
 )
-from cmtscale.search.executors.ray_files import Keeper, at_hand
+from cmtscale.search.executors.pulse import Pulse
+from cmtscale.search.executors.ray_files import Keeper, Sign
+from cmtscale.search.executors.ray_task import carry_out, end_process
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 CANCEL_SECONDS = 30.0  # that cancelled tasks get to end in
 ANSWER_SECONDS = 10.0
+CALLS_AT_A_TIME = 8  # of the keeper: a sign of life does not wait for a file
 UNSEEN = Path("/nowhere/that/nodes/share")
 
 
@@ -34,6 +36,8 @@ class _Task:
     job: Job
     slot: int
     began: float
+    name: str
+    pulse: Pulse = field(default_factory=lambda: Pulse(beats=0))
 
 
 class RayExecutor(AbstractContextManager["RayExecutor"]):
@@ -52,6 +56,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         workers: int | None = None,
         share: int = 1,
         run_timeout_seconds: int | None = None,
+        hang_seconds: int = HANG_SECONDS,
         is_shared: bool = True,
     ) -> None:
         self._ray = _import_ray()
@@ -59,6 +64,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         self._tasks: dict[Any, _Task] = {}
         self._tokens: dict[Path, Path] = {}
         self._run_timeout_seconds = run_timeout_seconds
+        self._hang_seconds = hang_seconds
         self._is_shared = is_shared
         self._has_begun = False
         try:
@@ -71,10 +77,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         if self._kind == "GPU":
             one = {"num_gpus": 1 / share, "num_cpus": 0}
         self._carry_out = self._ray.remote(max_retries=0, **one)(carry_out)
-        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            self._ray.get_runtime_context().get_node_id(), soft=False
-        )
-        keeper = self._ray.remote(num_cpus=0, scheduling_strategy=here)(Keeper)
+        here = self._on_node(self._ray.get_runtime_context().get_node_id())
+        keeper = self._ray.remote(max_concurrency=CALLS_AT_A_TIME, **here)(Keeper)
         self._keeper = keeper.remote()
 
     def __exit__(self, *_: object) -> None:
@@ -95,10 +99,11 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def submit(self, job: Job) -> None:
         slot = min(set(range(len(self._devices))) - {task.slot for task in self._tasks.values()})
         device = "cuda:0" if self._kind == "GPU" else "cpu"  # the one that Ray lets the task see
+        name = uuid4().hex
         reference = self._carry_out.remote(
-            job, device, self._keeper, self._token(job), self._run_timeout_seconds
+            job, device, self._keeper, name, self._token(job), self._run_timeout_seconds
         )
-        self._tasks[reference] = _Task(job=job, slot=slot, began=time.monotonic())
+        self._tasks[reference] = _Task(job=job, slot=slot, began=time.monotonic(), name=name)
         self._has_begun = True
 
     def running(self) -> list[Job]:
@@ -114,8 +119,17 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             references, num_returns=len(references), timeout=0, fetch_local=False
         )
         ended = [(reference, self._tasks.pop(reference)) for reference in ready]
+        hung = self._hung()
+        for reference, sign in hung.items():
+            self._end(reference, sign)
+        lost = [self._tasks.pop(reference).job for reference in hung]
         for reference, task in ended:
             yield task.job, self._outcome(reference, task)
+        for job in lost:
+            yield job, gave_no_sign(self._hang_seconds)
+
+    def stop(self) -> None:
+        self._ray.get(self._keeper.stop.remote(True))
 
     def cancel(self) -> None:
         """End all tasks at once, with their processes, and wait until they have ended."""
@@ -125,6 +139,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             references = list(self._tasks)
             self._ray.wait(references, num_returns=len(references), timeout=CANCEL_SECONDS)
         self._tasks.clear()
+        self._ray.get(self._keeper.stop.remote(False))
 
     def _outcome(self, reference: Any, task: _Task) -> Any:
         errors = self._ray.exceptions
@@ -141,6 +156,32 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             return settled(outcome_of(error.cause))
         except errors.RayError as error:
             return failure(f"{type(error).__name__}: {error}")
+
+    def _hung(self) -> dict[Any, Sign]:
+        """The tasks that have begun and give no sign of life, with their last one."""
+        signs = self._ray.get(self._keeper.signs.remote())
+        silent = {
+            reference: task.pulse.look(signs[task.name].count)
+            for reference, task in self._tasks.items()
+            if task.name in signs
+        }
+        return {
+            reference: signs[self._tasks[reference].name]
+            for reference, seconds in silent.items()
+            if seconds > self._hang_seconds
+        }
+
+    def _end(self, reference: Any, sign: Sign) -> None:
+        """End a task whose process may be stopped, and so hears nothing that Ray tells it."""
+        kill = self._ray.remote(max_retries=0, **self._on_node(sign.node_id))(end_process)
+        self._ray.wait([kill.remote(sign.pid)], timeout=ANSWER_SECONDS)
+        self._ray.cancel(reference, force=True)
+
+    def _on_node(self, node_id: str) -> dict[str, Any]:
+        """The options of what needs no resources, and runs on this node."""
+        strategies = self._ray.util.scheduling_strategies
+        strategy = strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+        return {"num_cpus": 0, "scheduling_strategy": strategy}
 
     def _token(self, job: Job) -> Path:
         """A file that is seen on the nodes that see the folder of a run."""
@@ -188,28 +229,6 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def _disconnect(self) -> None:
         if self._owns_ray:
             self._ray.shutdown()
-
-
-def carry_out(
-    job: Job, device: str, keeper: Any, token: Path, run_timeout_seconds: int | None
-) -> Any:
-    """What a task does: the job, with one thread; see `attempt`.
-
-    Past the limit its process ends, even where it hangs in foreign code, and its log says where.
-    """
-    import torch
-
-    from cmtscale.train.memory import keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    if run_timeout_seconds is not None:
-        faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=2)
-    try:
-        with at_hand(job, keeper, token) as job_here:
-            return attempt(job_here, device)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _import_ray() -> Any:

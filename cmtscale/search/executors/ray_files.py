@@ -1,4 +1,4 @@
-"""Images and run folders for Ray's nodes that do not see the driver's disk."""
+"""What Ray's nodes and the driver tell each other beside results: files, and signs of life."""
 
 import tempfile
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -20,8 +20,37 @@ CHUNK = 64 << 20  # bytes that are sent at a time
 SEND_SECONDS = 5.0  # how often what a run has written is sent
 
 
+class Sign(NamedTuple):
+    """How often a task has given a sign of life, and the process it is."""
+
+    count: int
+    node_id: str
+    pid: int
+
+
 class Keeper:
-    """An actor beside the driver, which reads and writes its files for other nodes."""
+    """An actor beside the driver: it reads and writes its files for other nodes, and hears tasks.
+
+    Its methods may be called at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._signs: dict[str, Sign] = {}
+        self._is_stopping = False
+
+    def hear(self, task: str, node_id: str, pid: int) -> bool:
+        """Take a task's sign of life; whether it shall stop."""
+        count = self._signs[task].count if task in self._signs else 0
+        self._signs[task] = Sign(count + 1, node_id, pid)
+        return self._is_stopping
+
+    def signs(self) -> dict[str, Sign]:
+        """What has been heard, by task."""
+        return self._signs
+
+    def stop(self, are_asked: bool) -> None:
+        """Whether all tasks are asked to stop."""
+        self._is_stopping = are_asked
 
     def names(self, folder: Path) -> list[str]:
         """The files of a folder; none where there is no folder yet."""

@@ -17,11 +17,11 @@ from typing import Any
 
 from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.data.cache import default_cache_dir, own_folder
-from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.base import HANG_SECONDS, Job, Stopped
 from cmtscale.search.executors.outcome import failure, settled
 from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
-from cmtscale.search.executors.slurm_queue import hopeless
+from cmtscale.search.executors.slurm_queue import cancel_pending, hopeless
 
 REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each time
 LOOK_SECONDS = 0.2  # how often the driver looks for results
@@ -44,10 +44,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         *,
         cache_dir: Path | None = None,
         run_timeout_seconds: int | None = None,
+        hang_seconds: int = HANG_SECONDS,
         cluster: str = "slurm",
     ) -> None:
         self._jobs = jobs
         self._run_timeout_seconds = run_timeout_seconds
+        self._hang_seconds = hang_seconds
         submissions = _private((cache_dir or default_cache_dir()).absolute() / "slurm")
         self._folder = Path(tempfile.mkdtemp(prefix=time.strftime("%m%d-%H%M-"), dir=submissions))
         try:
@@ -59,6 +61,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._groups: list[_Submitted] = []
         self._keeps_logs = False
         self._has_begun = False
+        self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
 
@@ -78,12 +81,16 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def submit(self, job: Job) -> None:
         assert self.free_slots
+        assert not self._is_stopping
         self._waiting.append(job)
 
     def running(self) -> list[Job]:
         return [*(job for group in self._groups for job in group.jobs), *self._waiting]
 
     def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
+        if self._is_stopping:
+            waiting, self._waiting = self._waiting, []
+            yield from ((job, Stopped()) for job in waiting)
         self._submit_waiting()
         until = time.monotonic() + timeout_seconds
         while True:
@@ -99,8 +106,16 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             for job, outcome in zip(group.jobs, self._outcomes(group), strict=True):
                 yield job, settled(outcome)
 
+    def stop(self) -> None:
+        self._is_stopping = True
+        for group in self._groups:
+            group.wanted.unlink(missing_ok=True)
+        if self._is_slurm:
+            cancel_pending(group.handle.job_id for group in self._groups)
+
     def cancel(self) -> None:
         """End all Slurm jobs, and wait until they have ended, or half a minute."""
+        self._is_stopping = False
         self._waiting.clear()
         for group in self._groups:
             group.wanted.unlink(missing_ok=True)
@@ -122,6 +137,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
                 jobs=tuple(part),
                 devices=self._jobs.devices[: len(part)],
                 run_timeout_seconds=self._run_timeout_seconds,
+                hang_seconds=self._hang_seconds,
                 wanted=self._wanted_file(),
             )
             for part in parts
@@ -164,6 +180,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if group.handle.done() and group.handle.exception() is None:
             outcomes: list[Any] = group.handle.result()
             return outcomes
+        if self._is_stopping:  # before it has started
+            return [Stopped()] * len(group.jobs)
         self._keeps_logs = True
         state = group.handle.state
         memory = "out of memory: " if state.startswith("OUT_OF_ME") else ""

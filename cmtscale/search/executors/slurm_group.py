@@ -10,37 +10,50 @@ from types import FrameType
 from typing import Any
 
 from cmtscale.arch.errors import CmtscaleError
-from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.base import Job, Stopped
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.slurm_queue import is_running_still
 
 ABANDONED_SECONDS = 300  # without a driver that waits for it, after which a job ends
+STOP_SECONDS = 20.0  # that runs get to keep their state in: Slurm kills 30 s after SIGTERM
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """What one Slurm job does: some jobs, each in a process of its own, on its devices.
 
-    On Slurm's warning before the time limit, and where it is preempted, its processes end, and it
-    is queued again: runs go on from their checkpoints. One that was cancelled, or whose driver is
-    gone, ends. See `submitit.helpers.Checkpointable`.
+    On Slurm's warning before the time limit, and where it is preempted, its runs keep their state,
+    and it is queued again: they go on from there. So they do where nothing of it is `wanted` any
+    more; such a job, and one whose driver is gone, ends. See `submitit.helpers.Checkpointable`.
     """
 
     jobs: tuple[Job, ...]
     devices: tuple[str, ...]
     run_timeout_seconds: int | None
+    hang_seconds: int
     wanted: Path
 
     def __call__(self) -> list[Any]:
-        """The outcome of each job; see `attempt`."""
-        outcomes: dict[int, Any] = {}
+        """The outcome of each job; see `attempt`. `Stopped` where the driver wants no more."""
+        outcomes: dict[int, Any] = {id(job): Stopped() for job in self.jobs}
         waiting = list(self.jobs)
         driver = DriverWatch(folder=self.wanted.parent)
         with (
-            self._requeued_on_sigterm(),
-            LocalExecutor(self.devices, run_timeout_seconds=self.run_timeout_seconds) as executor,
+            _warnings() as warnings,
+            LocalExecutor(
+                self.devices,
+                run_timeout_seconds=self.run_timeout_seconds,
+                hang_seconds=self.hang_seconds,
+            ) as executor,
         ):
             while waiting or executor.running():
+                is_over = not self.wanted.exists() or driver.is_gone()
+                if is_over or warnings.number:
+                    may_go_on = warnings.number != signal.SIGTERM or is_running_still()
+                    outcomes |= _wind_down(executor)
+                    if not is_over:
+                        warnings.end(queue_again=may_go_on)
+                    break
                 while waiting and executor.free_slots:
                     executor.submit(waiting.pop(0))
                 try:
@@ -48,8 +61,6 @@ class Group:
                 except CmtscaleError as error:  # it stops all work
                     return [error] * len(self.jobs)
                 outcomes |= {id(job): outcome for job, outcome in ended}
-                if not self.wanted.exists() or driver.is_gone():
-                    raise SystemExit("nobody waits for the results any more")
         return [outcomes[id(job)] for job in self.jobs]
 
     def checkpoint(self) -> Any:
@@ -58,22 +69,47 @@ class Group:
 
         return submitit.helpers.DelayedSubmission(self)
 
-    @contextmanager
-    def _requeued_on_sigterm(self) -> Iterator[None]:
-        import submitit
 
-        warning = signal.getsignal(signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"])
+def _wind_down(executor: LocalExecutor) -> dict[int, Any]:
+    """Let the jobs keep their state; the outcomes of those that end in time."""
+    executor.stop()
+    outcomes: dict[int, Any] = {}
+    until = time.monotonic() + STOP_SECONDS
+    while executor.running() and time.monotonic() < until:
+        outcomes |= {id(job): outcome for job, outcome in executor.results(timeout_seconds=1.0)}
+    return outcomes
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            if callable(warning) and self.wanted.exists() and is_running_still():
-                warning(number, frame)
-            raise SystemExit("ended by SIGTERM")
 
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+@dataclass(kw_only=True)
+class _Warnings:
+    """The last signal that has asked a Slurm job to end, or 0; `submitit` is what hears it else."""
+
+    submitit: Any
+    number: int = 0
+
+    def hear(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+
+    def end(self, *, queue_again: bool) -> None:
+        """End the process, so that Slurm carries the job out again or does not."""
+        if queue_again and callable(self.submitit):
+            self.submitit(self.number, None)
+        raise SystemExit(f"ended by signal {self.number}")
+
+
+@contextmanager
+def _warnings() -> Iterator[_Warnings]:
+    """Slurm's warning before the time limit, and SIGTERM, are heard and not acted on."""
+    import submitit
+
+    warning = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
+    warnings = _Warnings(submitit=signal.getsignal(warning))
+    before = {number: signal.signal(number, warnings.hear) for number in (warning, signal.SIGTERM)}
+    try:
+        yield warnings
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(kw_only=True)

@@ -32,11 +32,20 @@ def hopeless(job_ids: Iterable[str]) -> str | None:
     return None
 
 
+def cancel_pending(job_ids: Iterable[str]) -> None:
+    """Take those of these jobs that wait out of Slurm's queue."""
+    _ask("scancel", "--state=PENDING", *job_ids)
+
+
 def _squeue(*arguments: str) -> str:
-    """What squeue prints; nothing where it fails, as it does while a controller restarts."""
+    return _ask("squeue", "-h", *arguments)
+
+
+def _ask(*command: str) -> str:
+    """What a command prints; nothing where it fails, as it does while a controller restarts."""
     try:
         return subprocess.run(
-            ["squeue", "-h", *arguments],
+            command,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,

@@ -8,26 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmtscale.arch.errors import DataError
+from cmtscale.arch.errors import DataError, StoppedError
+from cmtscale.train.stop import CheckIn
 
 
 @dataclass(frozen=True)
 class Doubles:
     number: int
 
-    def carry_out(self, device: str) -> tuple[int, str]:
+    def carry_out(self, device: str, _check_in: CheckIn) -> tuple[int, str]:
         return 2 * self.number, device
 
 
 @dataclass(frozen=True)
 class Raises:
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         raise RuntimeError("first\n  second\n\nthird")
 
 
 @dataclass(frozen=True)
 class Dies:
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -37,16 +38,46 @@ class Hangs:
 
     pid_file: Path
 
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         self.pid_file.write_text(str(os.getpid()))
         time.sleep(3600)
+
+
+@dataclass(frozen=True)
+class Works:
+    """Checks in until it is asked to stop, says how often it has begun, and ends the third time."""
+
+    mark: Path
+
+    def carry_out(self, _device: str, check_in: CheckIn) -> int:
+        times = int(self.mark.read_text() or 0) + 1 if self.mark.exists() else 1
+        self.mark.write_text(str(times))
+        while times < 3:
+            if check_in():
+                raise StoppedError
+            time.sleep(0.05)
+        return times
+
+
+@dataclass(frozen=True)
+class Freezes:
+    """Gives signs of life for a while; then its process is stopped, as by SIGSTOP."""
+
+    pid_file: Path
+
+    def carry_out(self, _device: str, check_in: CheckIn) -> None:
+        for _ in range(20):
+            check_in()
+            time.sleep(0.05)
+        self.pid_file.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @dataclass(frozen=True)
 class RunsOutOfMemory:
     on_gpu: bool
 
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         import torch
 
         raise torch.OutOfMemoryError("CUDA: 2 GiB wanted") if self.on_gpu else MemoryError
@@ -54,13 +85,13 @@ class RunsOutOfMemory:
 
 @dataclass(frozen=True)
 class FillsTheDisk:
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/data/checkpoint.pt")
 
 
 @dataclass(frozen=True)
 class LosesItsImages:
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         raise DataError("the packed images are gone; run the same command again")
 
 
@@ -71,7 +102,7 @@ class SignalsItsParent:
     number: int
     mark: Path
 
-    def carry_out(self, _device: str) -> Any:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> Any:
         if self.mark.exists():
             return "carried out again"
         self.mark.touch()

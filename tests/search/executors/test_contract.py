@@ -14,7 +14,7 @@ from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import RESULT
 from cmtscale.record.result import read_result
-from cmtscale.search.executors.base import Executor, Failure, Job, carry_out_all
+from cmtscale.search.executors.base import Executor, Failure, Job, Stopped, carry_out_all
 from cmtscale.search.executors.engine import Engine, open_engine
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.ray import RayExecutor
@@ -24,7 +24,7 @@ from cmtscale.search.jobs import ReadTestSplit, TimeSteps, TrainRun
 from cmtscale.train.recipe import Recipe, Run
 
 TIMEOUT_SECONDS = 120.0
-LIMIT_SECONDS = 4
+LIMIT_SECONDS, HANG_SECONDS = 4, 3
 SLOTS = {"local": 2, "slurm": 4, "slurm-debug": 4, "slurm-cluster": 4, "ray": 2}
 CLUSTERS = {"slurm": "local", "slurm-debug": "debug", "slurm-cluster": "slurm"}  # of submitit
 ENGINES = (
@@ -64,19 +64,17 @@ def make(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
     """Makes an executor of the engine."""
     with ExitStack() as stack:
 
-        def open_one(run_timeout_seconds: int | None = None) -> Executor:
+        def open_one(**limits: int) -> Executor:
             if engine == "local":
-                local = LocalExecutor(("cpu", "cpu"), run_timeout_seconds=run_timeout_seconds)
-                return stack.enter_context(local)
+                return stack.enter_context(LocalExecutor(("cpu", "cpu"), **limits))
             if engine == "ray":
                 address = request.getfixturevalue("cluster").address
-                ray = RayExecutor(address, run_timeout_seconds=run_timeout_seconds)
-                return stack.enter_context(ray)
+                return stack.enter_context(RayExecutor(address, **limits))
             slurm = SlurmExecutor(
                 SlurmJobs(gpus=0, share=SLOTS[engine], at_a_time=1, minutes=5),
                 cache_dir=tmp_path / "cache",
-                run_timeout_seconds=run_timeout_seconds,
                 cluster=CLUSTERS[engine],
+                **limits,
             )
             return stack.enter_context(slurm)
 
@@ -90,10 +88,10 @@ def drain(executor: Executor, jobs: list[Job]) -> dict[Job, Any]:
     return dict(results)
 
 
-def wait_for(path: Path) -> int:
-    """The process that has written its id to a file."""
+def wait_for(path: Path, text: str = "") -> int:
+    """The number that is written to a file, once it is there, or is the one that is waited for."""
     until = time.monotonic() + TIMEOUT_SECONDS
-    while not (path.exists() and path.read_text()):
+    while not (path.exists() and path.read_text() and text in path.read_text()):
         assert time.monotonic() < until
         time.sleep(0.05)
     return int(path.read_text())
@@ -155,6 +153,41 @@ def test_what_no_other_job_can_do_without_stops_all_work(
     with pytest.raises(error, match=words):
         drain(executor, [getattr(jobs, name)()])
     assert executor.running() == []
+
+
+def test_jobs_that_are_asked_to_stop_come_back_and_can_be_carried_out_again(
+    make: Make, jobs: Any, engine: str, tmp_path: Path
+) -> None:
+    if engine == "slurm-debug":
+        pytest.skip("which carries a job out when its result is asked for, in this process")
+    executor = make()
+    works = jobs.Works(tmp_path / "mark")
+    for times in ("1", "2"):
+        executor.submit(works)
+        assert list(executor.results(0.01)) == []
+        wait_for(works.mark, times)
+        executor.stop()
+        until = time.monotonic() + TIMEOUT_SECONDS
+        while not (ended := list(executor.results(0.5))):
+            assert time.monotonic() < until
+        assert ended == [(works, Stopped())]
+        assert executor.running() == []
+        executor.cancel()
+    assert drain(executor, [works]) == {works: 3}
+
+
+def test_a_job_whose_process_stands_still_is_ended(
+    make: Make, jobs: Any, engine: str, tmp_path: Path
+) -> None:
+    if engine == "slurm-debug":
+        pytest.skip("whose own process would stand still")
+    executor = make(hang_seconds=HANG_SECONDS)
+    freezes = jobs.Freezes(tmp_path / "pid")
+    results = drain(executor, [freezes, jobs.Doubles(2)])
+    assert results[jobs.Doubles(2)] == (4, "cpu")
+    assert results[freezes].cause == "gave no sign of life for 3s, and was ended (--hang-timeout)"
+    assert ends(int(freezes.pid_file.read_text()))
+    assert drain(executor, [jobs.Doubles(1)]) == {jobs.Doubles(1): (2, "cpu")}
 
 
 def test_cancelling_ends_what_runs_and_the_executor_goes_on(

@@ -21,6 +21,7 @@ from cmtscale.search.executors.outcome import attempt
 from cmtscale.search.jobs import TimeSteps, TrainRun
 from cmtscale.train import loop
 from cmtscale.train.recipe import Recipe, Run
+from cmtscale.train.stop import CheckIn, never
 
 TIMEOUT_SECONDS = 120.0
 
@@ -105,7 +106,7 @@ def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
 class FailsWhileItHolds:
     """A job whose frame holds something large when it fails."""
 
-    def carry_out(self, _device: str) -> None:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         held = Large()
         try:
             raise RuntimeError(f"too large: {held}")
@@ -128,14 +129,14 @@ class Large:
 
 @dataclass(frozen=True)
 class CountsLarge:
-    def carry_out(self, _device: str) -> int:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> int:
         return Large.living
 
 
 def test_a_failed_job_leaves_nothing_in_memory_for_the_next() -> None:
-    failed = attempt(FailsWhileItHolds(), "cpu")
+    failed = attempt(FailsWhileItHolds(), "cpu", never)
     assert failed.cause.startswith("RuntimeError: too large")
-    assert attempt(CountsLarge(), "cpu") == 0
+    assert attempt(CountsLarge(), "cpu", never) == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
@@ -181,7 +182,7 @@ def test_all_jobs_are_carried_out_by_workers_that_are_used_again(
     results = dict(carry_out_all(executor, iter(jobs)))
     assert results.keys() == set(jobs)
     assert all(isinstance(seconds, float) and seconds > 0 for seconds in results.values())
-    assert len(executor._pools) == 2
+    assert len(executor._workers) == 2
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_run_whose_result_is_there_is_not_trained_again(
     job: TrainRun, trained: list[str]
 ) -> None:
-    assert job.carry_out("cpu") == job.carry_out("cpu")
+    assert job.carry_out("cpu", never) == job.carry_out("cpu", never)
     assert trained == [job.run.run_id]
 
 
@@ -225,6 +226,6 @@ def test_a_result_that_is_broken_failed_or_of_another_run_is_made_anew(
             write_result(path, replace(complete, scoring=1), job.run.identity)
         case _:
             path.write_text(stored)
-    result = job.carry_out("cpu")
+    result = job.carry_out("cpu", never)
     assert trained == [job.run.run_id]
     assert read_result(path, job.run.identity) == result

@@ -1,0 +1,67 @@
+"""What a task of Ray's does: a job, with signs of life."""
+
+import faulthandler
+import math
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmtscale.search.executors.base import Job
+from cmtscale.search.executors.outcome import attempt
+from cmtscale.search.executors.ray_files import at_hand
+
+SIGN_SECONDS = 2.0  # between two signs of life
+
+
+def end_process(pid: int) -> None:
+    """Kill a process of this node."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def carry_out(
+    job: Job, device: str, keeper: Any, name: str, token: Path, run_timeout_seconds: int | None
+) -> Any:
+    """What a task does: the job, with one thread; see `attempt`.
+
+    Past the limit its process ends, even where it hangs in foreign code, and its log says where.
+    """
+    check_in = _TaskSigns(keeper=keeper, name=name)
+    check_in()
+    import torch
+
+    from cmtscale.train.memory import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    if run_timeout_seconds is not None:
+        faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=2)
+    try:
+        with at_hand(job, keeper, token) as job_here:
+            return attempt(job_here, device, check_in)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@dataclass(kw_only=True)
+class _TaskSigns:
+    """A task's signs of life, to the keeper of its driver; see `CheckIn`."""
+
+    keeper: Any
+    name: str
+    given_at: float = -math.inf
+    is_stopped: bool = False
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.given_at > SIGN_SECONDS:
+            import ray
+
+            node_id = ray.get_runtime_context().get_node_id()
+            heard = self.keeper.hear.remote(self.name, node_id, os.getpid())
+            self.is_stopped = ray.get(heard)
+            self.given_at = time.monotonic()
+        return self.is_stopped
