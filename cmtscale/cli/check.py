@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmtscale.cli.options import (
+    AcceptChanges,
     Address,
     CacheDir,
     Device,
@@ -71,6 +72,7 @@ def check(
     run_timeout: RunTimeout = None,
     hang_timeout: HangTimeout = "5m",
     cache_dir: CacheDir = None,
+    accept_changes: AcceptChanges = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +89,8 @@ def check(
         raise RequestError("a check is of one thing; use --twin, --drift or --lr")
     if drift:
         machines = ("device", "workers", "workers_per_device", "engine", "slurm", "address")
-        training = ("seeds", "rung", *machines, "run_timeout", "hang_timeout", "dry_run")
+        limits = ("run_timeout", "hang_timeout")
+        training = ("seeds", "rung", *machines, *limits, "accept_changes", "dry_run")
         _refuse(context, "--drift trains nothing", ("sizes", "threshold", *training))
         _check_drift(folder, as_json)
         return
@@ -117,6 +120,7 @@ def check(
             workers=workers,
             engine=where,
             cache_dir=cache_dir,
+            accept_changes=accept_changes,
         )
         _check_rates(rates, dry_run, as_json)
         return
@@ -130,6 +134,7 @@ def check(
         workers=workers,
         engine=where,
         cache_dir=cache_dir,
+        accept_changes=accept_changes,
     )
     _check_twins(twins, dry_run, as_json)
 

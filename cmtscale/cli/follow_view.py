@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cmtscale.cli.console import duration, results
 from cmtscale.record.scores import Score
-from cmtscale.search.follow import Follower, Going
+from cmtscale.search.follow import Follower, Going, Planning
 from cmtscale.search.settings import required_settings
 
 LOOK_SECONDS = 1.0
@@ -37,8 +37,10 @@ def watch(folder: Path) -> bool:
     return True
 
 
-def screen_of(going: Going, console: Console) -> Group:
+def screen_of(going: Going | Planning, console: Console) -> Group:
     """The workers, the lowest losses and the last failures, with a headline above."""
+    if isinstance(going, Planning):
+        return Group(Text(f"the search is being planned: {going.holder}"))
     left = "" if going.seconds_left is None else f", about {duration(going.seconds_left)} left"
     head = Text(f"{going.ended}/{going.runs} runs{left}; {going.holder}", overflow="ellipsis")
     head.no_wrap = True
@@ -68,7 +70,9 @@ def _ranking(ranking: tuple[Score, ...]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for score in [score for score in ranking if score.loss is not None][:BEST]:
         assert score.accuracy is not None
-        cells = f"{score.loss:.4f}", f"{100 * score.accuracy:.2f} %", str(len(score.seeds))
+        diverged = f", {score.diverged} diverged" if score.diverged else ""
+        seeds = f"{len(score.seeds)}{diverged}"
+        cells = f"{score.loss:.4f}", f"{100 * score.accuracy:.2f} %", seeds
         table.add_row(Text(score.candidate), *cells)
     return table
 

@@ -66,6 +66,12 @@ Attention = Annotated[
     AttentionName | None,
     typer.Option(help="Attention kernel; auto (default): torch's fused one where CUDA has it."),
 ]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Go on though cmtscale or torch has changed since; recorded."
+    ),
+]
 SplitSeed = Annotated[
     int | None,
     typer.Option(help="Draws validation and test images where the data set gives none; 0."),

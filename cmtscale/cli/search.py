@@ -10,6 +10,7 @@ from cmtscale.cli.options import (
     DEFAULT_BASE,
     NETWORKS_HELP,
     VARIANTS_HELP,
+    AcceptChanges,
     Address,
     Attention,
     CacheDir,
@@ -179,12 +180,7 @@ def search(
         bool,
         typer.Option("--winner-test", help="Read the test split, once, with the trained choice."),
     ] = False,
-    accept_changes: Annotated[
-        bool,
-        typer.Option(
-            "--accept-changes", help="Go on though cmtscale or torch has changed since; recorded."
-        ),
-    ] = False,
+    accept_changes: AcceptChanges = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -41,9 +41,7 @@ from cmtscale.search.standings import Interval, Standing
 def print_outcome(outcome: Outcome) -> None:
     """What a search that has ended leaves: its answer, and where it is written."""
     out = results()
-    for row in outcome.rows:
-        if row.status != "complete" and row.horizon in outcome.settings.horizons:
-            messages().print(f"{row.run_id} {row.status}: {row.cause}", markup=False)
+    _print_causes(outcome, messages())
     print_answer(outcome, out)
     if outcome.choice is not None:
         warn_of_few_steps(outcome.settings, out)
@@ -68,11 +66,14 @@ def print_shown(outcome: Outcome, record: WinnerRecord | None) -> None:
         f"{counted(sum(row.horizon == horizon for row in ended), 'run')} of {images:,} images"
         for horizon, images in zip(settings.horizons, settings.images_seen, strict=True)
     )
+    diverged = sum(row.status == "diverged" for row in ended)
     limits = "".join(f", {limit_text(name, most)}" for name, most in settings.limits.items())
     out.print(
         f"{escape(str(outcome.folder))}: budget {format_macs(settings.budget_macs)} MACs{limits}, "
         f"data {escape(settings.data)}; so far {trained}"
+        + (f", of which {diverged} diverged" if diverged else "")
     )
+    _print_causes(outcome, out)
     print_answer(outcome, out)
     print_winner(outcome, record)
     print_steps(outcome, record)
@@ -116,6 +117,13 @@ def print_json(outcome: Outcome, trained: WinnerRecord | None) -> None:
     if trained is not None:
         table["winner"] = asdict(trained)
     print(json.dumps(table, indent=1))
+
+
+def _print_causes(outcome: Outcome, console: Console) -> None:
+    """A line for each run that did not end well: at which step it diverged, or why it failed."""
+    for row in outcome.rows:
+        if row.status != "complete" and row.horizon in outcome.settings.horizons:
+            console.print(f"{row.run_id} {row.status}: {row.cause}", markup=False, soft_wrap=True)
 
 
 def _print_ranking(outcome: Outcome, out: Console) -> None:

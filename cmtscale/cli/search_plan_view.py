@@ -4,12 +4,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.cost import cost
 from cmtscale.cli.console import Column, counted, duration, print_table
 from cmtscale.cli.search_words import excluding, explain, share_cell, warn_of_few_steps
+from cmtscale.record.folder import free_bytes
 from cmtscale.search.plan import Plan
 from cmtscale.search.screen import limit_text
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
@@ -67,6 +69,21 @@ def print_plan(plan: Plan, console: Console) -> None:
             f"pays from {AUGMENTED_EPOCHS} times on"
         )
     console.print(f"results in {plan.folder}", markup=False)
+    _print_disk(plan, console)
+
+
+def _print_disk(plan: Plan, console: Console) -> None:
+    """What the results will need of the disk, and a warning where less is free."""
+    if not plan.disk_bytes:
+        return
+    needed, free = decimal(plan.disk_bytes), free_bytes(plan.folder)
+    console.print(f"disk: about {needed} from now, {decimal(free)} free")
+    if free < plan.disk_bytes:
+        console.print(
+            f"[bold]warning[/bold]: the disk is too small by about "
+            f"{decimal(plan.disk_bytes - free)}: the search will stop when it is full, lose "
+            f"nothing, and go on with the same command; free some space, or use another --out"
+        )
 
 
 def runs_left(plan: Plan) -> str:

@@ -1,5 +1,6 @@
 """A folder of results: what its files are called, and that one process at a time works in it."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,6 +96,14 @@ def require_folder(folder: Path, *, instead: str = ANOTHER_OUT) -> None:
     """Raise `ResultsError` if there is a file in the folder's place."""
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder} is a file, not a folder; {instead}")
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk that a folder is on, or will be on."""
+    absolute = folder.absolute()
+    return shutil.disk_usage(
+        next(path for path in (absolute, *absolute.parents) if path.exists())
+    ).free
 
 
 def holds_anything(folder: Path) -> bool:

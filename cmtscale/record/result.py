@@ -8,6 +8,8 @@ from typing import Literal
 from cmtscale.record.files import write_json
 
 Status = Literal["complete", "diverged", "infeasible", "failed"]
+# Results of a run that rule its candidate out, whatever its other runs came to.
+UNSOUND: tuple[Status, ...] = ("diverged", "infeasible")
 
 # How a trained network is scored. Raise it when that changes: checkpoints are then scored again,
 # and runs whose checkpoint is gone are trained again. 1: PyTorch's running statistics (0.1.0).

@@ -1,7 +1,9 @@
 """What the rows of one horizon say of each candidate: means, spreads, and what went wrong."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -39,8 +41,12 @@ class Score:
 
         Nor was the memory too small for a run of it.
         """
-        is_sound = not (self.diverged or self.infeasible)
-        return self.on_budget and self.loss is not None and is_sound
+        return self.on_budget and self.loss is not None and self.is_sound
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no run of it diverged or was too large for the memory."""
+        return not (self.diverged or self.infeasible)
 
 
 def current(rows: Iterable[Row], horizon: tuple[int, int]) -> list[Row]:
@@ -56,17 +62,31 @@ def scores(rows: Sequence[Row]) -> list[Score]:
     return [_score(runs) for runs in by_candidate.values()]
 
 
-def rank(rows: Sequence[Row]) -> list[Score]:
-    """All candidates by mean loss, those without one last."""
-    return sorted(
-        scores(rows),
-        key=lambda score: (score.loss is None, score.loss or 0.0, score.candidate),
-    )
+def rankings(rows: Sequence[Row], horizons: Sequence[tuple[int, int]]) -> list[list[Score]]:
+    """Of each horizon its candidates by mean loss; those that are not sound at any stand last.
+
+    `diverged` and `infeasible` of a score count its runs at all horizons.
+    """
+    by_horizon = [scores(current(rows, horizon)) for horizon in horizons]
+    diverged, infeasible = Counter[str](), Counter[str]()
+    for score in chain.from_iterable(by_horizon):
+        diverged[score.candidate] += score.diverged
+        infeasible[score.candidate] += score.infeasible
+
+    def of_all(score: Score) -> Score:
+        name = score.candidate
+        return replace(score, diverged=diverged[name], infeasible=infeasible[name])
+
+    return [sorted(map(of_all, own), key=_place) for own in by_horizon]
 
 
 def leader(ranking: Sequence[Score]) -> Score | None:
     """The first one that may win."""
     return next((score for score in ranking if score.may_win), None)
+
+
+def _place(score: Score) -> tuple[bool, bool, float, str]:
+    return not score.is_sound, score.loss is None, score.loss or 0.0, score.candidate
 
 
 def _score(runs: list[Row]) -> Score:

@@ -38,7 +38,8 @@ _NO_LITERATURE = pd.DataFrame({"family": [], "gflops": [], "top1": []})
 def accuracy_flops(candidates: pd.DataFrame, literature: pd.DataFrame | None = None) -> Figure:
     """Accuracy against the MACs of what was trained, with the Pareto front of each run.
 
-    One panel per data set; a colour and marker per run, its last rung filled. `literature`
+    One panel per data set; a colour and marker per run, its last rung filled. What diverged with
+    some seed is on no front: the other seeds would flatter it. `literature`
     (from `load_literature`) is drawn on ImageNet-like data only. Raises `ResultsError` if no
     run is complete.
     """
@@ -90,7 +91,8 @@ def ablation(candidates: pd.DataFrame) -> Figure:
     for ax, group in groups:
         base = group[group["role"] == "base"]
         compound = group[group["role"].isin(["compound", "paper"])]
-        best = compound.loc[compound.groupby("run")["val_loss"].idxmin()]
+        steady = compound[compound["diverged"] == 0]
+        best = steady.loc[steady.groupby("run")["val_loss"].idxmin()]
         ax.plot(compound["proxy_macs"], 100 * compound["val_accuracy"], "o", color=SKY, ms=2.5)
         labels: list[Label] = []
         for role, (colour, marker) in _PURE.items():
@@ -128,9 +130,8 @@ def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
             fmt=marker, color=colour, mfc=fill, ecolor=GREY, elinewidth=0.6,
             alpha=alpha, zorder=3, ms=4,
         )  # fmt: skip
-    front = last_rung[
-        pareto_front(last_rung["proxy_macs"].to_numpy(), last_rung["val_accuracy"].to_numpy())
-    ]
+    steady = last_rung[last_rung["diverged"] == 0]
+    front = steady[pareto_front(steady["proxy_macs"].to_numpy(), steady["val_accuracy"].to_numpy())]
     front = front.sort_values("proxy_macs")
     ax.plot(
         front["proxy_macs"], 100 * front["val_accuracy"], "--", lw=0.9, color=colour,

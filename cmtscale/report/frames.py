@@ -52,9 +52,9 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
 
     `val_loss`, `val_accuracy` and `images_per_second` are means over the complete runs, with
     `val_loss_sd` and `val_accuracy_sd` between seeds (NaN for one seed); `seeds` counts complete
-    runs, `failed` the others; `may_win` says who could be chosen, within the limits too where the
-    search has concluded; runs that an older version scored do not count. `depth`, `width`,
-    `resolution` are the log shares. Raises `ResultsError`.
+    runs, `diverged` and `failed` the others; `may_win` says who could be chosen, within the limits
+    too where the search has concluded; runs that an older version scored do not count. `depth`,
+    `width`, `resolution` are the log shares. Raises `ResultsError`.
     """
     table = []
     for folder in map(_read_folder, run_folders(path)):
@@ -69,7 +69,9 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
                     {name: value for name, value in columns.items() if name not in _RUN_COLUMNS}
                     | {
                         "seeds": len(score.seeds),
-                        "failed": score.failed + score.diverged + score.infeasible,
+                        "diverged": score.diverged,
+                        "infeasible": score.infeasible,
+                        "failed": score.failed,
                         "may_win": score.may_win and score.candidate not in out,
                         "val_loss": score.loss,
                         "val_loss_sd": score.loss_sd,
@@ -159,10 +161,14 @@ def load_standings(path: str | Path) -> pd.DataFrame:
 
     The columns of the candidate's first rung in `load_candidates`, and `target_images`, `loss` with
     its 90 % interval `low` and `high`, `may_win`, `near` (the probability of being within the
-    tolerance of the best) and `best`. Empty where no search made a forecast. Raises `ResultsError`.
+    tolerance of the best) and `best`; `diverged` counts the runs at all rungs. Empty where no
+    search made a forecast. Raises `ResultsError`.
     """
     candidates = load_candidates(path)
-    first = candidates.sort_values("rung").drop_duplicates(["run", "candidate"])
+    keys = ["run", "candidate"]
+    first = candidates.sort_values("rung").drop_duplicates(keys)
+    diverged = candidates.groupby(keys, as_index=False)["diverged"].sum()
+    first = first.drop(columns="diverged").merge(diverged, on=keys)
     rows = [
         {
             "run": folder.shared["run"],
@@ -181,9 +187,7 @@ def load_standings(path: str | Path) -> pd.DataFrame:
         if standing["loss"] is not None
     ]
     names = ["run", "candidate", "target_images", "loss", "low", "high", "may_win", "near", "best"]
-    return pd.DataFrame(rows, columns=names).merge(
-        first.drop(columns="may_win"), on=["run", "candidate"]
-    )
+    return pd.DataFrame(rows, columns=names).merge(first.drop(columns="may_win"), on=keys)
 
 
 def load_forecast(path: str | Path) -> pd.DataFrame:

@@ -89,7 +89,11 @@ def ranking(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
     most = standings.groupby("run").size().max()
     figure, groups = panels(standings, ["run"], height_in=1.4 + _ROW_IN * most)
     for ax, group in groups:
-        ordered = group.sort_values(["loss"], ascending=False).reset_index(drop=True)
+        # the lowest loss on top; what diverged with some seed at the bottom
+        steady = group["diverged"] == 0
+        ordered = group.assign(steady=steady).sort_values(
+            ["steady", "loss"], ascending=[True, False], ignore_index=True
+        )
         for place, (_, row) in enumerate(ordered.iterrows()):
             colour, marker = {**_CORNERS, **_COMPOUND}[row["role"]]
             ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.1)

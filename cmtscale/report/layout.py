@@ -84,15 +84,16 @@ def about(candidates: pd.DataFrame, group: pd.DataFrame, by: list[str]) -> pd.Da
 
 
 def describe(group: pd.DataFrame, *, name_run: bool = False) -> str:
-    """A panel's title: data, seeds, horizon, failed runs, and if it is a tour or unfinished."""
-    failed = int(group["failed"].sum())
+    """A panel's title: data, seeds, horizon, what went wrong, and if it is a tour or unfinished."""
     parts = [
         ", ".join(sorted({data.rsplit("/", 1)[-1] for data in group["data"]})),
         _range(group["seeds"], "seed"),
         f"{_range(group['epochs'], 'epoch')} of {_range(group['train_images'], 'image')}",
     ]
-    if failed:
-        parts.append(f"{failed} run{'s' if failed > 1 else ''} failed")
+    for how in ("diverged", "infeasible", "failed"):
+        runs = int(group[how].sum())
+        if runs:
+            parts.append(f"{runs} run{'s' if runs > 1 else ''} {how}")
     lines = [", ".join(part.replace(" ", _NO_BREAK) for part in parts)]
     if name_run:
         names = ", ".join(sorted(set(group["run"])))

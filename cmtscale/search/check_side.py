@@ -22,6 +22,7 @@ from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.decide import Batch
 from cmtscale.search.drive import drive_named
+from cmtscale.search.environment import copy_environments, require_unchanged
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.executors.engine import LOCAL, Engine
 from cmtscale.search.interrupt import lasting_interrupts
@@ -42,7 +43,7 @@ class CheckRequest:
     """What every check that trains is asked: the search's `folder`, and how much to train.
 
     `seeds` are the runs of each network on each side, of the length of rung `rung` (from 1).
-    `device`, `workers`, `engine` and `cache_dir` as in a search.
+    `device`, `workers`, `engine`, `cache_dir` and `accept_changes` as in a search.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class CheckRequest:
     workers: int | None = None
     engine: Engine = LOCAL
     cache_dir: Path | None = None
+    accept_changes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seeds", "rung"):
@@ -61,9 +63,14 @@ class CheckRequest:
 
 
 def stored_search(request: CheckRequest) -> Settings:
-    """What the search was last asked; raises a `CmtscaleError` where it lacks what is checked."""
+    """What the search was last asked; raises a `CmtscaleError` where it lacks what is checked.
+
+    Or where other code has trained it, unless the request accepts that.
+    """
     folder, rung = request.folder, request.rung
     stored = required_settings(folder)
+    if not request.accept_changes:
+        require_unchanged(folder)
     if rung > stored.ladder.rungs:
         raise RequestError(
             f"rung {rung} is none of the {stored.ladder.rungs} of {folder}; "
@@ -95,7 +102,12 @@ def plan_side(
     timings: Timings,
     executor: Executor,
 ) -> Plan:
-    """The runs of `networks` that the check needs: all with one seed before the next seed."""
+    """The runs of `networks` that the check needs: all with one seed before the next seed.
+
+    Raises `ResultsError` where other code has trained what the side's folder has, as above.
+    """
+    if not request.accept_changes:
+        require_unchanged(folder)
     rung = request.rung - 1
     asked = [
         Asked(candidate=network, number=number, after=0, by="check")
@@ -161,8 +173,10 @@ def _train(plan: Plan, searched: OpenFolder, executor: Executor, watcher: Watche
 
 
 def _take_over(plan: Plan, searched: OpenFolder, side: OpenFolder) -> None:
-    """Record the search's own runs as the check's, with the losses of their images."""
+    """Record the search's own runs as the check's: their losses, and what trained them."""
     borrowed = _borrowed(plan.settings, plan.batches[0], searched, side.table.rows)
+    if borrowed:
+        copy_environments(searched.path, side.path)
     losses = current_losses(searched.path, [row.run_id for row in borrowed])
     numbers = {entry.candidate.name: entry.number for entry in plan.asked}
     for row in borrowed:

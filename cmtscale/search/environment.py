@@ -1,6 +1,5 @@
 """What a search ran on: versions, hardware, commit, images."""
 
-import hashlib
 import platform
 import subprocess
 from importlib import metadata
@@ -12,10 +11,11 @@ import numpy as np
 from cmtscale.arch.errors import ResultsError
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.environment import changes, read_environments
-from cmtscale.record.files import write_json
+from cmtscale.record.files import read_json, write_json
+from cmtscale.record.folder import ENVIRONMENT
+from cmtscale.search.run_code import code_hash
 from cmtscale.train.devices import hardware
 
-RUN_FOLDERS = ("arch", "data", "model", "train")  # whose code decides the result of a run
 PACKAGES = ("torch", "torchvision", "fvcore", "optuna", "numpy", "pebble")
 
 
@@ -59,6 +59,15 @@ def save_environment(
     write_json(path, described)
 
 
+def copy_environments(source: Path, folder: Path) -> None:
+    """Say in a folder that takes over runs of another what these were trained on.
+
+    Where the folder says so already, nothing changes.
+    """
+    if read_environments(source) and not read_environments(folder):
+        write_json(folder / ENVIRONMENT, read_json(source / ENVIRONMENT))
+
+
 def require_unchanged(folder: Path) -> None:
     """Raise `ResultsError` where a folder's runs were trained by other code than would go on."""
     differences = changes(read_environments(folder), _software())
@@ -73,19 +82,9 @@ def _software() -> dict[str, Any]:
     """What trains: the version of this package and of others, and the code that decides a run."""
     return {
         "cmtscale": metadata.version("cmtscale"),
-        "code": _code(),
+        "code": code_hash(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
-
-
-def _code() -> str:
-    """A hash of the source files that a run's result depends on."""
-    package = Path(__file__).parents[1]
-    content = hashlib.sha256()
-    for folder in RUN_FOLDERS:
-        for path in sorted((package / folder).rglob("*.py")):
-            content.update(path.name.encode() + b"\0" + path.read_bytes())
-    return content.hexdigest()[:12]
 
 
 def _commonest_class(dataset: Dataset) -> float:

@@ -11,6 +11,7 @@ from cmtscale.arch import paper
 from cmtscale.arch.cost import cost
 from cmtscale.arch.scaling import Scaling, Shares, implied
 from cmtscale.record.losses import Losses
+from cmtscale.record.result import UNSOUND
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import Candidate, recorded_candidate
 from cmtscale.search.curves import Trained
@@ -83,7 +84,7 @@ def gather(
     """
     on_ladder = sorted(ended_rows(settings, rows).values(), key=lambda row: row.sort_key)
     complete = [r for r in on_ladder if r.status == "complete" and r.role != "base"]
-    unsound = {r.candidate for r in on_ladder if r.status in ("diverged", "infeasible")}
+    unsound = {r.candidate for r in on_ladder if r.status in UNSOUND}
     last_rows = {row.candidate: row for row in complete}
     arms = {name: recorded_candidate(settings, row, latencies) for name, row in last_rows.items()}
     cells = [(row.candidate, row.horizon) for row in complete]

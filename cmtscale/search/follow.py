@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from cmtscale.record.environment import read_environments
-from cmtscale.record.folder import METRICS, ROW, RUNS, TRIALS
+from cmtscale.record.folder import METRICS, ROW, RUNS, TRIALS, holds_anything
 from cmtscale.record.holder import Holder, read_holder
 from cmtscale.record.row import Row, read_rows
-from cmtscale.record.scores import Score, current, rank
+from cmtscale.record.scores import Score, rankings
 from cmtscale.search.candidates import Candidate, grid, recorded_candidate
 from cmtscale.search.deadline import seconds_taken
 from cmtscale.search.decide import read_decisions
@@ -42,6 +42,13 @@ class Going:
     seconds_left: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """A search that holds its folder and has trained nothing yet, nor written what it is asked."""
+
+    holder: Holder
+
+
 class Follower:
     """Looks at a folder again and again; what has not changed is not read anew."""
 
@@ -51,11 +58,16 @@ class Follower:
         self._stamp: tuple[int, int] | None = None
         self._grid: tuple[str, list[Candidate]] | None = None
 
-    def look(self) -> Going | None:
-        """How it goes; None where no search is at work in the folder, or its process is gone."""
+    def look(self) -> Going | Planning | None:
+        """How it goes; None where no search is at work in the folder, or its process is gone.
+
+        Raises `ResultsError` where what is at work there is no search.
+        """
         holder = read_holder(self.folder)
         if holder is None or not is_alive(holder):
             return None
+        if not holds_anything(self.folder):
+            return Planning(holder=holder)
         settings, rows = required_settings(self.folder), self._read_rows()
         environments = read_environments(self.folder)
         described = environments[-1] if environments else {}
@@ -65,7 +77,7 @@ class Follower:
         ended = ended_rows(settings, rows)
         left = [run for run in wanted if run_id(settings, run) not in ended]
         going = self._under_way(settings, left, val_images, since(holder))[:workers]
-        ranked = [rank(current(rows, horizon)) for horizon in settings.horizons]
+        ranked = rankings(rows, settings.horizons)
         return Going(
             holder=holder,
             ended=len(wanted) - len(left),

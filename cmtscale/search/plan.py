@@ -1,12 +1,13 @@
 """What a search is going to do, and how long that takes, before it does it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmtscale.arch.budget import format_macs
 from cmtscale.arch.errors import RequestError
 from cmtscale.arch.solve import Solution
+from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset
 from cmtscale.record.row import Row
 from cmtscale.search.candidates import (
@@ -21,6 +22,7 @@ from cmtscale.search.runs import RungRun, ended_rows, fixed_runs, run_id
 from cmtscale.search.samplers import Asked, asked_before, generations, most_candidates, to_train
 from cmtscale.search.screen import Screened, screen
 from cmtscale.search.settings import Settings
+from cmtscale.search.space import checkpoint_bytes, run_bytes, search_bytes
 from cmtscale.search.timings import Timings, allowance, of_device, seconds_of, with_runs, with_steps
 
 
@@ -34,6 +36,7 @@ class Plan:
     decided before. `runs` counts what is certain to be trained and `runs_done` what of it ended;
     `total_seconds` is the wall time of what is left, with the most that decisions may spend, and no
     less than the longest run; `decides` says whether the ladder leaves decisions anything to spend.
+    `disk_bytes` is what is left to train needs of the disk (0: nothing is, or nobody has asked).
     """
 
     settings: Settings
@@ -49,6 +52,7 @@ class Plan:
     decides: bool
     paper: Solution | None
     screened: Screened | None = None
+    disk_bytes: int = 0
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -113,6 +117,16 @@ def make_plan(
     seconds = [seconds_of(settings, timings, r.candidate, r.rung, val_images) for r in certain]
     last = [seconds_of(settings, timings, name, -1, val_images) for name in names]
     allowed = allowance(settings, last, len(executor.devices)) if _measures_noise(certain) else 0.0
+    disk_bytes = _disk_bytes(
+        settings,
+        certain,
+        is_done,
+        {candidate.name: candidate.trained for candidate in candidates},
+        networks,
+        val_images,
+        slots=len(executor.devices),
+        further=max(0.0, allowed / sum(seconds) - 1) if seconds else 0.0,
+    )
     return Plan(
         settings=settings,
         folder=folder,
@@ -127,7 +141,34 @@ def make_plan(
         decides=allowed > sum(seconds),
         paper=paper_solution(settings),
         screened=screened,
+        disk_bytes=disk_bytes,
     )
+
+
+def _disk_bytes(
+    settings: Settings,
+    certain: Sequence[RungRun],
+    is_done: Sequence[bool],
+    named: Mapping[str, Variant],
+    networks: Sequence[Variant],
+    val_images: int,
+    *,
+    slots: int,
+    further: float,
+) -> int:
+    """What is left of the runs needs of the disk.
+
+    A run whose network has no name yet is taken for the largest of `networks`. What is decided
+    takes `further` times what the certain runs do, of the disk as of the time.
+    """
+    largest = max(networks, key=checkpoint_bytes)
+    kinds = {  # of thousands of runs a few are different
+        (name, rung): run_bytes(named.get(name, largest), settings.run_recipe(rung), val_images)
+        for name, rung in {(run.candidate, run.rung) for run in certain}
+    }
+    sizes = [kinds[run.candidate, run.rung] for run in certain]
+    left = [size for size, is_over in zip(sizes, is_done, strict=True) if not is_over]
+    return search_bytes(left, networks, slots=slots, further=further * sum(sizes))
 
 
 def _measures_noise(runs: Sequence[RungRun]) -> bool:

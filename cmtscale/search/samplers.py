@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
 
 from cmtscale.arch.lattice import nearest
+from cmtscale.record.result import UNSOUND
 from cmtscale.record.row import Row
 from cmtscale.record.scores import current
 from cmtscale.search.candidates import Candidate, grid, lattice_candidates, recorded_candidate
@@ -173,14 +174,9 @@ def _propose(
     It is told the results of `asked` at the first rung, in their order.
     """
     study = optuna.create_study(direction="minimize", sampler=_sampler(settings.sampler, seed))
-    comparable = current(rows, settings.horizons[0])
-    for entry in asked:
-        point = point_of(entry.candidate.shares)
-        for row in comparable:
-            if row.candidate == entry.candidate.name and row.status == "complete" and point:
-                study.add_trial(
-                    create_trial(params=point, distributions=dict(SPACE), value=row.val_loss)
-                )
+    for entry, value in _results(asked, current(rows, settings.horizons[0])):
+        if point := point_of(entry.candidate.shares):
+            study.add_trial(create_trial(params=point, distributions=dict(SPACE), value=value))
     proposals: list[Candidate] = []
     for _ in range(size):
         point = study.ask(dict(SPACE)).params
@@ -188,6 +184,28 @@ def _propose(
         assert candidate is not None
         proposals.append(candidate)
     return proposals
+
+
+def _results(asked: Sequence[Asked], rows: Sequence[Row]) -> list[tuple[Asked, float]]:
+    """What each run of `asked` came to: its loss, or the highest of all where one is `UNSOUND`.
+
+    Samplers overlook trials that failed, and would ask for the same corner again; an infinite
+    value is none that a Gaussian process can take. Without any loss nothing can be said.
+    """
+    ended = [
+        (entry, row)
+        for entry in asked
+        for row in rows
+        if row.candidate == entry.candidate.name and row.status in ("complete", *UNSOUND)
+    ]
+    losses = [row.val_loss for _, row in ended if row.val_loss is not None]
+    unsound = {row.candidate for _, row in ended if row.status in UNSOUND}
+    if not losses:
+        return []
+    return [
+        (entry, max(losses) if row.val_loss is None or row.candidate in unsound else row.val_loss)
+        for entry, row in ended
+    ]
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

@@ -54,8 +54,12 @@ class Standing:
 
         The other seeds would flatter. Nor was the memory too small for a run of it.
         """
-        is_sound = not (self.diverged or self.infeasible)
-        return self.score.on_budget and not self.over and any(self.runs) and is_sound
+        return self.score.on_budget and not self.over and any(self.runs) and self.is_sound
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no run of it diverged or was too large for the memory."""
+        return not (self.diverged or self.infeasible)
 
 
 def reached(
@@ -93,10 +97,11 @@ def reached(
 
 
 def by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
-    """The lowest mean loss at the first rung first, those without one last."""
+    """The lowest mean loss at the first rung first, those without one and what is not sound last."""
     return sorted(
         standings,
         key=lambda s: (
+            not s.is_sound,
             s.runs[0] == 0,  # runs of other lengths do not compare
             s.score.loss is None,
             s.score.loss or 0.0,
@@ -113,7 +118,10 @@ def with_forecasts(
     lowest: FloatArray,
     order: Sequence[int],
 ) -> tuple[Standing, ...]:
-    """The standings, the most probable first, then those that cannot be chosen."""
+    """The standings, the most probable first, then those that cannot be chosen.
+
+    What is not sound with some seed stands last, whatever its other seeds let one expect.
+    """
     places = {names[arm]: place for place, arm in enumerate(order)}
     numbers = {name: number for number, name in enumerate(names)}
     described = [
@@ -132,6 +140,7 @@ def with_forecasts(
             described,
             key=lambda s: (
                 places.get(s.candidate, len(places)),
+                not s.is_sound,
                 s.loss.median if s.loss else math.inf,
                 s.candidate,
             ),

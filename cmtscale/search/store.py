@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import set_aside
+from cmtscale.record.result import UNSOUND
 from cmtscale.record.row import Row, horizon_name, row_object
 
 DATABASE = "study.db"
@@ -106,13 +107,18 @@ class Index:
         return added
 
     def add(self, row: Row) -> None:
-        """Add a run as a finished trial with its shares (the base has none) that ends now."""
-        complete = row.status == "complete"
+        """Add a run as a finished trial with its shares (the base has none) that ends now.
+
+        One that diverged, or does not fit into the memory, has been tried and is bad, which Optuna
+        calls pruned; of one that failed nothing is known.
+        """
+        states = {"complete": TrialState.COMPLETE}
+        states |= dict.fromkeys(UNSOUND, TrialState.PRUNED)
         shares = {} if row.shares.total == 0 else vars(row.shares)
         params = {f"{name}_share": min(1.0, max(0.0, share)) for name, share in shares.items()}
         trial = create_trial(
-            state=TrialState.COMPLETE if complete else TrialState.FAIL,
-            value=row.val_loss if complete else None,
+            state=states.get(row.status, TrialState.FAIL),
+            value=row.val_loss,
             params=params,
             distributions={name: FloatDistribution(0.0, 1.0) for name in params},
             user_attrs=_attributes(row),

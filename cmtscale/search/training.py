@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cmtscale.arch.errors import TrainingError
 from cmtscale.record.folder import ENVIRONMENT
 from cmtscale.record.losses import gather_losses
 from cmtscale.record.result import RunResult
-from cmtscale.record.scores import Score, current, leader, rank
+from cmtscale.record.scores import Score, leader, rankings
 from cmtscale.record.table import Table
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.deadline import Deadline, shortened
@@ -16,6 +17,7 @@ from cmtscale.search.decide import Batch, next_batch, write_decisions
 from cmtscale.search.environment import save_environment
 from cmtscale.search.evidence import bend, gather
 from cmtscale.search.executors.base import Executor, Failure, Stopped
+from cmtscale.search.failures import Failures
 from cmtscale.search.interrupt import Interrupts
 from cmtscale.search.jobs import TrainRun
 from cmtscale.search.plan import Plan
@@ -34,7 +36,6 @@ from cmtscale.search.under_way import under_way
 from cmtscale.search.watch import Progress, Watcher
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
-TRIES = 2  # of a run that fails, before what comes next
 STOP_SECONDS = 60.0  # that running runs get to keep their state in
 
 
@@ -67,7 +68,7 @@ class Training:
         self.wanted: list[RungRun] = []
         self.batches: list[Batch] = list(plan.batches)
         self.timings = plan.timings
-        self.failed_for_good: set[str] = set()
+        self.failures = Failures({r.run_id: r.cause for r in table.rows if r.status == "failed"})
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
         self.too_late: set[str] = set()
@@ -100,16 +101,17 @@ class Training:
         self.timings.save(self.plan.folder)
 
     def train(self, runs: Sequence[RungRun]) -> None:
-        """Run what is not recorded yet. A run that fails is tried once more, after the others.
+        """Run what is not recorded yet; what fails is tried again, after the others.
 
-        At a signal to stop no run starts, and those that go on keep their state.
+        At a signal to stop no run starts, and those that go on keep their state. So do they where
+        too many fail, and `TrainingError` is raised; what ended until then is recorded.
         """
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
         ended = ended_rows(self.settings, self.table.rows)
         waiting = [
             self.job(run)
             for run in runs
-            if run_id(self.settings, run) not in {*ended, *self.failed_for_good}
+            if run_id(self.settings, run) not in {*ended, *self.failures.for_good}
         ]
         if waiting and not self.described:
             self.describe()
@@ -117,7 +119,6 @@ class Training:
             self._train(waiting)
 
     def _train(self, waiting: list[TrainRun]) -> None:
-        tries: dict[str, int] = {}
         while waiting or self.executor.running():
             while waiting and self.executor.free_slots:
                 job = waiting.pop(0)
@@ -136,16 +137,16 @@ class Training:
                     result = RunResult(status="failed", cause=result.cause)
                 self.record(done, result)
                 name = done.run.run_id
-                tries[name] = tries.get(name, 0) + 1
-                if result.status == "failed" and tries[name] < TRIES:
+                if result.status == "failed" and self.failures.add(name, result.cause):
                     self.watcher.noted(f"{name} is tried once more at the end")
                     waiting.append(done)
-                elif result.status == "failed":
-                    self.failed_for_good.add(name)
             self.watcher.progressed(self.progress(waiting))
-            if self.interrupts.signal_number:
+            too_many_failed = self.failures.problem(len(self.wanted))
+            if self.interrupts.signal_number or too_many_failed:
                 self.wind_down()
             self.interrupts.check()
+            if too_many_failed:
+                raise TrainingError(too_many_failed)
 
     def wind_down(self) -> set[str]:
         """Let the runs that go on keep their state and stop; the names of those that did.
@@ -273,7 +274,7 @@ class Training:
         if seconds_left > self.deadline.seconds_left:  # what would end later is left out
             seconds_left = max(0.0, self.deadline.seconds_left)
             part = 1 - seconds_left / (self.deadline.seconds_taken + seconds_left)
-        ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
+        ended = {*ended_rows(self.settings, self.table.rows), *self.failures.for_good}
         return Progress(
             done=sum(run_id(self.settings, run) in ended for run in self.wanted),
             runs=len(self.wanted),
@@ -288,5 +289,5 @@ class Training:
         """The lowest mean at the last rung that a candidate that may be chosen has a run at."""
         names = {candidate.name for candidate in self.candidates if candidate.may_be_chosen}
         rows = [row for row in self.table.rows if row.candidate in names]
-        ranked = [rank(current(rows, horizon)) for horizon in self.settings.horizons]
+        ranked = rankings(rows, self.settings.horizons)
         return next((best for best in map(leader, reversed(ranked)) if best is not None), None)

@@ -72,6 +72,7 @@ def folder(finished: Outcome, tmp_path: Path) -> Path:
         (["--twin", "--drift"], "use --twin, --drift or --lr"),
         (["--twin", "--drift", "--lr"], "use --twin, --drift or --lr"),
         (["--drift", "--sizes", "10M", "--dry-run"], "takes no --sizes, --dry-run"),
+        (["--drift", "--accept-changes"], "--drift trains nothing and takes no --accept-changes"),
         (["--lr", "--sizes", "10M"], "--lr ranks no twins and takes no --sizes"),
         (["--lr", "--threshold", "0.7", "--sizes", "10M"], "takes no --sizes, --threshold"),
         (["--lr", "--dry-run", "--json"], "drop one"),
@@ -291,3 +292,18 @@ def test_show_says_what_was_checked_of_the_learning_rate_and_nothing_before(
     path = folder / "rates" / "check.json"
     path.write_text(path.read_text().replace("one rate serves all", "perhaps"))
     assert "'perhaps' is no verdict" in printed("show", str(folder))
+
+
+@pytest.mark.parametrize("kind", ["--twin", "--lr"])
+def test_a_search_that_other_code_trained_is_refused_until_that_is_accepted(
+    kind: str, refusal: Callable[..., str], folder: Path, cache_dir: Path, printed: Any
+) -> None:
+    path = folder / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "code": "0123"}))
+    where = ["--device", "cpu", "--cache-dir", str(cache_dir)]
+    line = refusal("check", str(folder), kind, *where)
+    assert "its code 0123 is now " in line
+    assert "--accept-changes" in line
+    if kind == "--lr":  # these twins are too few for the other
+        printed("check", str(folder), kind, *where, "--accept-changes", "--dry-run")
+    printed("check", str(folder), "--drift")  # reads the record alone, as `show` does

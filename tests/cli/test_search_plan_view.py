@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from cmtscale.arch.scaling import Shares
+from cmtscale.cli import search_plan_view
 from cmtscale.cli.search_plan_view import print_plan
 from cmtscale.cli.search_words import share_cell
 from cmtscale.data.sources import open_source
@@ -199,3 +200,23 @@ def test_shares_are_short(plan: Plan, shares: tuple[float, float, float], cell: 
     )
     assert share_cell(grown) == cell
     assert share_cell(replace(grown, role="base")) == "–"
+
+
+def test_the_plan_says_what_of_the_disk_it_needs_and_warns_where_less_is_free(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+
+    def free(folder: Path) -> int:
+        folders.append(folder)
+        return 12_000_000_000
+
+    monkeypatch.setattr(search_plan_view, "free_bytes", free)
+    assert "disk" not in printed_plan(plan, 160)  # nothing is left to train
+    text = printed_plan(replace(plan, disk_bytes=340_000_000), 160)
+    assert "disk: about 340.0 MB from now, 12.0 GB free\n" in text
+    assert "too small" not in text
+    assert folders == [plan.folder]
+    text = " ".join(printed_plan(replace(plan, disk_bytes=13_500_000_000), 160).split())
+    assert "warning: the disk is too small by about 1.5 GB: the search will stop when" in text
+    assert "go on with the same command; free some space, or use another --out" in text

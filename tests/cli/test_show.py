@@ -165,6 +165,34 @@ def test_ctrl_c_leaves_a_search_that_is_followed_and_stops_nothing(
     assert before.items() <= after.items()
 
 
+def test_a_search_that_is_being_planned_is_waited_for(
+    finished: Outcome, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, dropped, looks = tmp_path / "planned", tmp_path / "dropped", 0
+    with contextlib.ExitStack() as search:
+        search.enter_context(held(planned))
+
+        def go_on(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                shutil.copytree(finished.folder, planned, dirs_exist_ok=True)
+            else:
+                search.close()
+
+        monkeypatch.setattr(follow_view.time, "sleep", go_on)
+        assert run(["show", str(planned), "--follow"]) == 0
+    assert looks == 2
+    assert "so far 8 runs of 128 images" in " ".join(capsys.readouterr().out.split())
+    with contextlib.ExitStack() as search:
+        search.enter_context(held(dropped))
+        monkeypatch.setattr(follow_view.time, "sleep", lambda _: search.close())
+        assert run(["show", str(dropped), "--follow"]) == 2  # it was stopped before it trained
+    text = capsys.readouterr()
+    assert f"the search is being planned: process {os.getpid()} on" in " ".join(text.out.split())
+    assert "holds no search" in text.err
+
+
 def test_what_nobody_works_at_is_answered_at_once(folder: Path, capsys: Capture) -> None:
     assert run(["show", str(folder), "--follow"]) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from cmtscale.record.folder import LOCK, held, holds_anything, require_folder
+from cmtscale.record.folder import LOCK, free_bytes, held, holds_anything, require_folder
 from cmtscale.record.holder import HOLDER, Holder, read_holder
 
 HOLD = """
@@ -166,3 +167,9 @@ def test_without_flock_a_file_holds_the_folder_until_its_process_ends(tmp_path):
     after = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert (after.stdout, after.returncode) == ("held\n", 0)
     assert not (tmp_path / LOCK).exists()
+
+
+def test_what_is_free_is_known_before_a_folder_is_made(tmp_path):
+    free = free_bytes(tmp_path / "not" / "yet" / "made")
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, abs=1e9)  # others write, too
+    assert list(tmp_path.iterdir()) == []

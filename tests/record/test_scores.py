@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmtscale.record.result import SCORING
-from cmtscale.record.scores import current, scores
+from cmtscale.record.scores import current, leader, rankings, scores
 
 
 def test_means_and_sample_standard_deviations_over_the_complete_seeds(make_row):
@@ -108,3 +108,24 @@ def test_only_rows_of_the_horizon_that_were_scored_as_today_are_current(make_row
     ]
     assert current([*others, failed, ours], (3, 500)) == [failed, ours]
     assert current(others, (3, 500)) == []
+
+
+def test_what_diverged_at_any_length_stands_last_of_all(make_row):
+    lengths = [{"epochs": 1, "train_images": 10}, {"epochs": 3, "train_images": 10}]
+    rows = [
+        make_row(candidate="best", val_loss=0.5, **lengths[0]),
+        make_row(candidate="gone", status="failed", cause="killed", **lengths[0]),
+        make_row(candidate="half", val_loss=0.1, **lengths[0]),
+        make_row(candidate="half", seed=1, status="diverged", cause="step 3", **lengths[0]),
+        make_row(candidate="later", val_loss=0.2, **lengths[0]),
+        make_row(candidate="later", seed=1, status="diverged", cause="step 9", **lengths[1]),
+        make_row(candidate="wild", status="diverged", cause="step 3", **lengths[0]),
+    ]
+    first, second = rankings(rows, [(1, 10), (3, 10)])
+    assert [score.candidate for score in first] == ["best", "gone", "half", "later", "wild"]
+    assert [score.diverged for score in first] == [0, 0, 1, 1, 1]
+    assert [(score.candidate, score.loss) for score in second] == [("later", None)]
+    best = leader(first)
+    assert best is not None
+    assert best.candidate == "best"
+    assert leader(first[2:]) is None

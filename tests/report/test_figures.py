@@ -114,6 +114,27 @@ def test_accuracy_stands_at_the_macs_that_were_trained(run_folder):
     assert (np.diff(front.get_ydata()) > 0).all()
 
 
+def test_what_diverged_with_a_seed_is_on_no_front_however_good_the_other(run_folder, folders):
+    rows = folders.read_trials(run_folder)
+    flattering = [
+        replace(row, val_accuracy=0.999, val_loss=0.001)
+        if row.candidate == folders.HALF_DIVERGED and row.status == "complete"
+        else row
+        for row in rows
+    ]
+    table = load_candidates(run_folder)
+    before = line(figures.accuracy_flops(table).axes[0], "Pareto front").get_ydata().tolist()
+    folders.write_trials(run_folder, flattering)
+    table = load_candidates(run_folder)
+    after = line(figures.accuracy_flops(table).axes[0], "Pareto front").get_ydata().tolist()
+    assert after == before
+    label = next(
+        drawn for drawn in figures.ablation(table).axes[0].lines
+        if str(drawn.get_label()).startswith("compound, best loss")
+    )  # fmt: skip
+    assert label.get_ydata().max() < 99
+
+
 def test_error_bars_are_one_seed_sd_and_absent_for_one_seed(run_folder, folders):
     table = load_candidates(run_folder).set_index("candidate")
     (ax,) = figures.accuracy_flops(table.reset_index()).axes
@@ -394,7 +415,9 @@ def test_a_search_that_could_choose_nothing_is_finished(tmp_path, folders):
 def test_titles_say_data_seeds_epochs_and_failures(run_folder):
     (ax,) = figures.accuracy_flops(load_candidates(run_folder)).axes
     title = ax.get_title(loc="left").replace("\n", " ")
-    assert title == "fashion-mnist, 1–2 seeds, 4 epochs of 6,000 images, 2 runs failed"
+    assert (
+        title == "fashion-mnist, 1–2 seeds, 4 epochs of 6,000 images, 1 run diverged, 1 run failed"
+    )
 
 
 @pytest.mark.parametrize("results", ["run_folder", "root", "ladder"])
@@ -463,12 +486,17 @@ def test_a_forecast_is_drawn_through_its_table_with_the_means_of_the_runs(foreca
     assert_readable(figure, monkeypatch)
 
 
-def test_the_ranking_shows_what_is_expected_at_the_target(forecasted, monkeypatch):
+def test_the_ranking_shows_what_is_expected_at_the_target(forecasted, folders, monkeypatch):
     standings = load_standings(forecasted)
     figure = figures.ranking(standings, load_candidates(forecasted))
     ax = figure.axes[0]
     names = [text.get_text() for text in ax.get_yticklabels()]
-    best_last = standings.sort_values("loss", ascending=False)["candidate"].tolist()
+    by_loss = standings.sort_values("loss", ascending=False)
+    best_last = [
+        *by_loss[by_loss["diverged"] > 0]["candidate"],  # another seed's loss would flatter it
+        *by_loss[by_loss["diverged"] == 0]["candidate"],
+    ]
+    assert best_last[0] == folders.HALF_DIVERGED
     assert [name.removeprefix("▸ ") for name in names] == best_last
     assert [name for name in names if name.startswith("▸")] == [f"▸ {best_last[-1]}"]
     intervals = [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]

@@ -217,7 +217,7 @@ def test_a_candidate_is_the_mean_and_spread_of_its_complete_runs(run_folder, fol
     (survivor,) = [row for row in rows if row.candidate == name and row.status == "complete"]
     assert table.loc[name, "val_accuracy"] == pytest.approx(survivor.val_accuracy)
     assert math.isnan(table.loc[name, "val_accuracy_sd"])
-    assert (table.loc[name, "seeds"], table.loc[name, "failed"]) == (1, 1)
+    assert table.loc[name, ["seeds", "diverged", "failed"]].tolist() == [1, 1, 0]
 
 
 def test_a_candidate_that_never_finished_keeps_its_row(run_folder, folders):
@@ -229,7 +229,7 @@ def test_a_candidate_that_never_finished_keeps_its_row(run_folder, folders):
     first = table.iloc[0]
     assert len(table) == len(folders.ARCHITECTURES)
     assert first["candidate"] == rows[0].candidate
-    assert (first["seeds"], first["failed"]) == (0, 2)
+    assert (first["seeds"], first["diverged"], first["failed"]) == (0, 1, 1)
     assert math.isnan(first["val_loss"])
 
 

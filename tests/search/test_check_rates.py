@@ -1,6 +1,7 @@
 """The anchors of a search at other learning rates, trained beside it: what is run, and where."""
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cmtscale.arch.errors import CmtscaleError
+from cmtscale.arch.errors import CmtscaleError, ResultsError
 from cmtscale.record.losses import read_losses
 from cmtscale.record.rate_check import RateCheck, read_rate_check
 from cmtscale.record.row import read_rows
@@ -173,3 +174,61 @@ def test_a_folder_that_holds_another_search_is_left_alone(
         check()
     assert fake_training.started == []
     assert contents(folder) == before
+
+
+# --- a search that other code has trained
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads((folder / "environment.json").read_text())
+    return described
+
+
+def trained_by_other_code(folder: Path) -> None:
+    described = environment(folder) | {"code": "0123"}
+    (folder / "environment.json").write_text(json.dumps(described))
+
+
+def test_a_search_that_other_code_trained_is_not_checked_unless_that_is_accepted(
+    folder: Path, check: Callable[..., RateCheck], fake_training: Any
+) -> None:
+    trained_by_other_code(folder)
+    before = contents(folder)
+    with pytest.raises(ResultsError, match=r"its code 0123 is now .* --accept-changes"):
+        check()
+    assert fake_training.started == []
+    assert contents(folder) == before
+
+    check(accept_changes=True)
+    assert len(fake_training.started) == ANCHORS + 2 * 2 * ANCHORS
+    own = environment(folder / "rates" / "0.002")  # has runs of the search: both are named
+    assert own["code"] == "0123"
+    (resumed,) = own["resumed"]
+    (accepted,) = resumed["accepted"]
+    assert accepted.startswith("its code 0123 is now ")
+    for name in ("0.001", "0.004"):  # all of it is of one code
+        assert environment(folder / "rates" / name).keys().isdisjoint({"resumed", "accepted"})
+    assert contents(folder)[folder / "environment.json"] == before[folder / "environment.json"]
+
+
+def test_a_side_that_other_code_trained_is_not_gone_on_with_unless_that_is_accepted(
+    folder: Path, check: Callable[..., RateCheck], fake_training: Any
+) -> None:
+    check()
+    side = folder / "rates" / "0.004"
+    trained_by_other_code(side)
+    fake_training.started.clear()
+    with pytest.raises(ResultsError, match=r"rates/0\.004 were trained otherwise: its code 0123"):
+        check(seeds=3)
+    assert fake_training.started == []
+    check(seeds=3, accept_changes=True)
+    assert len(fake_training.started) == 3 * ANCHORS
+    (resumed,) = environment(side)["resumed"]
+    assert len(resumed["accepted"]) == 1
+
+
+def test_a_side_that_only_borrows_says_what_trained_its_runs(
+    folder: Path, check: Callable[..., RateCheck]
+) -> None:
+    check(seeds=1)
+    assert environment(folder / "rates" / "0.002") == environment(folder)

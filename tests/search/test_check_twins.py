@@ -265,3 +265,15 @@ def test_what_cannot_be_checked_is_refused_and_nothing_is_written(
         )
     assert contents(folder) == before
     assert not (folder / "twins").exists()
+
+
+def test_twins_that_other_code_trained_are_not_checked_unless_that_is_accepted(
+    folder: Path, check: Callable[..., TwinCheck], fake_training: Any
+) -> None:
+    path = folder / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cmtscale": "0.0.9"}))
+    with pytest.raises(CmtscaleError, match=r"cmtscale 0\.0\.9 is now .* --accept-changes"):
+        check(seeds=1)
+    assert not (folder / "twins").exists()
+    check(seeds=1, accept_changes=True)
+    assert len(fake_training.started) == NETWORKS  # of the larger twins

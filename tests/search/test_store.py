@@ -46,14 +46,17 @@ def test_the_base_has_no_place_in_the_triangle_and_is_recorded_too(
     assert (trial.state, trial.params) == (TrialState.COMPLETE, {})
 
 
-def test_diverged_and_failed_runs_are_trials_without_a_value(
+def test_a_diverged_run_is_a_trial_that_was_bad_and_a_failed_one_says_nothing(
     tmp_path: Path, make_row: MakeRow
 ) -> None:
     index = Index(tmp_path)
     for seed, status in enumerate(("diverged", "failed")):
         index.add(make_row(seed=seed, status=status, cause="killed"))
     (study_trials,) = trials(tmp_path).values()
-    assert [(trial.state, trial.value) for trial in study_trials] == [(TrialState.FAIL, None)] * 2
+    assert [(trial.state, trial.value) for trial in study_trials] == [
+        (TrialState.PRUNED, None),
+        (TrialState.FAIL, None),
+    ]
 
 
 def test_each_horizon_is_a_study(tmp_path: Path, make_row: MakeRow) -> None:
