@@ -97,7 +97,7 @@ def reached(
 
 
 def by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
-    """The lowest mean loss at the first rung first, those without one and what is not sound last."""
+    """The lowest mean loss at the first rung first; what has none, or is not sound, last."""
     return sorted(
         standings,
         key=lambda s: (
