@@ -138,7 +138,7 @@ class Training:
                 self.record(done, result)
                 name = done.run.run_id
                 if result.status == "failed" and self.failures.add(name, result.cause):
-                    self.watcher.noted(f"{name} is tried once more at the end")
+                    self.watcher.noted(f"{name} is tried again at the end")
                     waiting.append(done)
             self.watcher.progressed(self.progress(waiting))
             too_many_failed = self.failures.problem(len(self.wanted))
