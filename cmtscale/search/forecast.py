@@ -82,10 +82,14 @@ def forecast(trained: Trained, *, seed: int = 0) -> Forecast:
 
 
 def square_root(covariance: FloatArray) -> FloatArray:
-    """(..., K, K) matrices that times their transposes are these, singular ones included."""
+    """(..., K, K) symmetric matrices whose squares are these, singular ones included.
+
+    There is one only, so rounding moves draws by as little. (Eigenvectors alone would make roots,
+    but their signs are those of the last digits.)
+    """
     values, vectors = np.linalg.eigh(covariance)
     root: FloatArray = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-    return root
+    return root @ np.swapaxes(vectors, -1, -2)
 
 
 def _in_order(trained: Trained) -> Trained:

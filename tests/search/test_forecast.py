@@ -18,7 +18,7 @@ from cmtscale.search.curves import (
     posterior,
     scales_of,
 )
-from cmtscale.search.forecast import Forecast, forecast
+from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.importance import sample
 
 POINTS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.3, 0.3], [0.2, 0.5, 0.3]]) / 2**0.5
@@ -230,6 +230,15 @@ def test_the_same_runs_in_any_order_give_the_same_draws() -> None:
     first = forecast(trained, seed=3).draws(2.0, count=100, seed=7)
     assert np.array_equal(first, forecast(shuffled, seed=3).draws(2.0, count=100, seed=7))
     assert not np.array_equal(first, forecast(trained, seed=4).draws(2.0, count=100, seed=7))
+
+
+def test_rounding_moves_no_draw_by_more_than_rounding() -> None:
+    # three directions have one variance, so eigenvectors may be any that span them
+    alike = np.eye(4) + 0.5
+    noise = np.random.default_rng(0).standard_normal((4, 4))
+    root, moved = square_root(alike), square_root(alike + 1e-14 * (noise + noise.T))
+    np.testing.assert_allclose(root @ root.T, alike, atol=1e-14)
+    np.testing.assert_allclose(moved, root, atol=1e-13)
 
 
 def test_a_forecast_widens_beyond_what_was_trained() -> None:
