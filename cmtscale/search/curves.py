@@ -9,15 +9,20 @@ second difference, which neither of the first two rungs sees. Each is a mean, a 
 5/2 over the points, one length; level and slope correlated) and a part of the architecture's own.
 A run adds what its seed does to it alone, what its seed does to all runs of its rung alike (they
 see the same images in the same order), both times exp(decay rung), and the noise of the validation
-images, whose covariance is known. All is Gaussian, so given eleven scales all is in closed form.
+images, whose covariance is known. All is Gaussian, so given eleven scales all is in closed form,
+in matrices of the size of the cells (`cells.py`): more runs of a cell cost no time.
 
-Shapes: S sets of scales, n runs, K architectures, C values asked for.
+Shapes: S sets of scales, n runs in m cells with q seeds at their rungs, K architectures, C values
+asked for.
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from cmtscale.search.cells import Cells, cells_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,9 +43,9 @@ class Trained:
 
     `points` (K, 3) is the log growth of depth, width and resolution, one unit between corners;
     `arms` (n,) says which architecture, `times` (n,) log3 of the images seen over those of the
-    first rung, `rungs` (n,) which rung from 0, `seeds` (n,) the run's seed, `losses` (n,) ln of
-    the validation loss, and `image_covariance` (n, n) that of `losses` over draws of the validation
-    images.
+    first rung (the same for all runs of a rung), `rungs` (n,) which rung from 0, `seeds` (n,) the
+    run's seed, `losses` (n,) ln of the validation loss, and `image_covariance` (m, m) that of the
+    losses of `cells` over draws of the validation images, which are the same for all its runs.
     """
 
     points: FloatArray
@@ -55,13 +60,26 @@ class Trained:
         runs = len(self.losses)
         if runs == 0:
             raise ValueError("no run has ended yet; a forecast needs one")
-        columns = (self.arms, self.times, self.rungs, self.seeds)
-        if {*map(len, columns), *self.image_covariance.shape} != {runs}:
-            raise ValueError(
-                f"arms, times, rungs, seeds and image covariance are not all of {runs} runs"
-            )
+        if {*map(len, (self.arms, self.times, self.rungs, self.seeds))} != {runs}:
+            raise ValueError(f"arms, times, rungs and seeds are not all of {runs} runs")
+        cells = len(self.cells.arms)
+        if self.image_covariance.shape != (cells, cells):
+            raise ValueError(f"the image covariance is not of {cells} cells")
+        if not np.array_equal(self.cell_times[self.cells.of_runs], self.times):
+            raise ValueError("runs of a rung are of several times")
         if not np.isfinite(self.losses).all():
             raise ValueError("a log loss is not a finite number; leave failed runs out")
+
+    @cached_property
+    def cells(self) -> Cells:
+        """What the runs say of their cells."""
+        return cells_of(self.arms, self.rungs, self.seeds, self.losses)
+
+    @cached_property
+    def cell_times(self) -> FloatArray:
+        """(m,): log3 of the images that runs of each cell saw over those of the first rung."""
+        times = dict(zip(self.rungs.tolist(), self.times.tolist(), strict=True))
+        return np.array([times[rung] for rung in self.cells.rungs.tolist()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +108,7 @@ class Scales:
 class Values:
     """C values of curves that are asked for: `arms` (C,) at `times` (C,).
 
-    Each is the true one plus that mean of the runs' image noises which its row of `images` (C, n)
+    Each is the true one plus that mean of the cells' image noises which its row of `images` (C, m)
     says, and what seed `seeds` (C,) does to all runs of rung `rungs` (C,) alike; -1 is no seed.
     """
 
@@ -209,61 +227,92 @@ def curve_covariance(
     return smooth
 
 
-def common_noise_covariance(
-    scales: Scales, rungs: IntArray, seeds: IntArray, other_rungs: IntArray, other_seeds: IntArray
-) -> FloatArray:
-    """(S, C, D): of what seeds do to all runs of a rung alike; seed -1 does nothing."""
-    same = (rungs[:, None] == other_rungs) & (seeds[:, None] == other_seeds) & (other_seeds >= 0)
+def common_noise_covariance(scales: Scales, rungs: IntArray, seeds: IntArray) -> FloatArray:
+    """(S, C, C): of what seeds do to all runs of a rung alike; seed -1 does nothing."""
+    same = (rungs[:, None] == rungs) & (seeds[:, None] == seeds) & (seeds >= 0)
     covariance: FloatArray = common_noise_variance(scales, rungs)[:, :, None] * same
     return covariance
 
 
-def run_covariance(scales: Scales, trained: Trained) -> FloatArray:
-    """(S, n, n): of the measured ln losses, all noises included."""
-    arms, times, rungs, seeds = trained.arms, trained.times, trained.rungs, trained.seeds
-    covariance = curve_covariance(scales, trained.points, arms, times, arms, times)
-    covariance += common_noise_covariance(scales, rungs, seeds, rungs, seeds)
+def common_noise_within(scales: Scales, cells: Cells) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance (S, q) of common noise along `directions`, given the runs' differences."""
+    noise = noise_variance(scales, cells.seed_rungs)
+    common = common_noise_variance(scales, cells.seed_rungs)
+    share = common / (noise + common * cells.scatter)
+    return share * cells.scores, share * noise
+
+
+def means_given_differences(scales: Scales, trained: Trained) -> tuple[FloatArray, FloatArray]:
+    """The cells' mean ln losses less their means (S, m), and their covariance (S, m, m).
+
+    All noises are included, but for what runs of a cell say of it by their differences.
+    """
+    cells, times = trained.cells, trained.cell_times
+    common, variance = common_noise_within(scales, cells)
+    missed = cells.means - prior_mean(trained, times) - common @ cells.loadings.T
+    covariance = curve_covariance(scales, trained.points, cells.arms, times, cells.arms, times)
+    covariance += (cells.loadings * variance[:, None]) @ cells.loadings.T
     covariance += trained.image_covariance
-    diagonal = np.arange(len(arms))
-    covariance[:, diagonal, diagonal] += noise_variance(scales, rungs)
-    return covariance
+    diagonal = np.arange(len(times))
+    covariance[:, diagonal, diagonal] += noise_variance(scales, cells.rungs) / cells.counts
+    return missed, covariance
 
 
 def log_likelihood(normal: FloatArray, trained: Trained) -> FloatArray:
     """(S,): log density of the measured losses, less a constant, at (S, 11) coordinates."""
-    runs = len(trained.losses)
-    missed = trained.losses - prior_mean(trained, trained.times)
-    size = max(1, _CHUNK_FLOATS // (runs + 1) ** 2)
+    cells = len(trained.cells.arms)
+    size = max(1, _CHUNK_FLOATS // (cells + 1) ** 2)
     parts = []
     for start in range(0, len(normal), size):
-        covariance = run_covariance(scales_of(normal[start : start + size]), trained)
+        missed, covariance = means_given_differences(
+            scales_of(normal[start : start + size]), trained
+        )
         # The last row of the bordered matrix's Cholesky factor is inv(L) @ missed; the corner
         # only has to exceed that row's sum of squares.
-        bordered = np.empty((len(covariance), runs + 1, runs + 1))
-        bordered[:, :runs, :runs] = covariance
-        bordered[:, runs, :runs] = bordered[:, :runs, runs] = missed
-        bordered[:, runs, runs] = 1e12
+        bordered = np.empty((len(covariance), cells + 1, cells + 1))
+        bordered[:, :cells, :cells] = covariance
+        bordered[:, cells, :cells] = bordered[:, :cells, cells] = missed
+        bordered[:, cells, cells] = 1e12
         factor = np.linalg.cholesky(bordered)
-        diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :runs]
-        parts.append(-np.log(diagonal).sum(axis=1) - (factor[:, runs, :runs] ** 2).sum(axis=1) / 2)
-    return np.concatenate(parts)
+        diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :cells]
+        parts.append(
+            -np.log(diagonal).sum(axis=1) - (factor[:, cells, :cells] ** 2).sum(axis=1) / 2
+        )
+    return np.concatenate(parts) + _log_likelihood_within(scales_of(normal), trained.cells)
+
+
+def _log_likelihood_within(scales: Scales, cells: Cells) -> FloatArray:
+    """(S,): log density of the differences between the runs of each cell, less a constant."""
+    noise = noise_variance(scales, cells.rungs)
+    alone = (cells.counts - 1) * np.log(noise) + cells.squares / noise + np.log(cells.counts)
+    noise = noise_variance(scales, cells.seed_rungs)
+    common = common_noise_variance(scales, cells.seed_rungs)
+    mean, _ = common_noise_within(scales, cells)
+    alike = np.log1p(common / noise * cells.scatter) - mean * cells.scores / noise
+    density: FloatArray = -(alone.sum(axis=1) + alike.sum(axis=1)) / 2
+    return density
 
 
 def posterior(scales: Scales, trained: Trained, values: Values) -> tuple[FloatArray, FloatArray]:
     """Mean (S, C) and covariance (S, C, C) of values of curves given the runs."""
-    arms, times, rungs, seeds = values.arms, values.times, values.rungs, values.seeds
-    images = values.images @ trained.image_covariance  # (C, n)
+    arms, times, cells = values.arms, values.times, trained.cells
+    images = values.images @ trained.image_covariance  # (C, m)
+    common, variance = common_noise_within(scales, cells)
+    is_seed = (values.rungs[:, None] == cells.seed_rungs) & (values.seeds[:, None] == cells.seeds)
+    directions = is_seed @ cells.directions  # (C, q)
+    new_seeds = np.where(is_seed.any(axis=1), -1, values.seeds)
     prior = curve_covariance(scales, trained.points, arms, times, arms, times)
-    prior += common_noise_covariance(scales, rungs, seeds, rungs, seeds)
+    prior += common_noise_covariance(scales, values.rungs, new_seeds)
+    prior += (directions * variance[:, None]) @ directions.T
     prior += images @ values.images.T
-    to_runs = curve_covariance(scales, trained.points, arms, times, trained.arms, trained.times)
-    to_runs += common_noise_covariance(scales, rungs, seeds, trained.rungs, trained.seeds)
-    to_runs += images
-    pull = np.linalg.solve(run_covariance(scales, trained), to_runs.transpose(0, 2, 1))
-    missed = trained.losses - prior_mean(trained, trained.times)
-    mean = prior_mean(trained, times) + missed @ pull
-    covariance = prior - to_runs @ pull
-    return mean, (covariance + covariance.transpose(0, 2, 1)) / 2
+    to_cells = curve_covariance(scales, trained.points, arms, times, cells.arms, trained.cell_times)
+    to_cells += (directions * variance[:, None]) @ cells.loadings.T
+    to_cells += images
+    missed, covariance = means_given_differences(scales, trained)
+    pull = np.linalg.solve(covariance, to_cells.transpose(0, 2, 1))
+    mean = prior_mean(trained, times) + common @ directions.T + (missed[:, None] @ pull)[:, 0]
+    left = prior - to_cells @ pull
+    return mean, (left + left.transpose(0, 2, 1)) / 2
 
 
 def _matern(length: FloatArray, points: FloatArray) -> FloatArray:

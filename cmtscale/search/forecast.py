@@ -44,7 +44,7 @@ class Forecast:
         values = Values(
             arms=np.arange(arms),
             times=np.full(arms, time),
-            images=np.zeros((arms, len(trained.arms))),
+            images=np.zeros((arms, len(trained.cells.arms))),
             rungs=np.zeros(arms, dtype=np.int64),
             seeds=np.full(arms, -1),
         )
@@ -88,8 +88,9 @@ def square_root(covariance: FloatArray) -> FloatArray:
     but their signs are those of the last digits.)
     """
     values, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-    return root @ np.swapaxes(vectors, -1, -2)
+    scaled = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    root: FloatArray = scaled @ np.swapaxes(vectors, -1, -2)
+    return root
 
 
 def _in_order(trained: Trained) -> Trained:
@@ -103,5 +104,4 @@ def _in_order(trained: Trained) -> Trained:
         rungs=trained.rungs[order],
         seeds=trained.seeds[order],
         losses=trained.losses[order],
-        image_covariance=trained.image_covariance[np.ix_(order, order)],
     )

@@ -81,13 +81,11 @@ def run_moments(
 
     The runs have the image noise of the twin's longest runs; infinitely many have that alone.
     """
-    trained = known.trained
+    trained, cells = known.trained, known.trained.cells
     twins = len(runs)
-    shares = np.zeros((twins, len(trained.arms)))
+    shares = np.zeros((twins, len(cells.arms)))
     for twin in range(twins):
-        own = trained.arms == twin
-        longest = own & (trained.rungs == trained.rungs[own].max())
-        shares[twin, longest] = 1 / longest.sum()
+        shares[twin, np.flatnonzero(cells.arms == twin)[-1]] = 1  # sorted by rung
     scales, rungs = scales_of(known.normal_scales), np.full(twins, rung)
     values = Values(
         arms=np.arange(twins),
