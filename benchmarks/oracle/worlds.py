@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cmtscale.search.cells import numbered
-from cmtscale.search.curves import FloatArray, IntArray, Scales, Trained, bend
+from cmtscale.search.curves import FloatArray, IntArray, Trained, bend
 from cmtscale.search.image_noise import image_covariance
 from cmtscale.search.ladder import seed_of
+from cmtscale.search.scales import Scales
 
 TIMES = (0.0, 1.0, 2.0)  # of the rungs, in triplings of T
 COSTS = (1.0, 3.0, 9.0)  # of a run, in units of T images

@@ -8,19 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cmtscale.search.curves import (
+from cmtscale.search.curves import FloatArray, IntArray, Trained, Values, log_likelihood, posterior
+from cmtscale.search.importance import sample
+from cmtscale.search.scales import (
     NUMBER_OF_SCALES,
-    FloatArray,
-    IntArray,
-    Trained,
-    Values,
     common_noise_variance,
-    log_likelihood,
     noise_variance,
-    posterior,
     scales_of,
 )
-from cmtscale.search.importance import sample
 
 _SETS_OF_SCALES = 128
 

@@ -11,17 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cmtscale.search.cells import Cells
-from cmtscale.search.curves import (
-    FloatArray,
-    IntArray,
-    Trained,
-    Values,
-    noise_variance,
-    posterior,
-    scales_of,
-)
+from cmtscale.search.curves import FloatArray, IntArray, Trained, Values, posterior
 from cmtscale.search.forecast import Forecast, square_root
 from cmtscale.search.ladder import seed_of
+from cmtscale.search.scales import noise_variance, scales_of
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -9,18 +9,12 @@ from scipy.stats import kendalltau
 from truth import BEYOND, RUNGS, TARGET, TruthTable
 
 from cmtscale.record.row import Row
-from cmtscale.search.curves import (
-    FloatArray,
-    Values,
-    common_noise_variance,
-    noise_variance,
-    posterior,
-    scales_of,
-)
+from cmtscale.search.curves import FloatArray, Values, posterior
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.policy import near_best
 from cmtscale.search.runs import anchors
+from cmtscale.search.scales import common_noise_variance, noise_variance, scales_of
 
 DRAWS = 4000
 TRIES = 20  # draws of one seed a cell

@@ -10,17 +10,10 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from cmtscale.search import curves
-from cmtscale.search.curves import (
-    Scales,
-    Trained,
-    Values,
-    log_likelihood,
-    normal_of,
-    posterior,
-    scales_of,
-)
+from cmtscale.search.curves import Trained, Values, log_likelihood, posterior
 from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.importance import sample
+from cmtscale.search.scales import NUMBER_OF_SCALES, Scales, normal_of, scales_of
 
 POINTS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.3, 0.3], [0.2, 0.5, 0.3]]) / 2**0.5
 SCALES = Scales(
@@ -174,7 +167,7 @@ def test_likelihood_equals_the_dense_formula(made: Callable[[], Trained]) -> Non
 
 
 def test_coordinates_and_scales_are_inverse() -> None:
-    normal = np.random.default_rng(0).standard_normal((6, curves.NUMBER_OF_SCALES))
+    normal = np.random.default_rng(0).standard_normal((6, NUMBER_OF_SCALES))
     np.testing.assert_allclose(normal_of(scales_of(normal)), normal, atol=1e-12)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmtscale.search.curves import Scales, Trained, normal_of
+from cmtscale.search.curves import Trained
 from cmtscale.search.forecast import Forecast, forecast
 from cmtscale.search.policy import best, near_best, next_runs, runs_needed
+from cmtscale.search.scales import Scales, normal_of
 
 TIMES = (0.0, 1.0, 2.0)
 COSTS = np.tile([1.0, 3.0, 9.0], (5, 1))
