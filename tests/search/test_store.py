@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.row import Row, row_object
-from cmtscale.search.store import DATABASE, Index, database_errors
+from cmtscale.search.store import DATABASE, Index, database_errors, open_index
 
 MakeRow = Callable[..., Row]
 
@@ -76,6 +76,30 @@ def test_only_what_is_missing_is_entered_and_a_study_with_a_repeated_run_is_made
     assert sorted(trial.value for trial in stored) == [0.5, 0.5, 0.5, 0.7]
     (tmp_path / DATABASE).unlink()
     assert Index(tmp_path).update(rows) == 4
+
+
+def test_a_database_that_is_missing_is_made_as_a_whole(
+    tmp_path: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [make_row(seed=seed) for seed in range(4)]
+    (tmp_path / f"{DATABASE}-wal").write_bytes(b"of a database that was removed")
+    notes: list[str] = []
+    with monkeypatch.context() as patch:
+        add = Index.add
+
+        def killed_at_the_third(index: Index, row: Row) -> None:
+            if row.seed == 2:
+                raise KeyboardInterrupt
+            add(index, row)
+
+        patch.setattr(Index, "add", killed_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            open_index(tmp_path, rows, notes.append)
+    assert list(tmp_path.iterdir()) == []
+    index = open_index(tmp_path, rows, notes.append)
+    assert index.journal_mode == "wal"
+    assert [len(study_trials) for study_trials in trials(tmp_path).values()] == [4]
+    assert notes == ["4 of the 4 runs are entered into study.db, as trials.csv has them"]
 
 
 def test_the_database_writes_ahead(tmp_path: Path) -> None:
