@@ -99,12 +99,8 @@ class Training:
     def train(self, runs: Sequence[RungRun]) -> None:
         """Run what is not recorded yet. A run that fails is tried once more, after the others."""
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
-        ended = ended_rows(self.settings, self.table.rows)
-        waiting = [
-            self.job(run)
-            for run in runs
-            if run_id(self.settings, run) not in {*ended, *self.failed_for_good}
-        ]
+        ended = {*ended_rows(self.settings, self.table.rows), *self.failed_for_good}
+        waiting = [self.job(run) for run in runs if run_id(self.settings, run) not in ended]
         if waiting and not self.described:
             self.describe()
         tries: dict[str, int] = {}
