@@ -204,26 +204,41 @@ def _log_likelihood_within(scales: Scales, cells: Cells) -> FloatArray:
     return density
 
 
-def posterior(scales: Scales, trained: Trained, values: Values) -> tuple[FloatArray, FloatArray]:
-    """Mean (S, C) and covariance (S, C, C) of values of curves given the runs."""
-    arms, times, cells = values.arms, values.times, trained.cells
-    images = values.images @ trained.image_covariance  # (C, m)
-    common, variance = common_noise_within(scales, cells)
-    is_seed = (values.rungs[:, None] == cells.seed_rungs) & (values.seeds[:, None] == cells.seeds)
-    directions = is_seed @ cells.directions  # (C, q)
-    new_seeds = np.where(is_seed.any(axis=1), -1, values.seeds)
-    prior = curve_covariance(scales, trained.points, arms, times, arms, times)
-    prior += common_noise_covariance(scales, values.rungs, new_seeds)
-    prior += (directions * variance[:, None]) @ directions.T
-    prior += images @ values.images.T
-    to_cells = curve_covariance(scales, trained.points, arms, times, cells.arms, trained.cell_times)
-    to_cells += (directions * variance[:, None]) @ cells.loadings.T
-    to_cells += images
-    missed, covariance = means_given_differences(scales, trained)
-    pull = np.linalg.solve(covariance, to_cells.transpose(0, 2, 1))
-    mean = prior_mean(trained, times) + common @ directions.T + (missed[:, None] @ pull)[:, 0]
-    left = prior - to_cells @ pull
-    return mean, (left + left.transpose(0, 2, 1)) / 2
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Curves under S sets of scales, given the runs."""
+
+    scales: Scales
+    trained: Trained
+
+    @cached_property
+    def _means(self) -> tuple[FloatArray, FloatArray]:
+        return means_given_differences(self.scales, self.trained)
+
+    def posterior(self, values: Values) -> tuple[FloatArray, FloatArray]:
+        """Mean (S, C) and covariance (S, C, C) of values of curves."""
+        scales, trained, cells = self.scales, self.trained, self.trained.cells
+        arms, times = values.arms, values.times
+        images = values.images @ trained.image_covariance  # (C, m)
+        common, variance = common_noise_within(scales, cells)
+        of_rung = values.rungs[:, None] == cells.seed_rungs
+        is_seed = of_rung & (values.seeds[:, None] == cells.seeds)
+        directions = is_seed @ cells.directions  # (C, q)
+        new_seeds = np.where(is_seed.any(axis=1), -1, values.seeds)
+        prior = curve_covariance(scales, trained.points, arms, times, arms, times)
+        prior += common_noise_covariance(scales, values.rungs, new_seeds)
+        prior += (directions * variance[:, None]) @ directions.T
+        prior += images @ values.images.T
+        to_cells = curve_covariance(
+            scales, trained.points, arms, times, cells.arms, trained.cell_times
+        )
+        to_cells += (directions * variance[:, None]) @ cells.loadings.T
+        to_cells += images
+        missed, of_means = self._means
+        pull = np.linalg.solve(of_means, to_cells.transpose(0, 2, 1))
+        mean = prior_mean(trained, times) + common @ directions.T + (missed[:, None] @ pull)[:, 0]
+        covariance = prior - to_cells @ pull
+        return mean, (covariance + covariance.transpose(0, 2, 1)) / 2
 
 
 def _matern(length: FloatArray, points: FloatArray) -> FloatArray:

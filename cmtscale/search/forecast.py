@@ -5,10 +5,11 @@ fit of the scales is too sure of itself (results/forecast).
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from cmtscale.search.curves import FloatArray, IntArray, Trained, Values, log_likelihood, posterior
+from cmtscale.search.curves import Curves, FloatArray, IntArray, Trained, Values, log_likelihood
 from cmtscale.search.importance import sample
 from cmtscale.search.scales import (
     NUMBER_OF_SCALES,
@@ -43,7 +44,11 @@ class Forecast:
             rungs=np.zeros(arms, dtype=np.int64),
             seeds=np.full(arms, -1),
         )
-        return posterior(scales_of(self.normal_scales), trained, values)
+        return self._curves.posterior(values)
+
+    @cached_property
+    def _curves(self) -> Curves:
+        return Curves(scales=scales_of(self.normal_scales), trained=self.trained)
 
     def draws(self, time: float, *, count: int, seed: int) -> FloatArray:
         """(count, K): joint draws of the true ln loss at a time, free of all noise."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmtscale.search.cells import Cells
-from cmtscale.search.curves import FloatArray, IntArray, Trained, Values, posterior
+from cmtscale.search.curves import Curves, FloatArray, IntArray, Trained, Values
 from cmtscale.search.forecast import Forecast, square_root
 from cmtscale.search.ladder import seed_of
 from cmtscale.search.scales import noise_variance, scales_of
@@ -140,7 +140,7 @@ def _beliefs(forecast: Forecast, target: float, times: Sequence[float]) -> Belie
         seeds=np.concatenate([_next_seeds(trained, arms, rung_of), np.full(candidates, -1)]),
     )
     scales = scales_of(forecast.normal_scales[:_SETS_OF_SCALES])
-    mean, covariance = posterior(scales, trained, values)
+    mean, covariance = Curves(scales=scales, trained=trained).posterior(values)
     return Beliefs(
         mean=mean[:, cells:],
         start=covariance[:, cells:, cells:],

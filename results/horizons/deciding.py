@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 from truth import BEYOND, RUNGS, TARGET, TruthTable
 
 from cmtscale.record.row import Row
-from cmtscale.search.curves import FloatArray, Values, posterior
+from cmtscale.search.curves import Curves, FloatArray, Values
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.policy import near_best
@@ -88,7 +88,7 @@ def run_moments(
         rungs=rungs,
         seeds=np.full(twins, -1),
     )
-    mean, covariance = posterior(scales, trained, values)
+    mean, covariance = Curves(scales=scales, trained=trained).posterior(values)
     counts = np.array(runs)
     # twins have the first seeds in common
     common = np.minimum(counts[:, None], counts) / (counts[:, None] * counts)

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from cmtscale.search import curves
-from cmtscale.search.curves import Trained, Values, log_likelihood, posterior
+from cmtscale.search.curves import Curves, Trained, Values, log_likelihood
 from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.importance import sample
 from cmtscale.search.scales import NUMBER_OF_SCALES, Scales, normal_of, scales_of
@@ -145,7 +145,7 @@ def test_posterior_equals_the_dense_formula(made: Callable[[], Trained]) -> None
     line = curves.prior_mean(trained, np.array([t for _, t in cells]))
     mean = line[n:] + gain @ (trained.losses - line[:n])
     covariance = joint[n:, n:] - gain @ joint[:n, n:]
-    got_mean, got_covariance = posterior(SCALES, trained, asked)
+    got_mean, got_covariance = Curves(scales=SCALES, trained=trained).posterior(asked)
     # inverting a matrix of condition 1e5
     np.testing.assert_allclose(got_mean[0], mean, atol=1e-9)
     np.testing.assert_allclose(got_covariance[0], covariance, atol=1e-9)
@@ -227,7 +227,8 @@ def test_a_seed_that_all_have_in_common_moves_no_difference() -> None:
 
     def spread(trained: Trained, scales: Scales) -> float:
         images = np.zeros((5, len(trained.cells.arms)))
-        _, covariance = posterior(scales, trained, replace(true_values(0.0), images=images))
+        values = replace(true_values(0.0), images=images)
+        _, covariance = Curves(scales=scales, trained=trained).posterior(values)
         return float(np.sqrt(np.array([1, -1]) @ covariance[0, 3:, 3:] @ np.array([1, -1])))
 
     assert spread(alike, noisy) == pytest.approx(spread(alike, SCALES), rel=0.01)
