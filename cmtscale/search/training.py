@@ -107,12 +107,8 @@ class Training:
         too many fail, and `TrainingError` is raised; what ended until then is recorded.
         """
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
-        ended = ended_rows(self.settings, self.table.rows)
-        waiting = [
-            self.job(run)
-            for run in runs
-            if run_id(self.settings, run) not in {*ended, *self.failures.for_good}
-        ]
+        ended = {*ended_rows(self.settings, self.table.rows), *self.failures.for_good}
+        waiting = [self.job(run) for run in runs if run_id(self.settings, run) not in ended]
         if waiting and not self.described:
             self.describe()
         with self.interrupts.deferred():
