@@ -131,7 +131,7 @@ def with_steps(
         )
     if not timed:
         slowest = max(known.values())
-        return replace(timings, seconds_per_image=known | {n.name: slowest for n in untimed})
+        return replace(timings, seconds_per_image={**known, **{n.name: slowest for n in untimed}})
     per_mac = sum(timed.values()) / sum(macs[name] for name in timed)
     new = {n.name: timed.get(n.name, per_mac * macs[n.name]) for n in untimed}
     return replace(timings, seconds_per_image={**known, **new})
