@@ -23,10 +23,10 @@ class Interrupts:
         self._is_deferred = False
 
     def hear(self, number: int, _: FrameType | None) -> None:
-        """What a signal does: a second Ctrl-C breaks off whatever goes on."""
-        is_first = not self.signal_number
+        """What a signal does: a second Ctrl-C breaks off even what is deferred."""
+        is_second_ctrl_c = self.signal_number and number == signal.SIGINT
         self.signal_number = self.signal_number or number
-        if not self._is_deferred if is_first else number == signal.SIGINT:
+        if is_second_ctrl_c or not self._is_deferred:
             raise KeyboardInterrupt
 
     def check(self) -> None:
@@ -36,12 +36,16 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """What is done in here looks for a signal itself, and ends in its own way."""
+        """What is done in here looks for a signal itself, and ends in its own way.
+
+        One that comes as it ends is raised then.
+        """
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
+        self.check()
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """Jobs in processes on this machine, one for each device slot."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for_exit
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -24,10 +28,20 @@ from cmtscale.search.executors.outcome import (
     worker_died,
 )
 from cmtscale.search.executors.pulse import Pulse
-from cmtscale.train.stop import listening
+from cmtscale.train.stop import SIGNALS, listening
 
-PID, BEATS, STOPS = 0, 1, 2  # what a worker and the driver share: numbers, each written by one
 START_SECONDS = 120  # of a worker process on a busy machine
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that comes when the parent has died
+
+
+class _Shared(ctypes.Structure):
+    """What a worker and the driver tell each other at any time; each field is written by one."""
+
+    _fields_ = (
+        ("pid", ctypes.c_int64),  # of the worker
+        ("beats", ctypes.c_int64),  # the signs of life that its jobs have given
+        ("is_stopping", ctypes.c_bool),  # the driver asks its job to stop
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +49,7 @@ class _Worker:
     """A slot's worker process, which is started with its first job, and what is shared with it."""
 
     pool: ProcessPool
-    shared: Any  # a RawArray
+    shared: _Shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +99,14 @@ class LocalExecutor:
         assert not self._is_stopping
         idle = set(range(len(self._devices))) - self._busy.keys()
         slot = min(idle, key=lambda slot: (slot not in self._workers, slot))  # a started one first
+        if slot in self._workers and not self._workers[slot].pool.active:  # it has died
+            self._end([slot])
         if slot not in self._workers:
             self._workers[slot] = _new_worker()
         worker = self._workers[slot]
-        pulse = Pulse(beats=worker.shared[BEATS])
-        with _interrupts_blocked():  # a first job starts the worker, which inherits this
-            future = worker.pool.schedule(
-                _attempt, args=[job, self._devices[slot]], timeout=self._run_timeout_seconds
-            )
+        pulse = Pulse(beats=worker.shared.beats)
+        with _signals_blocked():  # a first job starts the worker, which inherits this
+            future = worker.pool.schedule(_attempt, args=[job, self._devices[slot]])
         self._busy[slot] = _Busy(job=job, future=future, pulse=pulse)
 
     def running(self) -> list[Job]:
@@ -102,18 +116,17 @@ class LocalExecutor:
         slots = {busy.future: slot for slot, busy in self._busy.items()}
         done, _ = wait(slots, timeout=timeout_seconds, return_when=FIRST_COMPLETED)
         ended = [self._busy.pop(slots[future]) for future in done]
-        hung = self._hung()
-        self._end(hung)
-        lost = [self._busy.pop(slot) for slot in hung]
+        overdue = self._overdue()
+        self._end(list(overdue))
+        lost = [(self._busy.pop(slot).job, failure) for slot, failure in overdue.items()]
         for busy in ended:
             yield busy.job, self._result(busy.future)
-        for busy in lost:
-            yield busy.job, gave_no_sign(self._hang_seconds)
+        yield from lost
 
     def stop(self) -> None:
         self._is_stopping = True
         for slot in self._busy:
-            self._workers[slot].shared[STOPS] = 1
+            self._workers[slot].shared.is_stopping = True
 
     def cancel(self) -> None:
         """End all running jobs at once; workers without one stay."""
@@ -121,7 +134,7 @@ class LocalExecutor:
         self._busy.clear()
         self._is_stopping = False
         for worker in self._workers.values():
-            worker.shared[STOPS] = 0
+            worker.shared.is_stopping = False
 
     def close(self) -> None:
         """End all workers at once."""
@@ -132,59 +145,83 @@ class LocalExecutor:
         error = future.exception()
         if error is None:
             return settled(future.result())
-        if isinstance(error, ProcessExpired):
-            died: Failure | Stopped = worker_died(f"exit code {error.exitcode}")
-            return Stopped() if self._is_stopping else died
-        if isinstance(error, TimeoutError) and self._run_timeout_seconds:  # pebble's: see `attempt`
-            return took_too_long(self._run_timeout_seconds)
+        if isinstance(error, ProcessExpired | BrokenProcessPool):
+            code = f"exit code {error.exitcode}" if isinstance(error, ProcessExpired) else "idle"
+            return Stopped() if self._is_stopping else worker_died(code)
         return settled(outcome_of(error))
 
-    def _hung(self) -> list[int]:
-        """The slots whose job gives no sign of life."""
-        hung = []
+    def _overdue(self) -> dict[int, Failure]:
+        """By slot, why a job is ended: it goes on for too long, or gives no sign of life."""
+        limit, overdue = self._run_timeout_seconds, {}
         for slot, busy in self._busy.items():
-            silent = busy.pulse.look(self._workers[slot].shared[BEATS])
-            start = 0 if busy.pulse.has_begun else START_SECONDS
-            if silent > max(start, self._hang_seconds):
-                hung.append(slot)
-        return hung
+            silent_seconds = busy.pulse.look(self._workers[slot].shared.beats)
+            start_seconds = 0 if busy.pulse.has_begun else START_SECONDS
+            if limit is not None and busy.pulse.seconds > limit:
+                overdue[slot] = took_too_long(limit)
+            elif silent_seconds > max(start_seconds, self._hang_seconds):
+                overdue[slot] = gave_no_sign(self._hang_seconds)
+        return overdue
 
     def _end(self, slots: list[int]) -> None:
-        """Kill the workers of these slots: a job would take SIGTERM, pebble's, as a wish."""
-        workers = [self._workers.pop(slot) for slot in slots]
-        for worker in workers:
+        """Kill the workers of these slots: a job would take SIGTERM, pebble's, as a wish.
+
+        Those that a Ctrl-C leaves over are still ours, and are ended by `close`.
+        """
+        workers = {slot: self._workers[slot] for slot in slots}
+        for worker in workers.values():
             worker.pool.stop()  # starts no process any more
         processes = {process.pid: process for process in multiprocessing.active_children()}
-        for worker in workers:
-            if process := processes.get(worker.shared[PID]):
+        for worker in workers.values():
+            if process := processes.get(worker.shared.pid):
                 process.kill()
+        for slot, worker in workers.items():
             worker.pool.join()
+            del self._workers[slot]
 
 
 def _new_worker() -> _Worker:
     context = multiprocessing.get_context("spawn")
-    shared = RawArray("q", 3)
+    shared = RawValue(_Shared)
     pool = ProcessPool(max_workers=1, context=context, initializer=_start_worker, initargs=[shared])
     return _Worker(pool=pool, shared=shared)
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Keep Ctrl-C and Slurm's warning from processes that are started here; this one gets them."""
+def _signals_blocked() -> Iterator[None]:
+    """Keep signals from a process that is started here, until it has a job.
+
+    Ctrl-C, and Slurm's warning that submitit listens to, are for the driver alone.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
+    blocked = {*SIGNALS, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        resource_tracker.ensure_running()  # which lets Ctrl-C and SIGTERM through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _signals_heard() -> Iterator[None]:
+    """Let a worker hear what asks its job to stop, also what came while it started."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_shared: Any = None  # of a worker process with its driver; set once, when it starts
+_shared: _Shared  # of a worker process with its driver; set once, when it starts
 
 
-def _start_worker(shared: Any) -> None:
+def _start_worker(shared: _Shared) -> None:
     """One thread per worker, Ctrl-C left to the driver, and no life without the driver."""
     import torch
     from tqdm import tqdm
@@ -193,7 +230,7 @@ def _start_worker(shared: Any) -> None:
 
     global _shared
     _shared = shared
-    shared[PID] = os.getpid()
+    shared.pid = os.getpid()
     keep_freed_memory()
     # fvcore counts batches with tqdm, whose own lock is a semaphore: a worker that is ended would
     # leave it behind, and Python warns of that after the search
@@ -201,15 +238,17 @@ def _start_worker(shared: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
+    if sys.platform == "linux":  # a process that stands still runs no thread
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _attempt(job: Job, device: str) -> Any:
     """The job in its worker: it stops where the driver, or a signal to all processes, says so."""
-    with listening() as signals:
+    with listening() as signals, _signals_heard():
 
         def check_in() -> bool:
-            _shared[BEATS] += 1
-            return bool(signals.signal_number or _shared[STOPS])
+            _shared.beats += 1
+            return bool(signals.signal_number or _shared.is_stopping)
 
         check_in()
         return attempt(job, device, check_in)
