@@ -1,6 +1,7 @@
 """Imports point one way, and public names are pinned."""
 
 import ast
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,26 @@ def test_the_search_function_keeps_its_name_beside_the_folder_of_the_same_name()
 def test_every_module_says_what_it_is_for() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_scripts_beside_the_package_import_what_there_is() -> None:
+    root = PACKAGE.parent
+    scripts = [*sorted(root.glob("results/*/*.py")), *sorted(root.glob("benchmarks/*.py"))]
+    assert scripts
+    missing = [
+        (path.relative_to(root), name)
+        for path in scripts
+        for name in imports(path)
+        if name.startswith("cmtscale") and not resolves(name)
+    ]
+    assert missing == []
+
+
+def resolves(name: str) -> bool:
+    """Whether there is a module of this name, or something of this name in a module."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return bool(module) and hasattr(importlib.import_module(module), attribute)
+    return True

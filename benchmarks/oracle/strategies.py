@@ -8,17 +8,11 @@ from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from cmtscale.search.curves import (
-    NUMBER_OF_SCALES,
-    FloatArray,
-    Scales,
-    Trained,
-    log_likelihood,
-    normal_of,
-)
+from cmtscale.search.curves import FloatArray, Trained, log_likelihood
 from cmtscale.search.forecast import Forecast
 from cmtscale.search.importance import sample
 from cmtscale.search.policy import near_best, next_runs
+from cmtscale.search.scales import NUMBER_OF_SCALES, Scales, normal_of
 from oracle.worlds import COSTS, TARGET, TIMES, Run, World
 
 SHARE = 0.3  # of the cost of all candidates at 9T with three seeds

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.search.curves import FloatArray, IntArray, Scales, Trained, bend
+from cmtscale.search.cells import numbered
+from cmtscale.search.curves import FloatArray, IntArray, Trained, bend
 from cmtscale.search.image_noise import image_covariance
 from cmtscale.search.ladder import seed_of
+from cmtscale.search.scales import Scales
 
 TIMES = (0.0, 1.0, 2.0)  # of the rungs, in triplings of T
 COSTS = (1.0, 3.0, 9.0)  # of a run, in units of T images
@@ -60,10 +62,11 @@ class World:
         arms, rungs = np.array(runs, dtype=np.int64).T
         earlier = [runs[:number].count(run) for number, run in enumerate(runs)]
         noise = self.seed_noise[arms, rungs, earlier] + self.image_noise[arms]
-        covariance = self.image_covariance[np.ix_(arms, arms)]
+        (_, cell_arms), _ = numbered(rungs, arms)
+        covariance = self.image_covariance[np.ix_(cell_arms, cell_arms)]
         if self.image_losses is not None:
             losses = self.image_losses[arms] + self._churn(arms, rungs, earlier)
-            covariance = image_covariance(losses, arms=arms, rungs=rungs)
+            covariance = image_covariance(losses, losses.mean(axis=1), arms=arms, rungs=rungs)
         return Trained(
             points=self.points,
             arms=arms,

@@ -26,7 +26,6 @@ from cmtscale.cli import (
 from cmtscale.cli import eval as evaluation
 from cmtscale.cli.torchrun import is_one_of_several
 from cmtscale.cli.usage import usage_message
-from cmtscale.record.files import is_full
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 RESUMED = ("search", "check", "train")  # commands that keep what they have done
@@ -106,6 +105,8 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        from cmtscale.record.files import is_full
+
         if is_full(error):
             return _refuse("the disk is full; free some space, and run the same command again")
         if error.errno == errno.EFBIG:

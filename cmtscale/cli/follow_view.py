@@ -49,16 +49,15 @@ def screen_of(going: Going | Planning, console: Console) -> Group:
 
 def _workers(going: Going, console: Console) -> Table:
     table = Table.grid(padding=(0, 2))
-    for number in range(going.workers):
-        if number >= len(going.under_way):
-            table.add_row(f"worker {number + 1}", Text("–", style="dim"))
-            continue
-        one = going.under_way[number]
+    for one in going.under_way:
         bar = ProgressBar(total=1.0, completed=one.part, width=min(20, console.width // 5))
         speed = f"{one.images_per_second:.0f} img/s"
-        table.add_row(
-            f"worker {number + 1}", Text(one.run_id), bar, f"{100 * one.part:.0f} %", speed
-        )
+        where = Text(str(one.worker or ""), overflow="ellipsis")
+        table.add_row(where, Text(one.run_id), bar, f"{100 * one.part:.0f} %", speed)
+    idle = going.workers - len(going.under_way)
+    if idle:
+        words = "1 worker waits" if idle == 1 else f"{idle} workers wait"
+        table.add_row(Text(words, style="dim"))
     return table
 
 

@@ -42,6 +42,7 @@ CHECKPOINT = "checkpoint.pt"
 RESULT = "result.json"
 IMAGE_LOSSES = "val_losses.npy"
 ROW = "row.json"
+WORKER = "worker.json"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Who holds a folder: host, process and since when, for whoever is refused."""
 
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,12 +23,13 @@ class Holder:
     since: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
+        since = re.sub(r"\.\d+", "", self.since)  # whole seconds are enough to read
+        return f"process {self.pid} on {self.host}, since {since}"
 
 
 def write_holder(folder: Path) -> None:
     """Name this process as the folder's; only the process that has the lock may."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat()
     write_json(
         folder / HOLDER, asdict(Holder(host=socket.gethostname(), pid=os.getpid(), since=now))
     )

@@ -44,7 +44,12 @@ def require_losses(folder: Path) -> dict[str, Losses]:
 
 def current_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:
     """The losses (n,) by run id: those of the runs' folders, and of `val_losses.npz` for others."""
-    losses = read_losses(folder)
+    return read_losses(folder) | _own_losses(folder, run_ids)
+
+
+def _own_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:
+    """Those that the runs' folders have."""
+    losses: dict[str, Losses] = {}
     for run_id in run_ids:
         try:
             with (folder / RUNS / run_id / IMAGE_LOSSES).open("rb") as file:
@@ -57,9 +62,11 @@ def current_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:
 def gather_losses(folder: Path, run_ids: Iterable[str]) -> dict[str, Losses]:
     """Bring the losses of the runs' folders into `val_losses.npz`, beside those already there."""
     kept = read_losses(folder)
-    losses = current_losses(folder, run_ids)
-    is_new = losses.keys() != kept.keys() or any(
-        not np.array_equal(losses[run_id], kept[run_id], equal_nan=True) for run_id in losses
+    own = _own_losses(folder, run_ids)
+    losses = kept | own
+    is_new = any(
+        run_id not in kept or not np.array_equal(own[run_id], kept[run_id], equal_nan=True)
+        for run_id in own
     )
     if is_new:
         in_order = {run_id: losses[run_id] for run_id in sorted(losses)}

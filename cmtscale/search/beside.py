@@ -70,8 +70,8 @@ def noise_of(
     if len(leading) == 2:
         one, other = leading
         together = float((draws[:, one] - draws[:, other]).std())
-        runs = [np.flatnonzero(trained.arms == arm)[-1] for arm in leading]  # their longest ones
-        covariance = trained.image_covariance[np.ix_(runs, runs)]
+        cells = [np.flatnonzero(trained.cells.arms == arm)[-1] for arm in leading]  # their longest
+        covariance = trained.image_covariance[np.ix_(cells, cells)]
         images = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
     return Noise(
         seeds=tuple(known.sigma(rung) for rung in range(evidence.settings.ladder.rungs)),

@@ -9,15 +9,21 @@ second difference, which neither of the first two rungs sees. Each is a mean, a 
 5/2 over the points, one length; level and slope correlated) and a part of the architecture's own.
 A run adds what its seed does to it alone, what its seed does to all runs of its rung alike (they
 see the same images in the same order), both times exp(decay rung), and the noise of the validation
-images, whose covariance is known. All is Gaussian, so given eleven scales all is in closed form.
+images, whose covariance is known. All is Gaussian, so given eleven scales all is in closed form,
+in matrices of the size of the cells (`cells.py`): more runs of a cell cost no time.
 
-Shapes: S sets of scales, n runs, K architectures, C values asked for.
+Shapes: S sets of scales, n runs in m cells with q seeds at their rungs, K architectures, C values
+asked for.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from cmtscale.search.cells import Cells, cells_of
+from cmtscale.search.scales import Scales, common_noise_variance, noise_variance, scales_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,9 +44,9 @@ class Trained:
 
     `points` (K, 3) is the log growth of depth, width and resolution, one unit between corners;
     `arms` (n,) says which architecture, `times` (n,) log3 of the images seen over those of the
-    first rung, `rungs` (n,) which rung from 0, `seeds` (n,) the run's seed, `losses` (n,) ln of
-    the validation loss, and `image_covariance` (n, n) that of `losses` over draws of the validation
-    images.
+    first rung (the same for all runs of a rung), `rungs` (n,) which rung from 0, `seeds` (n,) the
+    run's seed, `losses` (n,) ln of the validation loss, and `image_covariance` (m, m) that of the
+    losses of `cells` over draws of the validation images, which are the same for all its runs.
     """
 
     points: FloatArray
@@ -55,42 +61,33 @@ class Trained:
         runs = len(self.losses)
         if runs == 0:
             raise ValueError("no run has ended yet; a forecast needs one")
-        columns = (self.arms, self.times, self.rungs, self.seeds)
-        if {*map(len, columns), *self.image_covariance.shape} != {runs}:
-            raise ValueError(
-                f"arms, times, rungs, seeds and image covariance are not all of {runs} runs"
-            )
+        if {*map(len, (self.arms, self.times, self.rungs, self.seeds))} != {runs}:
+            raise ValueError(f"arms, times, rungs and seeds are not all of {runs} runs")
+        cells = len(self.cells.arms)
+        if self.image_covariance.shape != (cells, cells):
+            raise ValueError(f"the image covariance is not of {cells} cells")
+        if not np.array_equal(self.cell_times[self.cells.of_runs], self.times):
+            raise ValueError("runs of a rung are of several times")
         if not np.isfinite(self.losses).all():
             raise ValueError("a log loss is not a finite number; leave failed runs out")
 
+    @cached_property
+    def cells(self) -> Cells:
+        """What the runs say of their cells."""
+        return cells_of(self.arms, self.rungs, self.seeds, self.losses)
 
-@dataclass(frozen=True, kw_only=True)
-class Scales:
-    """S sets of hyperparameters, each field (S,): standard deviations in ln loss, but for three.
-
-    `correlation` is that of smooth level and smooth slope, `length` in units of the points.
-    `noise` is what a seed does to one run of the first rung, `common_noise` what it does to all
-    runs there alike, `noise_decay` what a rung adds to the logarithm of both.
-    """
-
-    level: FloatArray
-    slope: FloatArray
-    curvature: FloatArray
-    correlation: FloatArray
-    length: FloatArray
-    own_level: FloatArray
-    own_slope: FloatArray
-    own_curvature: FloatArray
-    noise: FloatArray
-    common_noise: FloatArray
-    noise_decay: FloatArray
+    @cached_property
+    def cell_times(self) -> FloatArray:
+        """(m,): log3 of the images that runs of each cell saw over those of the first rung."""
+        times = dict(zip(self.rungs.tolist(), self.times.tolist(), strict=True))
+        return np.array([times[rung] for rung in self.cells.rungs.tolist()])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
     """C values of curves that are asked for: `arms` (C,) at `times` (C,).
 
-    Each is the true one plus that mean of the runs' image noises which its row of `images` (C, n)
+    Each is the true one plus that mean of the cells' image noises which its row of `images` (C, m)
     says, and what seed `seeds` (C,) does to all runs of rung `rungs` (C,) alike; -1 is no seed.
     """
 
@@ -99,74 +96,6 @@ class Values:
     images: FloatArray
     rungs: IntArray
     seeds: IntArray
-
-
-# Prior of each scale: its median, and the standard deviation of its logarithm (of the inverse
-# hyperbolic tangent for the correlation, of itself for the decay). 14 and 9 networks of equal MACs
-# spread by 0.05 to 0.13 in ln loss at the first rung and by 0.04 to 0.06 in slope; fast starters
-# gain less; seeds make 0.03 to 0.04, a third less a rung later or no less. A standard deviation of
-# 0.6 allows a third to three times as much. Second differences of 13 networks spread by 0.07, half
-# of it smooth; of nine others by 0.02 (results/horizons, proxy trainings). What is an
-# architecture's own is hardly seen in 14 of them: its mean variance, twice that of the median, is
-# about a tenth of the smooth part's.
-_PRIORS = {
-    "level": (0.1, 0.6),
-    "slope": (0.05, 0.6),
-    "curvature": (0.03, 0.8),
-    "correlation": (-0.6, 0.5),
-    "length": (0.6, 0.5),
-    "own_level": (0.02, 0.6),
-    "own_slope": (0.01, 0.6),
-    "own_curvature": (0.007, 0.7),
-    "noise": (0.03, 0.6),
-    "common_noise": (0.01, 0.8),
-    "noise_decay": (-0.2, 0.2),
-}
-NUMBER_OF_SCALES = len(_PRIORS)
-assert tuple(_PRIORS) == tuple(field.name for field in fields(Scales))
-
-
-def scales_of(normal: FloatArray) -> Scales:
-    """Scales of (S, 11) coordinates in which the prior is standard normal."""
-    values = {}
-    for column, (name, (median, spread)) in zip(normal.T, _PRIORS.items(), strict=True):
-        if name == "correlation":
-            values[name] = np.tanh(np.arctanh(median) + spread * column)
-        elif name == "noise_decay":
-            values[name] = median + spread * column
-        else:
-            values[name] = median * np.exp(spread * column)
-    return Scales(**values)
-
-
-def normal_of(scales: Scales) -> FloatArray:
-    """(S, 11): the coordinates of these scales; the inverse of `scales_of`."""
-    columns = []
-    for name, (median, spread) in _PRIORS.items():
-        value = getattr(scales, name)
-        if name == "correlation":
-            columns.append((np.arctanh(value) - np.arctanh(median)) / spread)
-        elif name == "noise_decay":
-            columns.append((value - median) / spread)
-        else:
-            columns.append(np.log(value / median) / spread)
-    return np.stack(columns, axis=1)
-
-
-def noise_variance(scales: Scales, rungs: IntArray) -> FloatArray:
-    """(S, n): the variance of ln loss that a seed alone makes in runs at these rungs."""
-    return _at_rungs(scales.noise, scales, rungs)
-
-
-def common_noise_variance(scales: Scales, rungs: IntArray) -> FloatArray:
-    """(S, n): that of what a seed does to all runs of its rung alike."""
-    return _at_rungs(scales.common_noise, scales, rungs)
-
-
-def _at_rungs(first: FloatArray, scales: Scales, rungs: IntArray) -> FloatArray:
-    log_sd = np.log(first)[:, None] + scales.noise_decay[:, None] * rungs
-    variance: FloatArray = np.exp(2 * log_sd)
-    return variance
 
 
 def bend(times: FloatArray) -> FloatArray:
@@ -209,61 +138,107 @@ def curve_covariance(
     return smooth
 
 
-def common_noise_covariance(
-    scales: Scales, rungs: IntArray, seeds: IntArray, other_rungs: IntArray, other_seeds: IntArray
-) -> FloatArray:
-    """(S, C, D): of what seeds do to all runs of a rung alike; seed -1 does nothing."""
-    same = (rungs[:, None] == other_rungs) & (seeds[:, None] == other_seeds) & (other_seeds >= 0)
+def common_noise_covariance(scales: Scales, rungs: IntArray, seeds: IntArray) -> FloatArray:
+    """(S, C, C): of what seeds do to all runs of a rung alike; seed -1 does nothing."""
+    same = (rungs[:, None] == rungs) & (seeds[:, None] == seeds) & (seeds >= 0)
     covariance: FloatArray = common_noise_variance(scales, rungs)[:, :, None] * same
     return covariance
 
 
-def run_covariance(scales: Scales, trained: Trained) -> FloatArray:
-    """(S, n, n): of the measured ln losses, all noises included."""
-    arms, times, rungs, seeds = trained.arms, trained.times, trained.rungs, trained.seeds
-    covariance = curve_covariance(scales, trained.points, arms, times, arms, times)
-    covariance += common_noise_covariance(scales, rungs, seeds, rungs, seeds)
+def common_noise_within(scales: Scales, cells: Cells) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance (S, q) of common noise along `directions`, given the runs' differences."""
+    noise = noise_variance(scales, cells.seed_rungs)
+    common = common_noise_variance(scales, cells.seed_rungs)
+    share = common / (noise + common * cells.scatter)
+    return share * cells.scores, share * noise
+
+
+def means_given_differences(scales: Scales, trained: Trained) -> tuple[FloatArray, FloatArray]:
+    """The cells' mean ln losses less their means (S, m), and their covariance (S, m, m).
+
+    All noises are included, but for what runs of a cell say of it by their differences.
+    """
+    cells, times = trained.cells, trained.cell_times
+    common, variance = common_noise_within(scales, cells)
+    missed = cells.means - prior_mean(trained, times) - common @ cells.loadings.T
+    covariance = curve_covariance(scales, trained.points, cells.arms, times, cells.arms, times)
+    covariance += (cells.loadings * variance[:, None]) @ cells.loadings.T
     covariance += trained.image_covariance
-    diagonal = np.arange(len(arms))
-    covariance[:, diagonal, diagonal] += noise_variance(scales, rungs)
-    return covariance
+    diagonal = np.arange(len(times))
+    covariance[:, diagonal, diagonal] += noise_variance(scales, cells.rungs) / cells.counts
+    return missed, covariance
 
 
 def log_likelihood(normal: FloatArray, trained: Trained) -> FloatArray:
     """(S,): log density of the measured losses, less a constant, at (S, 11) coordinates."""
-    runs = len(trained.losses)
-    missed = trained.losses - prior_mean(trained, trained.times)
-    size = max(1, _CHUNK_FLOATS // (runs + 1) ** 2)
+    cells = len(trained.cells.arms)
+    size = max(1, _CHUNK_FLOATS // (cells + 1) ** 2)
     parts = []
     for start in range(0, len(normal), size):
-        covariance = run_covariance(scales_of(normal[start : start + size]), trained)
+        missed, covariance = means_given_differences(
+            scales_of(normal[start : start + size]), trained
+        )
         # The last row of the bordered matrix's Cholesky factor is inv(L) @ missed; the corner
         # only has to exceed that row's sum of squares.
-        bordered = np.empty((len(covariance), runs + 1, runs + 1))
-        bordered[:, :runs, :runs] = covariance
-        bordered[:, runs, :runs] = bordered[:, :runs, runs] = missed
-        bordered[:, runs, runs] = 1e12
+        bordered = np.empty((len(covariance), cells + 1, cells + 1))
+        bordered[:, :cells, :cells] = covariance
+        bordered[:, cells, :cells] = bordered[:, :cells, cells] = missed
+        bordered[:, cells, cells] = 1e12
         factor = np.linalg.cholesky(bordered)
-        diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :runs]
-        parts.append(-np.log(diagonal).sum(axis=1) - (factor[:, runs, :runs] ** 2).sum(axis=1) / 2)
-    return np.concatenate(parts)
+        diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :cells]
+        parts.append(
+            -np.log(diagonal).sum(axis=1) - (factor[:, cells, :cells] ** 2).sum(axis=1) / 2
+        )
+    return np.concatenate(parts) + _log_likelihood_within(scales_of(normal), trained.cells)
 
 
-def posterior(scales: Scales, trained: Trained, values: Values) -> tuple[FloatArray, FloatArray]:
-    """Mean (S, C) and covariance (S, C, C) of values of curves given the runs."""
-    arms, times, rungs, seeds = values.arms, values.times, values.rungs, values.seeds
-    images = values.images @ trained.image_covariance  # (C, n)
-    prior = curve_covariance(scales, trained.points, arms, times, arms, times)
-    prior += common_noise_covariance(scales, rungs, seeds, rungs, seeds)
-    prior += images @ values.images.T
-    to_runs = curve_covariance(scales, trained.points, arms, times, trained.arms, trained.times)
-    to_runs += common_noise_covariance(scales, rungs, seeds, trained.rungs, trained.seeds)
-    to_runs += images
-    pull = np.linalg.solve(run_covariance(scales, trained), to_runs.transpose(0, 2, 1))
-    missed = trained.losses - prior_mean(trained, trained.times)
-    mean = prior_mean(trained, times) + missed @ pull
-    covariance = prior - to_runs @ pull
-    return mean, (covariance + covariance.transpose(0, 2, 1)) / 2
+def _log_likelihood_within(scales: Scales, cells: Cells) -> FloatArray:
+    """(S,): log density of the differences between the runs of each cell, less a constant."""
+    noise = noise_variance(scales, cells.rungs)
+    alone = (cells.counts - 1) * np.log(noise) + cells.squares / noise + np.log(cells.counts)
+    noise = noise_variance(scales, cells.seed_rungs)
+    common = common_noise_variance(scales, cells.seed_rungs)
+    mean, _ = common_noise_within(scales, cells)
+    alike = np.log1p(common / noise * cells.scatter) - mean * cells.scores / noise
+    density: FloatArray = -(alone.sum(axis=1) + alike.sum(axis=1)) / 2
+    return density
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Curves under S sets of scales, given the runs."""
+
+    scales: Scales
+    trained: Trained
+
+    @cached_property
+    def _means(self) -> tuple[FloatArray, FloatArray]:
+        return means_given_differences(self.scales, self.trained)
+
+    def posterior(self, values: Values) -> tuple[FloatArray, FloatArray]:
+        """Mean (S, C) and covariance (S, C, C) of values of curves."""
+        scales, trained, cells = self.scales, self.trained, self.trained.cells
+        arms, times = values.arms, values.times
+        images = values.images @ trained.image_covariance  # (C, m)
+        common, variance = common_noise_within(scales, cells)
+        of_rung = values.rungs[:, None] == cells.seed_rungs
+        is_seed = of_rung & (values.seeds[:, None] == cells.seeds)
+        directions = is_seed @ cells.directions  # (C, q)
+        new_seeds = np.where(is_seed.any(axis=1), -1, values.seeds)
+        prior = curve_covariance(scales, trained.points, arms, times, arms, times)
+        prior += common_noise_covariance(scales, values.rungs, new_seeds)
+        prior += (directions * variance[:, None]) @ directions.T
+        prior += images @ values.images.T
+        to_cells = curve_covariance(
+            scales, trained.points, arms, times, cells.arms, trained.cell_times
+        )
+        to_cells += (directions * variance[:, None]) @ cells.loadings.T
+        to_cells += images
+        missed, of_means = self._means
+        pull = np.linalg.solve(of_means, to_cells.transpose(0, 2, 1))
+        mean = prior_mean(trained, times) + common @ directions.T + (missed[:, None] @ pull)[:, 0]
+        covariance = prior - to_cells @ pull
+        return mean, (covariance + covariance.transpose(0, 2, 1)) / 2
 
 
 def _matern(length: FloatArray, points: FloatArray) -> FloatArray:

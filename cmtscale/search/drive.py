@@ -54,8 +54,8 @@ def drive(
             if shorter != plan.settings:
                 return shorter
         training.train(fixed_runs(plan.settings, training.candidates))
-        for batch in plan.batches:
-            training.train([run for run in batch if run.candidate in training.asked])
+        decided = [run for batch in plan.batches for run in batch]
+        training.train([run for run in decided if run.candidate in training.asked])
         while batch := training.decide():
             training.train(batch)
         if training.too_late:

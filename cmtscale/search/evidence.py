@@ -150,9 +150,7 @@ def _trained(
 ) -> Trained:
     numbers = {arm.name: number for number, arm in enumerate(arms)}
     losses = np.array([row.val_loss for row in rows], dtype=float)
-    images = np.stack([image_losses[row.run_id] for row in rows]).astype(float)
-    # what half precision moved the means by is taken back
-    images += (losses - images.mean(axis=1))[:, None]
+    images = np.stack([image_losses[row.run_id] for row in rows])
     rungs = np.array([settings.horizons.index(row.horizon) for row in rows])
     times = np.array([_time(settings, images) for images in settings.images_seen])
     numbered = np.array([numbers[row.candidate] for row in rows])
@@ -163,7 +161,7 @@ def _trained(
         rungs=rungs,
         seeds=np.array([row.seed for row in rows]),
         losses=np.log(losses),
-        image_covariance=image_covariance(images, arms=numbered, rungs=rungs),
+        image_covariance=image_covariance(images, losses, arms=numbered, rungs=rungs),
     )
 
 

@@ -5,22 +5,18 @@ fit of the scales is too sure of itself (results/forecast).
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from cmtscale.search.curves import (
+from cmtscale.search.curves import Curves, FloatArray, IntArray, Trained, Values, log_likelihood
+from cmtscale.search.importance import sample
+from cmtscale.search.scales import (
     NUMBER_OF_SCALES,
-    FloatArray,
-    IntArray,
-    Trained,
-    Values,
     common_noise_variance,
-    log_likelihood,
     noise_variance,
-    posterior,
     scales_of,
 )
-from cmtscale.search.importance import sample
 
 _SETS_OF_SCALES = 128
 
@@ -44,11 +40,15 @@ class Forecast:
         values = Values(
             arms=np.arange(arms),
             times=np.full(arms, time),
-            images=np.zeros((arms, len(trained.arms))),
+            images=np.zeros((arms, len(trained.cells.arms))),
             rungs=np.zeros(arms, dtype=np.int64),
             seeds=np.full(arms, -1),
         )
-        return posterior(scales_of(self.normal_scales), trained, values)
+        return self._curves.posterior(values)
+
+    @cached_property
+    def _curves(self) -> Curves:
+        return Curves(scales=scales_of(self.normal_scales), trained=self.trained)
 
     def draws(self, time: float, *, count: int, seed: int) -> FloatArray:
         """(count, K): joint draws of the true ln loss at a time, free of all noise."""
@@ -82,9 +82,14 @@ def forecast(trained: Trained, *, seed: int = 0) -> Forecast:
 
 
 def square_root(covariance: FloatArray) -> FloatArray:
-    """(..., K, K) matrices that times their transposes are these, singular ones included."""
+    """(..., K, K) symmetric matrices whose squares are these, singular ones included.
+
+    There is one only, so rounding moves draws by as little. (Eigenvectors alone would make roots,
+    but their signs are those of the last digits.)
+    """
     values, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    scaled = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    root: FloatArray = scaled @ np.swapaxes(vectors, -1, -2)
     return root
 
 
@@ -99,5 +104,4 @@ def _in_order(trained: Trained) -> Trained:
         rungs=trained.rungs[order],
         seeds=trained.seeds[order],
         losses=trained.losses[order],
-        image_covariance=trained.image_covariance[np.ix_(order, order)],
     )

@@ -8,6 +8,7 @@ from cmtscale.arch.variant import Variant
 from cmtscale.record.files import remove_unfinished
 from cmtscale.record.folder import RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
+from cmtscale.record.worker import write_worker
 from cmtscale.train.recipe import Recipe, Run
 from cmtscale.train.stop import CheckIn
 
@@ -100,6 +101,7 @@ class TrainRun:
         earlier = read_result(path, self.run.identity)
         if earlier is not None and earlier.status != "failed":
             return earlier
+        write_worker(self.folder, device)
         result = train(self.run, device=torch.device(device), folder=self.folder, check_in=check_in)
         write_result(path, result, self.run.identity)
         return result

@@ -10,17 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cmtscale.search.curves import (
-    FloatArray,
-    IntArray,
-    Trained,
-    Values,
-    noise_variance,
-    posterior,
-    scales_of,
-)
+from cmtscale.search.cells import Cells
+from cmtscale.search.curves import Curves, FloatArray, IntArray, Trained, Values
 from cmtscale.search.forecast import Forecast, square_root
 from cmtscale.search.ladder import seed_of
+from cmtscale.search.scales import noise_variance, scales_of
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -135,18 +129,18 @@ def _beliefs(forecast: Forecast, target: float, times: Sequence[float]) -> Belie
     candidates, rungs = len(trained.points), len(times)
     arms = np.repeat(np.arange(candidates), rungs)
     rung_of = np.tile(np.arange(rungs), candidates)
-    cells = len(arms)
+    cells, measured = len(arms), len(trained.cells.arms)
     values = Values(
         arms=np.concatenate([arms, np.arange(candidates)]),
         times=np.concatenate([np.tile(times, candidates), np.full(candidates, target)]),
         images=np.concatenate(
-            [_image_shares(trained, arms, rung_of), np.zeros((candidates, len(trained.arms)))]
+            [_image_shares(trained.cells, arms, rung_of), np.zeros((candidates, measured))]
         ),
         rungs=np.concatenate([rung_of, np.zeros(candidates, dtype=np.int64)]),
         seeds=np.concatenate([_next_seeds(trained, arms, rung_of), np.full(candidates, -1)]),
     )
     scales = scales_of(forecast.normal_scales[:_SETS_OF_SCALES])
-    mean, covariance = posterior(scales, trained, values)
+    mean, covariance = Curves(scales=scales, trained=trained).posterior(values)
     return Beliefs(
         mean=mean[:, cells:],
         start=covariance[:, cells:, cells:],
@@ -163,13 +157,13 @@ def _next_seeds(trained: Trained, arms: IntArray, rungs: IntArray) -> IntArray:
     return following
 
 
-def _image_shares(trained: Trained, arms: IntArray, rungs: IntArray) -> FloatArray:
-    """(C, n): a new run has the image noise of its arm's runs: at its rung, or else at all."""
-    of_arm = arms[:, None] == trained.arms
-    shares = of_arm & (rungs[:, None] == trained.rungs)
+def _image_shares(cells: Cells, arms: IntArray, rungs: IntArray) -> FloatArray:
+    """(C, m): a new run has the image noise of its arm's runs: at its rung, or else at all."""
+    of_arm = arms[:, None] == cells.arms
+    shares = of_arm & (rungs[:, None] == cells.rungs)
     shares = np.where(shares.any(axis=1, keepdims=True), shares, of_arm)
-    shares = np.where(shares.any(axis=1, keepdims=True), shares, True)
-    mean: FloatArray = shares / shares.sum(axis=1, keepdims=True)
+    runs = np.where(shares.any(axis=1, keepdims=True), shares, True) * cells.counts
+    mean: FloatArray = runs / runs.sum(axis=1, keepdims=True)
     return mean
 
 

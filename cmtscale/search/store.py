@@ -6,11 +6,14 @@ and is made again from the table.
 
 import errno
 import json
+import shutil
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.record.files import set_aside
+from cmtscale.record.files import set_aside, write_atomically
 from cmtscale.record.result import UNSOUND
 from cmtscale.record.row import Row, horizon_name, row_object
 
@@ -34,6 +37,7 @@ SHOWN = (
     "candidate", "role", "seed", "status", "cause", "val_accuracy", "macs", "params", "proxy_macs",
     "seconds",
 )  # fmt: skip
+_LOGS = ("-wal", "-shm")  # what SQLite keeps beside it, by their endings
 
 
 @contextmanager
@@ -56,16 +60,18 @@ def database_errors(folder: Path) -> Iterator[None]:
 class Index:
     """The studies of a folder; a run's parameters are its shares of depth, width and resolution.
 
-    `journal_mode` is SQLite's: `wal`, or what the file system allows (a network one may not).
+    `journal_mode` is SQLite's: `wal`, or what the file system allows (a network one may not). An
+    index that is not `durable` is lost where its process is killed: it waits for no disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         database = folder / DATABASE
-        self.journal_mode = _prepare_database(database)
+        connect = partial(_connect, database, durable=durable)
+        self.journal_mode = _prepare_database(database) if durable else "memory"
         self._storage = RDBStorage(
             f"sqlite:///{database}",
-            engine_kwargs={"creator": lambda: _connect(database)},
+            engine_kwargs={"creator": connect},
             skip_compatibility_check=True,  # `is_of_this_optuna` says it without a traceback
         )
         self._studies: dict[tuple[int, int], Study] = {}
@@ -156,14 +162,16 @@ def open_index(folder: Path, rows: Sequence[Row], note: Callable[[str], None]) -
     damage = _damage(folder / DATABASE)
     if damage:
         _keep_aside(folder, damage, note)
+    made = _make_anew(folder, rows)
     index = Index(folder)
     if not index.is_of_this_optuna:
         index.close()
         _keep_aside(folder, "its tables are of another version of Optuna", note)
+        made = _make_anew(folder, rows)
         index = Index(folder)
     if index.journal_mode != "wal":
         note(f"no write-ahead log in {folder} (a network disk?): recording is slower")
-    added = index.update(rows)
+    added = made or index.update(rows)
     if added:
         note(f"{added} of the {len(rows)} runs are entered into study.db, as trials.csv has them")
     return index
@@ -178,6 +186,28 @@ def _attributes(row: Row) -> dict[str, Any]:
 
 def _attribute(attributes: Mapping[str, Any]) -> str:
     return json.dumps(attributes, sort_keys=True)
+
+
+def _make_anew(folder: Path, rows: Sequence[Row]) -> int:
+    """Enter all rows, where the database is missing and there are any; returns how many.
+
+    Thousands of small writes wait for no disk: they are made elsewhere, and the file is moved here.
+    """
+    if not rows or (folder / DATABASE).exists():
+        return 0
+    for ending in _LOGS:  # of a database that was removed
+        (folder / f"{DATABASE}{ending}").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cmtscale-") as scratch:
+        index = Index(Path(scratch), durable=False)
+        added = index.update(rows)
+        index.close()
+        with (Path(scratch) / DATABASE).open("rb") as made:
+            write_atomically(folder / DATABASE, lambda file: shutil.copyfileobj(made, file))
+    return added
+
+
+def _attribute(run: Mapping[str, Any]) -> str:
+    return json.dumps(run, sort_keys=True)
 
 
 def _damage(path: Path) -> str:
@@ -205,7 +235,7 @@ def _damage(path: Path) -> str:
 def _keep_aside(folder: Path, reason: str, note: Callable[[str], None]) -> None:
     """Rename the database; what its write-ahead log holds goes with it."""
     kept = set_aside(folder / DATABASE)
-    for ending in ("-wal", "-shm"):
+    for ending in _LOGS:
         path = folder / f"{DATABASE}{ending}"
         if path.exists():
             path.replace(kept.with_name(f"{kept.name}{ending}"))
@@ -217,7 +247,7 @@ def _keep_aside(folder: Path, reason: str, note: Callable[[str], None]) -> None:
 
 def _prepare_database(path: Path) -> str:
     """Switch the file to write-ahead logging where that works; returns the mode in force."""
-    connection = _connect(path)
+    connection = _connect(path, durable=True)
     try:
         return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
     except sqlite3.OperationalError:  # no shared memory on this file system
@@ -226,8 +256,12 @@ def _prepare_database(path: Path) -> str:
         connection.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
-    # With WAL a power cut can cost the last trial, never the file; the row is in the table.
-    connection.execute("PRAGMA synchronous=NORMAL")
+    if durable:
+        # With WAL a power cut can cost the last trial, never the file; the row is in the table.
+        connection.execute("PRAGMA synchronous=NORMAL")
+    else:
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA journal_mode=MEMORY")
     return connection

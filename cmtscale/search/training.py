@@ -107,12 +107,8 @@ class Training:
         too many fail, and `TrainingError` is raised; what ended until then is recorded.
         """
         self.wanted = list(dict.fromkeys([*self.wanted, *runs]))
-        ended = ended_rows(self.settings, self.table.rows)
-        waiting = [
-            self.job(run)
-            for run in runs
-            if run_id(self.settings, run) not in {*ended, *self.failures.for_good}
-        ]
+        ended = {*ended_rows(self.settings, self.table.rows), *self.failures.for_good}
+        waiting = [self.job(run) for run in runs if run_id(self.settings, run) not in ended]
         if waiting and not self.described:
             self.describe()
         with self.interrupts.deferred():
@@ -138,7 +134,7 @@ class Training:
                 self.record(done, result)
                 name = done.run.run_id
                 if result.status == "failed" and self.failures.add(name, result.cause):
-                    self.watcher.noted(f"{name} is tried once more at the end")
+                    self.watcher.noted(f"{name} is tried again at the end")
                     waiting.append(done)
             self.watcher.progressed(self.progress(waiting))
             too_many_failed = self.failures.problem(len(self.wanted))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmtscale.record.metrics import read_metrics
+from cmtscale.record.worker import Worker, read_worker
 from cmtscale.search.executors.base import Job
 from cmtscale.search.jobs import TrainRun
 from cmtscale.train.recipe import Recipe
@@ -13,11 +14,12 @@ from cmtscale.train.run_time import part_done
 
 @dataclass(frozen=True, kw_only=True)
 class UnderWay:
-    """A run that goes on: the `part` of its work that is done, and its speed so far."""
+    """A run that goes on: the `part` of its work that is done, its speed so far, and where."""
 
     run_id: str
     part: float
     images_per_second: float
+    worker: Worker | None
 
 
 def under_way(jobs: Iterable[Job], val_images: int) -> list[tuple[TrainRun, UnderWay]]:
@@ -31,9 +33,9 @@ def under_way(jobs: Iterable[Job], val_images: int) -> list[tuple[TrainRun, Unde
 
 def run_under_way(folder: Path, recipe: Recipe, val_images: int) -> UnderWay:
     """How far the run in this folder is, which is named after it."""
-    lines = read_metrics(folder)
+    lines, worker = read_metrics(folder), read_worker(folder)
     if not lines:
-        return UnderWay(run_id=folder.name, part=0.0, images_per_second=0.0)
+        return UnderWay(run_id=folder.name, part=0.0, images_per_second=0.0, worker=worker)
     assert recipe.train_images is not None
     images, seconds = lines[-1]["images"], lines[-1]["seconds"]
     ended_epochs = sum("val_accuracy" in line for line in lines)
@@ -42,4 +44,5 @@ def run_under_way(folder: Path, recipe: Recipe, val_images: int) -> UnderWay:
         run_id=folder.name,
         part=part_done(images, ended_epochs, recipe, **sizes),
         images_per_second=images / seconds if seconds else 0.0,
+        worker=worker,
     )

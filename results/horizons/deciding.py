@@ -9,18 +9,12 @@ from scipy.stats import kendalltau
 from truth import BEYOND, RUNGS, TARGET, TruthTable
 
 from cmtscale.record.row import Row
-from cmtscale.search.curves import (
-    FloatArray,
-    Values,
-    common_noise_variance,
-    noise_variance,
-    posterior,
-    scales_of,
-)
+from cmtscale.search.curves import Curves, FloatArray, Values
 from cmtscale.search.evidence import Evidence
 from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.policy import near_best
 from cmtscale.search.runs import anchors
+from cmtscale.search.scales import common_noise_variance, noise_variance, scales_of
 
 DRAWS = 4000
 TRIES = 20  # draws of one seed a cell
@@ -81,13 +75,11 @@ def run_moments(
 
     The runs have the image noise of the twin's longest runs; infinitely many have that alone.
     """
-    trained = known.trained
+    trained, cells = known.trained, known.trained.cells
     twins = len(runs)
-    shares = np.zeros((twins, len(trained.arms)))
+    shares = np.zeros((twins, len(cells.arms)))
     for twin in range(twins):
-        own = trained.arms == twin
-        longest = own & (trained.rungs == trained.rungs[own].max())
-        shares[twin, longest] = 1 / longest.sum()
+        shares[twin, np.flatnonzero(cells.arms == twin)[-1]] = 1  # sorted by rung
     scales, rungs = scales_of(known.normal_scales), np.full(twins, rung)
     values = Values(
         arms=np.arange(twins),
@@ -96,7 +88,7 @@ def run_moments(
         rungs=rungs,
         seeds=np.full(twins, -1),
     )
-    mean, covariance = posterior(scales, trained, values)
+    mean, covariance = Curves(scales=scales, trained=trained).posterior(values)
     counts = np.array(runs)
     # twins have the first seeds in common
     common = np.minimum(counts[:, None], counts) / (counts[:, None] * counts)

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from truth import RUNGS, TARGET, TruthTable, share_label
 
+from cmtscale.report.labels import Label, label_ends
 from cmtscale.report.layout import (
     BLUE,
     COLUMN_IN,
@@ -19,8 +20,6 @@ from cmtscale.report.layout import (
     PURPLE,
     SKY,
     VERMILLION,
-    Label,
-    label_ends,
     styled,
 )
 from cmtscale.search.candidates import Candidate

@@ -8,7 +8,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 from truth import TARGET, TruthTable
 
-from cmtscale.search.curves import NUMBER_OF_SCALES, FloatArray, Trained, log_likelihood, scales_of
+from cmtscale.search.curves import FloatArray, Trained, log_likelihood
+from cmtscale.search.scales import NUMBER_OF_SCALES, scales_of
 
 PRIOR_DRAWS = 4096
 NOTHING = -12.0  # prior standard deviations: a scale of a thousandth of its median, or less

@@ -144,7 +144,7 @@ def test_followed_to_its_end_a_search_is_answered(
     assert looks == [1.0, 1.0]
     text = " ".join(capsys.readouterr().out.split())
     assert f"8/8 runs, about 0 s left; process {os.getpid()} on" in text
-    assert "worker 1 – worker 2 –" in text
+    assert "2 workers wait" in text
     assert "so far 8 runs of 128 images" in text
 
 

@@ -1,5 +1,6 @@
 """What is seen of a search from another terminal: its workers, its failures, and what is left."""
 
+import io
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cmtscale.arch.errors import ResultsError
+from cmtscale.cli.follow_view import screen_of
 from cmtscale.record.folder import held
 from cmtscale.record.holder import HOLDER, Holder
 from cmtscale.record.metrics import append_metrics
 from cmtscale.record.row import Row, read_rows, to_csv
+from cmtscale.record.worker import write_worker
 from cmtscale.search.driver import search
 from cmtscale.search.follow import Follower, Going, Planning, is_alive
 from cmtscale.search.outcome import Outcome
@@ -51,12 +55,20 @@ def test_the_workers_are_seen_with_what_this_process_trains(folder: Path) -> Non
     assert before.under_way == ()  # logs of an earlier process are older than this one
     log = folder / "runs" / lacking[0] / "metrics.jsonl"
     log.unlink()
+    write_worker(log.parent, "cuda:3")
     append_metrics(log.parent, {"step": 1, "images": 64, "train_loss": 2.0, "seconds": 0.5})
     after = follower.look()
     assert isinstance(after, Going)
     (one,) = after.under_way
     assert (one.run_id, one.images_per_second) == (lacking[0], 128.0)
     assert 0 < one.part < 0.5
+    assert str(one.worker) == f"{socket.gethostname()} cuda:3"
+    screen = Console(width=100, file=io.StringIO())
+    screen.print(screen_of(after, screen))
+    assert isinstance(screen.file, io.StringIO)
+    lines = [" ".join(line.split()) for line in screen.file.getvalue().splitlines()]
+    assert any(line.startswith(f"{one.worker} {lacking[0]}") for line in lines)
+    assert "1 worker waits" in lines
     assert before.seconds_left is not None
     assert after.seconds_left is not None
     assert 0 < after.seconds_left < before.seconds_left

@@ -1,6 +1,7 @@
 """What runs say of curves: against dense formulas, and what it may and may not depend on."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
@@ -9,17 +10,10 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from cmtscale.search import curves
-from cmtscale.search.curves import (
-    Scales,
-    Trained,
-    Values,
-    log_likelihood,
-    normal_of,
-    posterior,
-    scales_of,
-)
-from cmtscale.search.forecast import Forecast, forecast
+from cmtscale.search.curves import Curves, Trained, Values, log_likelihood
+from cmtscale.search.forecast import Forecast, forecast, square_root
 from cmtscale.search.importance import sample
+from cmtscale.search.scales import NUMBER_OF_SCALES, Scales, normal_of, scales_of
 
 POINTS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.3, 0.3], [0.2, 0.5, 0.3]]) / 2**0.5
 SCALES = Scales(
@@ -52,14 +46,26 @@ def runs(repetitions: int = 1, noise: float = 0.02, rungs: int = 3) -> Trained:
         rungs=rung,
         seeds=100 * rung + repetition,
         losses=losses + noise * random.standard_normal(len(arms)),
-        image_covariance=np.zeros((len(arms), len(arms))),
+        image_covariance=np.zeros((5 * rungs, 5 * rungs)),
     )
 
 
 def with_image_noise(trained: Trained, common: float, own: float) -> Trained:
     """The same runs, where images are known to move all by `common` and each arm by `own`."""
-    same = trained.arms[:, None] == trained.arms
+    same = trained.cells.arms[:, None] == trained.cells.arms
     return replace(trained, image_covariance=common**2 + own**2 * same)
+
+
+def uneven() -> Trained:
+    """Cells of one to three runs, which have some seeds in common."""
+    trained = runs(repetitions=3)
+    kept = np.flatnonzero(np.random.default_rng(7).random(45) < np.repeat([1.0, 0.5, 0.4], 15))
+    shuffled = np.random.default_rng(8).permutation(kept)
+    columns = {
+        name: getattr(trained, name)[shuffled]
+        for name in ("arms", "times", "rungs", "seeds", "losses")
+    }
+    return replace(trained, **columns)
 
 
 def spread_of_difference(known: Forecast) -> float:
@@ -90,7 +96,8 @@ def dense_run_covariance(trained: Trained) -> np.ndarray:
     cells = list(zip(trained.arms, trained.times, strict=True))
     decay = np.exp(SCALES.noise_decay * trained.rungs)
     common = (SCALES.common_noise * decay) ** 2 * (trained.seeds[:, None] == trained.seeds)
-    noise = np.diag((SCALES.noise * decay) ** 2) + common + trained.image_covariance
+    images = trained.image_covariance[np.ix_(trained.cells.of_runs, trained.cells.of_runs)]
+    noise = np.diag((SCALES.noise * decay) ** 2) + common + images
     return dense_covariance(trained, cells) + noise
 
 
@@ -105,23 +112,48 @@ def true_values(time: float) -> Values:
     )
 
 
-def test_posterior_equals_the_dense_formula() -> None:
-    trained = with_image_noise(runs(), common=0.03, own=0.02)
-    cells = [*zip(trained.arms, trained.times, strict=True), *((arm, 2.5) for arm in range(5))]
+@pytest.mark.parametrize("made", [runs, uneven])
+def test_posterior_equals_the_dense_formula(made: Callable[[], Trained]) -> None:
+    trained = with_image_noise(made(), common=0.03, own=0.02)
+    n = len(trained.losses)
+    # five true values, then what runs at the second rung would show: with seeds that others have
+    # already, and with a new one that two of them share
+    asked = replace(
+        true_values(2.5),
+        arms=np.array([0, 1, 2, 3, 4, 0, 1, 2, 3]),
+        times=np.array([2.5] * 5 + [1.0] * 4),
+        images=np.vstack([np.zeros((5, 15)), np.eye(15)[5:9]]),
+        rungs=np.array([0] * 5 + [1] * 4),
+        seeds=np.array([-1] * 5 + [100, 102, 150, 150]),
+    )
+    cells = [
+        *zip(trained.arms, trained.times, strict=True),
+        *zip(asked.arms, asked.times, strict=True),
+    ]
     joint = dense_covariance(trained, cells)
-    measured, asked = np.arange(15), np.arange(15, 20)
-    gain = joint[np.ix_(asked, measured)] @ np.linalg.inv(dense_run_covariance(trained))
+    seeds = np.concatenate([trained.seeds, asked.seeds])
+    rungs = np.concatenate([trained.rungs, asked.rungs])
+    decay = np.exp(SCALES.noise_decay * rungs)
+    joint += (SCALES.common_noise * decay) ** 2 * (
+        (seeds[:, None] == seeds) & (rungs[:, None] == rungs) & (seeds >= 0)
+    )
+    shares = np.vstack([np.eye(15)[trained.cells.of_runs], asked.images])
+    joint += shares @ trained.image_covariance @ shares.T
+    joint[:n, :n] += np.diag((SCALES.noise * decay[:n]) ** 2)
+    np.testing.assert_allclose(joint[:n, :n], dense_run_covariance(trained), rtol=1e-12)
+    gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
     line = curves.prior_mean(trained, np.array([t for _, t in cells]))
-    mean = line[asked] + gain @ (trained.losses - line[measured])
-    covariance = joint[np.ix_(asked, asked)] - gain @ joint[np.ix_(measured, asked)]
-    got_mean, got_covariance = posterior(SCALES, trained, true_values(2.5))
+    mean = line[n:] + gain @ (trained.losses - line[:n])
+    covariance = joint[n:, n:] - gain @ joint[:n, n:]
+    got_mean, got_covariance = Curves(scales=SCALES, trained=trained).posterior(asked)
     # inverting a matrix of condition 1e5
     np.testing.assert_allclose(got_mean[0], mean, atol=1e-9)
     np.testing.assert_allclose(got_covariance[0], covariance, atol=1e-9)
 
 
-def test_likelihood_equals_the_dense_formula() -> None:
-    trained = with_image_noise(runs(), common=0.03, own=0.02)
+@pytest.mark.parametrize("made", [runs, uneven])
+def test_likelihood_equals_the_dense_formula(made: Callable[[], Trained]) -> None:
+    trained = with_image_noise(made(), common=0.03, own=0.02)
     other = replace(trained, losses=trained.losses + 0.1 * trained.points[trained.arms, 0])
     expected = [
         multivariate_normal.logpdf(
@@ -130,12 +162,12 @@ def test_likelihood_equals_the_dense_formula() -> None:
         for each in (trained, other)
     ]
     got = [log_likelihood(normal_of(SCALES), each)[0] for each in (trained, other)]
-    constant = 15 / 2 * math.log(2 * math.pi)
+    constant = len(trained.losses) / 2 * math.log(2 * math.pi)
     assert got == pytest.approx([value + constant for value in expected], abs=1e-6)
 
 
 def test_coordinates_and_scales_are_inverse() -> None:
-    normal = np.random.default_rng(0).standard_normal((6, curves.NUMBER_OF_SCALES))
+    normal = np.random.default_rng(0).standard_normal((6, NUMBER_OF_SCALES))
     np.testing.assert_allclose(normal_of(scales_of(normal)), normal, atol=1e-12)
 
 
@@ -194,8 +226,9 @@ def test_a_seed_that_all_have_in_common_moves_no_difference() -> None:
     others = replace(alike, seeds=np.arange(5))
 
     def spread(trained: Trained, scales: Scales) -> float:
-        images = np.zeros((5, len(trained.losses)))
-        _, covariance = posterior(scales, trained, replace(true_values(0.0), images=images))
+        images = np.zeros((5, len(trained.cells.arms)))
+        values = replace(true_values(0.0), images=images)
+        _, covariance = Curves(scales=scales, trained=trained).posterior(values)
         return float(np.sqrt(np.array([1, -1]) @ covariance[0, 3:, 3:] @ np.array([1, -1])))
 
     assert spread(alike, noisy) == pytest.approx(spread(alike, SCALES), rel=0.01)
@@ -225,11 +258,20 @@ def test_the_same_runs_in_any_order_give_the_same_draws() -> None:
         rungs=trained.rungs[order],
         seeds=trained.seeds[order],
         losses=trained.losses[order],
-        image_covariance=trained.image_covariance[np.ix_(order, order)],
+        image_covariance=trained.image_covariance,
     )
     first = forecast(trained, seed=3).draws(2.0, count=100, seed=7)
     assert np.array_equal(first, forecast(shuffled, seed=3).draws(2.0, count=100, seed=7))
     assert not np.array_equal(first, forecast(trained, seed=4).draws(2.0, count=100, seed=7))
+
+
+def test_rounding_moves_no_draw_by_more_than_rounding() -> None:
+    # three directions have one variance, so eigenvectors may be any that span them
+    alike = np.eye(4) + 0.5
+    noise = np.random.default_rng(0).standard_normal((4, 4))
+    root, moved = square_root(alike), square_root(alike + 1e-14 * (noise + noise.T))
+    np.testing.assert_allclose(root @ root.T, alike, atol=1e-14)
+    np.testing.assert_allclose(moved, root, atol=1e-13)
 
 
 def test_a_forecast_widens_beyond_what_was_trained() -> None:
@@ -253,6 +295,10 @@ def test_losses_far_from_the_prior_still_have_a_forecast(factor: float) -> None:
 def test_mismatched_runs_are_refused() -> None:
     with pytest.raises(ValueError, match="not all of 15 runs"):
         replace(runs(), rungs=np.zeros(3, dtype=int))
+    with pytest.raises(ValueError, match="not of 15 cells"):
+        replace(runs(), image_covariance=np.zeros((45, 45)))
+    with pytest.raises(ValueError, match="several times"):
+        replace(runs(), times=np.linspace(0, 1, 15))
     with pytest.raises(ValueError, match="not a finite number"):
         replace(runs(), losses=np.full(15, np.nan))
 

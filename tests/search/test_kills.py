@@ -308,6 +308,37 @@ def test_workers_that_are_killed_cost_their_own_run_a_part(
     require_whole(folder, searched)
 
 
+def test_a_ray_cluster_that_is_killed_leaves_nothing_behind_and_costs_no_finished_run(
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    from ray.cluster_utils import Cluster
+
+    mark = f"cluster-{uuid4()}"  # in the environment of all processes of the cluster
+    monkeypatch.setenv("CMTSCALE_TEST_CLUSTER", mark)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+    folder = tmp_path / "search"
+    session = Session.start(
+        [*searched.command(folder), "--engine", "ray", "--address", cluster.address], folder
+    )
+    until = time.monotonic() + SESSION_SECONDS
+    while not recorded(folder):
+        assert time.monotonic() < until, session.errors.read_text()
+        time.sleep(0.1)
+    cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+    before = finished_seconds(folder)
+    assert session.wait(SESSION_SECONDS) not in (0, None)  # Ray ends it, after a minute
+    print(f"{len(before)} runs had ended when the cluster was killed")
+    session.require_gone()
+    Session(process=session.process, mark=mark, errors=session.errors).require_gone()
+    session = Session.start(searched.command(folder), folder)
+    assert session.wait(SESSION_SECONDS) == 0, session.errors.read_text()
+    require_kept(before, folder)
+    require_whole(folder, searched)
+
+
 def is_worker(pid: int) -> bool:
     """Whether it carries out jobs; Python starts a process that looks after others, too."""
     try:

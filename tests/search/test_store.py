@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.row import Row, row_object
-from cmtscale.search.store import DATABASE, Index, database_errors
+from cmtscale.search.store import DATABASE, Index, database_errors, open_index
 
 MakeRow = Callable[..., Row]
 
@@ -92,6 +92,30 @@ def test_a_study_of_an_earlier_version_is_made_anew(tmp_path: Path, make_row: Ma
     assert Index(tmp_path).update([row]) == 1
     ((trial,),) = trials(tmp_path).values()
     assert trial.user_attrs["candidate"] == row.candidate
+
+
+def test_a_database_that_is_missing_is_made_as_a_whole(
+    tmp_path: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [make_row(seed=seed) for seed in range(4)]
+    (tmp_path / f"{DATABASE}-wal").write_bytes(b"of a database that was removed")
+    notes: list[str] = []
+    with monkeypatch.context() as patch:
+        add = Index.add
+
+        def killed_at_the_third(index: Index, row: Row) -> None:
+            if row.seed == 2:
+                raise KeyboardInterrupt
+            add(index, row)
+
+        patch.setattr(Index, "add", killed_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            open_index(tmp_path, rows, notes.append)
+    assert list(tmp_path.iterdir()) == []
+    index = open_index(tmp_path, rows, notes.append)
+    assert index.journal_mode == "wal"
+    assert [len(study_trials) for study_trials in trials(tmp_path).values()] == [4]
+    assert notes == ["4 of the 4 runs are entered into study.db, as trials.csv has them"]
 
 
 def test_the_database_writes_ahead(tmp_path: Path) -> None:
