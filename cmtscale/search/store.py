@@ -206,10 +206,6 @@ def _make_anew(folder: Path, rows: Sequence[Row]) -> int:
     return added
 
 
-def _attribute(run: Mapping[str, Any]) -> str:
-    return json.dumps(run, sort_keys=True)
-
-
 def _damage(path: Path) -> str:
     """What is wrong with the file; empty where nothing is, or where it is missing or empty."""
     if not path.exists():
