@@ -52,7 +52,13 @@ Workers = Annotated[
         help="Runs at a time; by default one per core or per GPU, with Slurm those of 8 jobs."
     ),
 ]
-WorkersPerDevice = Annotated[int | None, typer.Option(help="Runs that share a GPU, or a core; 1.")]
+WorkersPerDevice = Annotated[
+    int | None,
+    typer.Option(
+        help="Runs that share a GPU, or a core; 1, and in a search on GPUs of this machine what it "
+        "measures to be fastest."
+    ),
+]
 RunTimeout = Annotated[
     str | None,
     typer.Option(help="The longest that a run may take, 30m: it is ended, and has failed."),

@@ -1,5 +1,6 @@
 """The plan of a search: what will be trained, what it costs, how long it takes."""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cmtscale.cli.search_words import excluding, explain, share_cell, warn_of_fe
 from cmtscale.record.folder import free_bytes
 from cmtscale.search.plan import Plan
 from cmtscale.search.screen import limit_text
+from cmtscale.search.sharing import GAIN
 from cmtscale.train.recipe import AUGMENTED_EPOCHS
 
 
@@ -149,6 +151,7 @@ def _print_runs(plan: Plan, console: Console) -> None:
         f"{plan.runs} runs{done}{more}, on {len(plan.devices)} x "
         f"{plan.devices[0].split(':')[0]}; {left}"
     )
+    _print_sharing(plan, console)
     if settings.max_seconds is not None:
         console.print(
             f"all of it ends within {duration(settings.max_seconds)}, sooner where the answer is "
@@ -164,6 +167,27 @@ def _print_runs(plan: Plan, console: Console) -> None:
         f"{100 * settings.tolerance:g} % of the lowest loss, and of that the network with the "
         f"lowest {settings.prefer}"
     )
+
+
+def _print_sharing(plan: Plan, console: Console) -> None:
+    """How many runs share each GPU, and why, where that was measured."""
+    speeds = plan.timings.shared_images_per_second
+    share, rest = divmod(len(plan.devices), len(set(plan.devices)))
+    together = dict(zip((2**level for level in range(len(speeds))), speeds, strict=True))
+    if rest or share not in together:
+        return
+    if share > 1:
+        console.print(
+            f"{share} runs share each GPU: {together[share]:,.0f} images/s together, "
+            f"{together[1]:,.0f} alone (measured)"
+        )
+    elif together.get(2) == 0:
+        console.print("one run at a time on each GPU: two together do not go (measured)")
+    elif together.get(2, math.inf) < GAIN * together[1]:
+        console.print(
+            f"one run at a time on each GPU: two together gain too little, {together[2]:,.0f} "
+            f"images/s for {together[1]:,.0f} alone (measured)"
+        )
 
 
 def _print_candidates(plan: Plan, console: Console) -> None:

@@ -25,6 +25,7 @@ from cmtscale.search.plan import Plan, make_plan
 from cmtscale.search.prepare import prepare
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.settings import Settings
+from cmtscale.search.sharing import share_devices
 from cmtscale.search.timings import read_timings
 from cmtscale.search.watch import NullWatcher, Watcher
 
@@ -63,6 +64,9 @@ def search(
         else:
             folder_context = opened(folder, settings, watcher.noted)
         with folder_context as run_folder:
+            timings = share_devices(
+                run_folder.settings, read_timings(folder), executor, watcher.noted
+            )
             deadline = open_deadline(
                 folder,
                 run_folder.settings,
@@ -79,7 +83,7 @@ def search(
                     dataset,
                     rows,
                     read_decisions(folder, left),
-                    read_timings(folder),
+                    timings,
                     executor,
                     watcher.noted,
                 )
@@ -96,6 +100,7 @@ def search(
                     deadline,
                     target_is_asked=(request.target_images or request.target_epochs) is not None,
                 )
+                timings = read_timings(folder)
             outcome = conclude(plan, run_folder.table.rows, executor, watcher)
             deadline.save(folder)
             return outcome

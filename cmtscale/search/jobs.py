@@ -39,6 +39,33 @@ class TimeSteps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountImages:
+    """Count the images a second of training steps, beside others of these jobs.
+
+    Only whole batches count: the job fails where the memory is too small for one. What it holds of
+    the memory it keeps, as a run does, so that others feel it.
+    """
+
+    network: Variant
+    recipe: Recipe
+    batch: int
+    seconds: float
+
+    def carry_out(self, device: str, check_in: CheckIn) -> float:
+        """Images a second."""
+        from cmtscale.train.timing import images_per_second
+
+        return images_per_second(
+            self.network,
+            self.recipe,
+            batch=self.batch,
+            device=device,
+            seconds=self.seconds,
+            check_in=check_in,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimePrediction:
     """Time networks that predict one image at a time, in turns."""
 

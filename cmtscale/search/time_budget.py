@@ -54,7 +54,9 @@ def fitted(
 ) -> SearchRequest:
     """The request with the largest twins that its time allows, and runs as long as fit.
 
-    What it says of either stays; a tour stays as it is. Raises `RequestError` where nothing fits.
+    What it says of either stays; a tour stays as it is. Whether runs share a GPU is measured for
+    the twins that are chosen here: a search then ends sooner, or decides more. Raises
+    `RequestError` where nothing fits.
     """
     assert request.max_seconds is not None
     if request.data == TOUR_DATA:

@@ -32,12 +32,14 @@ TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 class Timings:
     """`seconds_per_image` of a training step by trained network, `latency_seconds` by real one.
 
-    Both on a `device` of one type, such as `cpu`.
+    All on a `device` of one type, such as `cpu`. `shared_images_per_second` are what 1, 2, 4, …
+    runs that share a device train together; 0 where that failed, for want of memory as a rule.
     """
 
     device: str = ""
     seconds_per_image: Mapping[str, float] = field(default_factory=dict)
     latency_seconds: Mapping[str, float] = field(default_factory=dict)
+    shared_images_per_second: tuple[float, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write `timings.json`, atomically."""
@@ -51,14 +53,18 @@ def read_timings(folder: Path) -> Timings:
         table = read_json(path)
     except FileNotFoundError:
         return Timings()
+    speeds = table.setdefault("shared_images_per_second", [])  # older files have none
     is_whole = table.keys() == asdict(Timings()).keys() and all(
         isinstance(times, dict)
         and all(isinstance(t, float) and 0 < t < math.inf for t in times.values())
         for times in (table["seconds_per_image"], table["latency_seconds"])
     )
-    if not is_whole or not isinstance(table["device"], str):
+    has_speeds = isinstance(speeds, list) and all(
+        isinstance(speed, float) and 0 <= speed < math.inf for speed in speeds
+    )
+    if not is_whole or not has_speeds or not isinstance(table["device"], str):
         raise ResultsError(f"{path} is damaged; restore it, or remove it (it is measured again)")
-    return Timings(**table)
+    return Timings(**{**table, "shared_images_per_second": tuple(speeds)})
 
 
 def seconds_of(

@@ -41,6 +41,35 @@ def seconds_per_image(
     return halved_until_it_fits(attempt, micro_batches)
 
 
+def images_per_second(
+    variant: Variant,
+    recipe: Recipe,
+    *,
+    batch: int,
+    device: str,
+    seconds: float,
+    check_in: CheckIn = never,
+) -> float:
+    """Images a second of training steps, counted for `seconds` and for no fewer than two steps.
+
+    It trains a third of that longer before and after, in which others that are counted at the same
+    time begin and end. Raises `torch.OutOfMemoryError` where a whole batch does not fit.
+    """
+    model = build(variant, attention=recipe.attention).to(device).train()
+    optimizer = make_optimizer(model, recipe)
+    began = time.perf_counter()
+    start, end = seconds / 3, seconds / 3 + seconds
+    ended: list[float] = []  # when each step did
+    while len(ended) < _TIMED_STEPS or ended[-1] < end + start:
+        stop_if_asked(check_in)
+        _step_seconds(model, optimizer, recipe, batch)
+        ended.append(time.perf_counter() - began)
+    counted = [moment for moment in ended if start <= moment <= end]
+    if len(counted) < _TIMED_STEPS:  # they are long
+        counted = ended
+    return batch * (len(counted) - 1) / (counted[-1] - counted[0])
+
+
 def prediction_seconds(
     networks: Sequence[Variant], recipe: Recipe, *, device: str, check_in: CheckIn = never
 ) -> dict[str, float]:

@@ -176,6 +176,43 @@ def test_a_flat_plan_promises_no_decisions(plan: Plan) -> None:
     assert "nothing is left" not in more  # the forecast may ask for runs
 
 
+def sharing_line(plan: Plan, devices: tuple[str, ...], speeds: tuple[float, ...]) -> str:
+    """What the plan says of runs that share a GPU."""
+    timings = replace(plan.timings, device="cuda", shared_images_per_second=speeds)
+    text = printed_plan(replace(plan, devices=devices, timings=timings), 160)
+    return "".join(line for line in text.splitlines() if "each GPU" in line)
+
+
+def test_the_plan_says_how_many_runs_share_a_gpu_and_what_that_is_by(plan: Plan) -> None:
+    four = ("cuda:0", "cuda:1") * 4
+    assert sharing_line(plan, four, (1_800.4, 3_400.0, 5_100.0)) == (
+        "4 runs share each GPU: 5,100 images/s together, 1,800 alone (measured)"
+    )
+    assert sharing_line(plan, ("cuda:0",), (1_800.0, 1_900.0)) == (
+        "one run at a time on each GPU: two together gain too little, 1,900 images/s for 1,800 "
+        "alone (measured)"
+    )
+    assert sharing_line(plan, ("cuda:0",), (1_800.0, 0.0)) == (
+        "one run at a time on each GPU: two together do not go (measured)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "speeds"),
+    [
+        (("cpu",) * 2, ()),
+        (("cuda:0",), (1_800.0, 3_400.0)),  # as the user wants it
+        (("cuda:0",) * 3, (1_800.0, 3_400.0)),
+        (("cuda:0", "cuda:1", "cuda:0"), (1_800.0, 1_900.0)),
+        (("cuda:0",), (0.0,)),
+    ],
+)
+def test_what_was_not_measured_is_not_said(
+    plan: Plan, devices: tuple[str, ...], speeds: tuple[float, ...]
+) -> None:
+    assert sharing_line(plan, devices, speeds) == ""
+
+
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_no_line_of_a_plan_with_a_ladder_is_wider_than_the_terminal(plan: Plan, width: int) -> None:
     text = printed_plan(with_ladder(with_long_values(plan), PRESETS["thorough"]), width)

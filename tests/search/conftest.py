@@ -30,6 +30,7 @@ class InProcess:
     """
 
     devices: tuple[str, ...] = ("cpu",)
+    most_shared: int = 1
     started: list[str] = field(default_factory=list)
     timed: list[str] = field(default_factory=list)
     cancelled: int = 0
@@ -46,6 +47,12 @@ class InProcess:
     @property
     def free_slots(self) -> int:
         return 0 if self._job else 1
+
+    def share(self, runs: int) -> None:
+        assert self._job is None
+        assert 1 <= runs <= self.most_shared
+        if self.most_shared > 1:
+            self.devices = tuple(dict.fromkeys(self.devices)) * runs
 
     def submit(self, job: Job) -> None:
         assert self._job is None
@@ -156,8 +163,8 @@ def use_executor(monkeypatch: pytest.MonkeyPatch) -> Callable[[InProcess], None]
     """Makes an executor the default of searches, with the device slots of their request."""
 
     def use(executor: InProcess) -> None:
-        def make(devices: tuple[str, ...], **_: object) -> InProcess:
-            executor.devices = devices
+        def make(devices: tuple[str, ...], *, most_shared: int, **_: object) -> InProcess:
+            executor.devices, executor.most_shared = devices, most_shared
             return executor
 
         monkeypatch.setattr(engine, "LocalExecutor", make)

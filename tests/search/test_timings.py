@@ -1,6 +1,7 @@
 """What networks take on this machine: timed through the executor, within a limit, and kept."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -214,6 +215,22 @@ def test_networks_that_cannot_be_run_here_have_no_latency(
 
 def test_a_folder_without_timings_has_none(tmp_path: Path) -> None:
     assert read_timings(tmp_path) == Timings()
+
+
+def test_a_file_from_before_runs_shared_a_device_is_read(tmp_path: Path) -> None:
+    text = '{"device": "cuda", "seconds_per_image": {"a": 0.1}, "latency_seconds": {}}'
+    (tmp_path / "timings.json").write_text(text)
+    assert read_timings(tmp_path) == Timings(device="cuda", seconds_per_image={"a": 0.1})
+
+
+@pytest.mark.parametrize("speeds", ["1", "{}", "[-1.0]", '["fast"]', "[NaN]", "[1]"])
+def test_speeds_that_are_none_are_damage(tmp_path: Path, speeds: str) -> None:
+    Timings(device="cuda", shared_images_per_second=(7.5,)).save(tmp_path)
+    path = tmp_path / "timings.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {"shared_images_per_second": json.loads(speeds)}))
+    with pytest.raises(ResultsError, match=r"timings\.json is damaged"):
+        read_timings(tmp_path)
 
 
 @pytest.mark.parametrize(

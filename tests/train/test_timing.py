@@ -13,7 +13,7 @@ from cmtscale.model.cmt import CMT
 from cmtscale.train import timing
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.run_time import EVALUATION_SHARE, run_seconds
-from cmtscale.train.timing import prediction_seconds, seconds_per_image
+from cmtscale.train.timing import images_per_second, prediction_seconds, seconds_per_image
 
 
 @dataclass
@@ -126,3 +126,73 @@ def test_real_steps_take_time_and_leave_the_threads_as_they_were(tiny_base: Vari
     per_image = seconds_per_image(tiny_base, Recipe(), batch=8, device="cpu")
     assert 0 < 8 * per_image < time.perf_counter() - began
     assert torch.get_num_threads() == threads
+
+
+@dataclass
+class Clock:
+    """What steps take moves it on."""
+
+    steps: Steps
+    now: float = 0.0
+
+    def step(self, model: CMT, optimizer: object, recipe: object, batch: int) -> float:
+        seconds = self.steps.step(model, optimizer, recipe, batch)
+        self.now += seconds
+        return seconds
+
+
+@pytest.fixture
+def clock(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(steps)
+    monkeypatch.setattr(timing, "_step_seconds", clock.step)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def count(network: Variant, seconds: float) -> float:
+    return images_per_second(network, Recipe(), batch=32, device="cpu", seconds=seconds)
+
+
+def test_images_are_counted_while_others_train_too(
+    tiny_base: Variant, steps: Steps, clock: Clock
+) -> None:
+    # the others begin a second later, and end a second earlier
+    steps.seconds = lambda _: 0.0625 if 1 <= clock.now < 4 else 0.03125
+    assert count(tiny_base, 3.0) == 32 / 0.0625
+    assert set(steps.batches) == {32}
+    assert clock.now == pytest.approx(5, abs=0.1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_no_fewer_than_two_steps_are_counted(
+    tiny_base: Variant, steps: Steps, clock: Clock, seconds: float
+) -> None:
+    steps.seconds = lambda _: 2.5
+    assert count(tiny_base, seconds) == 32 / 2.5
+    assert clock.now == 5
+
+
+def test_where_a_whole_batch_does_not_fit_nothing_is_counted(
+    tiny_base: Variant, steps: Steps
+) -> None:
+    def too_large(_: int) -> float:
+        raise torch.OutOfMemoryError("2 GiB wanted")
+
+    steps.seconds = too_large
+    with pytest.raises(torch.OutOfMemoryError, match="2 GiB wanted"):
+        count(tiny_base, 1.0)
+    assert steps.batches == [32]
+
+
+def test_counting_checks_in_before_each_step(tiny_base: Variant, steps: Steps) -> None:
+    answers = iter([False, True])
+    with pytest.raises(StoppedError):
+        images_per_second(
+            tiny_base,
+            Recipe(),
+            batch=4,
+            device="cpu",
+            seconds=9.0,
+            check_in=lambda: next(answers),
+        )
+    assert steps.batches == [4]

@@ -56,6 +56,15 @@ class Executor(Protocol):
         """How many more jobs can start now."""
         ...
 
+    @property
+    def most_shared(self) -> int:
+        """How many jobs may share each device, where a search may choose that; else 1."""
+        ...
+
+    def share(self, runs: int) -> None:
+        """Have `runs` slots on each device from now on, at most `most_shared`; nothing runs."""
+        ...
+
     def submit(self, job: Job) -> None:
         """Start a job in a free slot."""
         ...

@@ -19,8 +19,9 @@ ENGINES: tuple[EngineName, ...] = ("local", "slurm", "ray")
 class Engine:
     """Where jobs are carried out: on this machine, in Slurm jobs, or on a Ray cluster.
 
-    `workers_per_device` runs share a GPU or a core (None: 1). A job that takes longer than
-    `run_timeout_seconds`, or gives no sign of life for `hang_seconds`, is ended and has failed.
+    `workers_per_device` runs share a GPU or a core (None: 1, or on this machine's GPUs what a
+    search measures to be fastest). A job that takes longer than `run_timeout_seconds`, or gives no
+    sign of life for `hang_seconds`, is ended and has failed.
     `slurm` are the options of a Slurm job, by name; `address` is that of the Ray cluster.
     """
 
@@ -77,12 +78,15 @@ def open_engine(
             share=share or 1,
             **limits,
         )
-    from cmtscale.train.devices import device_slots  # loads torch
+    from cmtscale.train.devices import available_cores, device_slots  # loads torch
 
     if share is not None and workers is not None:
         raise RequestError(
             f"workers {workers} and workers_per_device {share} both say how many runs share a "
             f"device; drop one of them"
         )
-    slots = device_slots(device, workers) * (share or 1)
-    return LocalExecutor(slots, **limits)
+    slots = device_slots(device, workers)
+    most_shared = 1
+    if share is None and workers is None and slots[0].startswith("cuda"):
+        most_shared = max(1, available_cores() // len(slots))  # a core feeds each run
+    return LocalExecutor(slots * (share or 1), most_shared=most_shared, **limits)

@@ -62,7 +62,8 @@ class _Busy:
 class LocalExecutor:
     """One spawned process per device slot; a worker that dies takes only its own job with it.
 
-    Workers start with their slot's first job, and stay until `close`. A context manager closes it.
+    Workers start with their slot's first job, and stay as long as their slot, or until `close`. A
+    context manager closes it. A search may let up to `most_shared` jobs share what `devices` names.
     A job that takes longer than `run_timeout_seconds` (None: no limit), or that gives no sign of
     life for `hang_seconds`, is ended with its worker.
     """
@@ -71,10 +72,12 @@ class LocalExecutor:
         self,
         devices: tuple[str, ...],
         *,
+        most_shared: int = 1,
         run_timeout_seconds: int | None = None,
         hang_seconds: int = HANG_SECONDS,
     ) -> None:
-        self._devices = devices
+        self._places = self._devices = devices
+        self._most_shared = most_shared
         self._run_timeout_seconds = run_timeout_seconds
         self._hang_seconds = hang_seconds
         self._workers: dict[int, _Worker] = {}
@@ -94,6 +97,16 @@ class LocalExecutor:
     @property
     def free_slots(self) -> int:
         return len(self._devices) - len(self._busy)
+
+    @property
+    def most_shared(self) -> int:
+        return self._most_shared
+
+    def share(self, runs: int) -> None:
+        assert not self._busy
+        assert 1 <= runs <= self._most_shared
+        self._devices = self._places * runs
+        self._end([slot for slot in self._workers if slot >= len(self._devices)])
 
     def submit(self, job: Job) -> None:
         assert not self._is_stopping

@@ -97,6 +97,13 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def free_slots(self) -> int:
         return len(self._devices) - len(self._tasks)
 
+    @property
+    def most_shared(self) -> int:
+        return 1
+
+    def share(self, runs: int) -> None:
+        assert runs == 1
+
     def submit(self, job: Job) -> None:
         slot = min(set(range(len(self._devices))) - {task.slot for task in self._tasks.values()})
         device = "cuda:0" if self._kind == "GPU" else "cpu"  # the one that Ray lets the task see

@@ -86,6 +86,13 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         free = self._jobs.at_a_time - len(self._groups)
         return free * self._jobs.size - len(self._waiting)
 
+    @property
+    def most_shared(self) -> int:
+        return 1
+
+    def share(self, runs: int) -> None:
+        assert runs == 1
+
     def submit(self, job: Job) -> None:
         assert self.free_slots
         assert not self._is_stopping

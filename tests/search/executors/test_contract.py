@@ -66,7 +66,8 @@ def make(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
 
         def open_one(**limits: int) -> Executor:
             if engine == "local":
-                return stack.enter_context(LocalExecutor(("cpu", "cpu"), **limits))
+                local = LocalExecutor(("cpu", "cpu"), most_shared=2, **limits)
+                return stack.enter_context(local)
             if engine == "ray":
                 address = request.getfixturevalue("cluster").address
                 return stack.enter_context(RayExecutor(address, **limits))
@@ -137,6 +138,21 @@ def test_each_job_comes_back_once_however_it_ends(
     assert causes[asked[5]] == "out of memory (MemoryError)"
     assert ends(int((tmp_path / "pid").read_text()))
     assert (executor.running(), executor.free_slots) == ([], SLOTS[engine])
+
+
+def test_a_search_may_let_jobs_share_a_device_where_that_is_open(
+    make: Make, jobs: Any, engine: str
+) -> None:
+    executor = make()
+    assert executor.most_shared == (2 if engine == "local" else 1)
+    for runs in (executor.most_shared, 1):
+        executor.share(runs)
+        slots = runs * SLOTS[engine]
+        assert executor.devices == ("cpu",) * slots
+        assert executor.free_slots == slots
+        if executor.most_shared > 1:
+            results = drain(executor, [jobs.Doubles(number) for number in range(slots + 1)])
+            assert results[jobs.Doubles(slots)] == (2 * slots, "cpu")
 
 
 @pytest.mark.parametrize(

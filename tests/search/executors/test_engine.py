@@ -8,6 +8,7 @@ import pytest
 from cmtscale.arch.errors import RequestError
 from cmtscale.cli.app import run as cli
 from cmtscale.search.executors.engine import Engine, open_engine
+from cmtscale.train import devices
 from cmtscale.train.devices import available_cores
 
 
@@ -16,6 +17,28 @@ def test_small_runs_share_the_cores_of_this_machine(tmp_path: Path) -> None:
     with open_engine(engine, device="cpu", workers=None, cache_dir=tmp_path) as executor:
         assert executor.devices == ("cpu",) * 3 * available_cores()
         assert executor.free_slots == 3 * available_cores()
+        assert executor.most_shared == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "workers", "gpus", "most"),
+    [(None, None, 1, 6), (None, None, 4, 1), (None, None, 8, 1), (1, None, 1, 1), (None, 1, 1, 1)],
+)
+def test_runs_may_share_a_gpu_where_nobody_says_how_many_and_each_has_a_core(
+    share: int | None,
+    workers: int | None,
+    gpus: int,
+    most: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cards = tuple(f"cuda:{number}" for number in range(gpus))
+    monkeypatch.setattr(devices, "device_slots", lambda _device, _workers: cards)
+    monkeypatch.setattr(devices, "available_cores", lambda: 6)
+    engine = Engine(workers_per_device=share)
+    with open_engine(engine, device="cuda", workers=workers, cache_dir=tmp_path) as executor:
+        assert executor.devices == cards
+        assert executor.most_shared == most
 
 
 def test_two_ways_to_say_how_many_runs_share_a_device_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cmtscale.data.sources import open_source
 from cmtscale.record.folder import METRICS, RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.search.executors.base import Failure, carry_out_all
-from cmtscale.search.executors.local import LocalExecutor
+from cmtscale.search.executors.local import PID, LocalExecutor
 from cmtscale.search.executors.outcome import attempt
 from cmtscale.search.jobs import TimeSteps, TrainRun
 from cmtscale.train import loop
@@ -183,6 +183,19 @@ def test_all_jobs_are_carried_out_by_workers_that_are_used_again(
     assert results.keys() == set(jobs)
     assert all(isinstance(seconds, float) and seconds > 0 for seconds in results.values())
     assert len(executor._workers) == 2
+
+
+def test_workers_of_slots_that_are_gone_end_and_the_others_stay(tiny_base: Variant) -> None:
+    with LocalExecutor(("cpu",), most_shared=2) as executor:
+        executor.share(2)
+        jobs = [TimeSteps(network=tiny_base, recipe=Recipe(), batch=size) for size in (2, 3)]
+        assert dict(carry_out_all(executor, iter(jobs))).keys() == set(jobs)
+        first, second = (worker.shared[PID] for worker in executor._workers.values())
+        executor.share(1)
+        assert [worker.shared[PID] for worker in executor._workers.values()] == [first]
+        os.kill(first, 0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(second, 0)
 
 
 @pytest.fixture
