@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtscale.arch.errors import DataError, StoppedError
-from cmtscale.train.stop import CheckIn
+from cmtscale.train.stop import CheckIn, stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,19 @@ class Works:
                 raise StoppedError
             time.sleep(0.05)
         return times
+
+
+@dataclass(frozen=True)
+class ChecksIn:
+    """Works for some seconds."""
+
+    seconds: float
+
+    def carry_out(self, _device: str, check_in: CheckIn) -> str:
+        for _ in range(round(self.seconds / 0.1)):
+            stop_if_asked(check_in)
+            time.sleep(0.1)
+        return "done"
 
 
 @dataclass(frozen=True)
