@@ -1,6 +1,5 @@
 """The `cmtscale` command: its sub-commands, and errors as one line with exit code 2."""
 
-import errno
 import os
 import signal
 import sys
@@ -105,15 +104,10 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        from cmtscale.record.files import is_full
+        from cmtscale.record.files import no_room
 
-        if is_full(error):
-            return _refuse("the disk is full; free some space, and run the same command again")
-        if error.errno == errno.EFBIG:
-            return _refuse(
-                "files may not grow that large here; raise the limit (ulimit -f), and run the same "
-                "command again"
-            )
+        if words := no_room(error):
+            return _refuse(words)
         return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 

@@ -44,9 +44,17 @@ def write_json(path: Path, content: Any) -> None:
     write_text_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
-def is_full(error: OSError) -> bool:
-    """Whether it says that a disk is full, or one's own share of it."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def no_room(error: OSError) -> str:
+    """What to tell where a disk, one's share of it, or a limit on files leaves no room; else ''."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{where}; free some space, and run the same command again"
+    if error.errno == errno.EFBIG:
+        return (
+            f"files may not grow that large here{where}; raise the limit (ulimit -f), and run the "
+            f"same command again"
+        )
+    return ""
 
 
 def remove_unfinished(folder: Path) -> None:

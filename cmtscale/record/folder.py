@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.record.files import is_full, remove_unfinished
+from cmtscale.record.files import no_room, remove_unfinished
 from cmtscale.record.holder import HOLDER, read_holder, require_same_host, write_holder
 
 LOCK = ".lock"
@@ -66,7 +66,7 @@ def held(folder: Path, *, instead: str = ANOTHER_OUT) -> Iterator[None]:
             f"another process is at work in {folder}{who}; wait for it, or {instead}"
         ) from None
     except OSError as error:
-        if is_full(error):
+        if no_room(error):
             raise
         raise ResultsError(f"{folder} cannot be written ({error.strerror}); {instead}") from error
     try:

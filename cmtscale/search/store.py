@@ -8,6 +8,7 @@ import errno
 import json
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,9 @@ from cmtscale.record.folder import free_bytes
 from cmtscale.record.result import UNSOUND
 from cmtscale.record.row import Row, horizon_name, row_object
 
+if sys.platform != "win32":
+    import resource
+
 DATABASE = "study.db"
 INDEX_BYTES = 2**16  # what the index of SQLite's write-ahead log grows by
 # of a run, as columns of the dashboard, by their names in trials.csv; it cuts longer ones
@@ -52,14 +56,26 @@ def database_errors(folder: Path) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         code = getattr(cause, "sqlite_errorcode", None)
-        # where not even the index of the write-ahead log can grow it is an I/O error
-        has_no_room = code is not None and free_bytes(folder) < INDEX_BYTES
-        if code == sqlite3.SQLITE_FULL or has_no_room:
-            raise OSError(errno.ENOSPC, str(cause), str(folder / DATABASE)) from error
+        if code is not None and (number := _no_room(code, folder)):
+            raise OSError(number, str(cause), str(folder / DATABASE)) from error
         raise ResultsError(
             f"{folder / DATABASE}: {cause}; mend that, or remove the file (it is made again from "
             f"trials.csv), and run the same command again"
         ) from error
+
+
+def _no_room(code: int, folder: Path) -> int:
+    """The system's number of the error behind one of SQLite's where that is for room; else 0.
+
+    An input/output error is all that SQLite says where the index of its write-ahead log cannot
+    grow, or files are limited.
+    """
+    if code == sqlite3.SQLITE_FULL or free_bytes(folder) < INDEX_BYTES:
+        return errno.ENOSPC
+    is_limited = sys.platform != "win32" and (
+        resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    )
+    return errno.EFBIG if code & 0xFF == sqlite3.SQLITE_IOERR and is_limited else 0
 
 
 class Index:

@@ -9,11 +9,13 @@ the bit, but for how long runs took. What was killed and lost is printed (`pytes
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -245,6 +247,34 @@ def test_a_disk_that_is_full_from_some_write_on_is_one_line_and_nothing_is_lost(
             print(f"search {searches}, {times} times full from write {write} on: exit code {code}")
         require_whole(folder, searched)
         searches += 1
+
+
+def test_files_that_may_not_grow_are_one_line_and_nothing_is_lost(
+    searched: Searched, tmp_path: Path
+) -> None:
+    folder = tmp_path / "search"
+    for limit in (20_000, 100_000):
+        before = finished_seconds(folder)
+        with limited_files(limit):
+            session = Session.start(searched.command(folder), folder)
+        assert session.wait(SESSION_SECONDS) == 2, session.errors.read_text()
+        session.require_gone()
+        require_kept(before, folder)
+        assert "may not grow that large here" in session.errors.read_text().splitlines()[-1]
+    session = Session.start(searched.command(folder), folder)
+    assert session.wait(SESSION_SECONDS) == 0, session.errors.read_text()
+    require_whole(folder, searched)
+
+
+@contextmanager
+def limited_files(most_bytes: int) -> Iterator[None]:
+    """What is started meanwhile writes no file that is larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts disks")

@@ -5,7 +5,7 @@ from typing import Any
 
 from cmtscale.arch.budget import format_duration
 from cmtscale.arch.errors import CmtscaleError, DataError, ResultsError, StoppedError
-from cmtscale.record.files import is_full
+from cmtscale.record.files import no_room
 from cmtscale.search.executors.base import Failure, Job, Stopped
 from cmtscale.train.stop import CheckIn
 
@@ -32,11 +32,8 @@ def outcome_of(error: BaseException) -> Failure | CmtscaleError:
     """
     if isinstance(error, DataError):
         return error
-    if isinstance(error, OSError) and is_full(error):
-        return ResultsError(
-            f"the disk is full ({error.filename or error.strerror}); free some space and run the "
-            f"same command again: it goes on where it stopped"
-        )
+    if isinstance(error, OSError) and (words := no_room(error)):
+        return ResultsError(words)
     name = type(error).__name__
     cause = f"{name}: {error}" if str(error) else name
     return failure(f"out of memory ({cause})" if _is_out_of_memory(error) else cause)
