@@ -19,7 +19,7 @@ from cmtscale.search.executors.outcome import (
     attempt,
     gave_no_sign,
     outcome_of,
-    settled,
+    raise_if_all_stops,
     took_too_long,
     worker_died,
 )
@@ -131,13 +131,13 @@ class LocalExecutor:
     def _result(self, future: Future[Any]) -> Any:
         error = future.exception()
         if error is None:
-            return settled(future.result())
+            return raise_if_all_stops(future.result())
         if isinstance(error, ProcessExpired):
             died: Failure | Stopped = worker_died(f"exit code {error.exitcode}")
             return Stopped() if self._is_stopping else died
         if isinstance(error, TimeoutError) and self._run_timeout_seconds:  # pebble's: see `attempt`
             return took_too_long(self._run_timeout_seconds)
-        return settled(outcome_of(error))
+        return raise_if_all_stops(outcome_of(error))
 
     def _hung(self) -> list[int]:
         """The slots whose job gives no sign of life."""

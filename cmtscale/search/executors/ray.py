@@ -17,7 +17,7 @@ from cmtscale.search.executors.outcome import (
     failure,
     gave_no_sign,
     outcome_of,
-    settled,
+    raise_if_all_stops,
     took_too_long,
     worker_died,
 )
@@ -145,7 +145,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def _outcome(self, reference: Any, task: _Task) -> Any:
         errors = self._ray.exceptions
         try:
-            return settled(self._ray.get(reference))
+            return raise_if_all_stops(self._ray.get(reference))
         except errors.OutOfMemoryError as error:  # Ray ends tasks before the machine is full
             return failure(f"out of memory ({error})")
         except errors.WorkerCrashedError:
@@ -154,7 +154,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
                 return took_too_long(limit)
             return worker_died("Ray's WorkerCrashedError")
         except errors.RayTaskError as error:  # it could not be read, or its result be sent
-            return settled(outcome_of(error.cause))
+            return raise_if_all_stops(outcome_of(error.cause))
         except errors.RayError as error:
             return failure(f"{type(error).__name__}: {error}")
 

@@ -18,7 +18,7 @@ from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.data.cache import ALIVE, default_cache_dir
 from cmtscale.search.executors.base import HANG_SECONDS, Job, Stopped
 from cmtscale.search.executors.left_over import WANTED, write_note
-from cmtscale.search.executors.outcome import failure, settled
+from cmtscale.search.executors.outcome import failure, raise_if_all_stops
 from cmtscale.search.executors.private import private_folder
 from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
@@ -111,7 +111,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._groups = [group for group in self._groups if group not in ended]
         for group in ended:
             for job, outcome in zip(group.jobs, self._outcomes(group), strict=True):
-                yield job, settled(outcome)
+                yield job, raise_if_all_stops(outcome)
 
     def stop(self) -> None:
         self._is_stopping = True
