@@ -1,7 +1,5 @@
 """Jobs as tasks of a Ray cluster, one GPU or core each."""
 
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -22,12 +20,12 @@ from cmtscale.search.executors.outcome import (
     worker_died,
 )
 from cmtscale.search.executors.pulse import Pulse
+from cmtscale.search.executors.ray_connect import ANSWER_SECONDS, connect, import_ray
 from cmtscale.search.executors.ray_files import Keeper, Sign
 from cmtscale.search.executors.ray_task import carry_out, end_process
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 CANCEL_SECONDS = 30.0  # that cancelled tasks get to end in
-ANSWER_SECONDS = 10.0
 CALLS_AT_A_TIME = 8  # of the keeper: a sign of life does not wait for a file
 UNSEEN = Path("/nowhere/that/nodes/share")
 
@@ -60,8 +58,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         hang_seconds: int = HANG_SECONDS,
         is_shared: bool = True,
     ) -> None:
-        self._ray = _import_ray()
-        self._owns_ray = _connect(self._ray, address)
+        self._ray = import_ray()
+        self._owns_ray = connect(self._ray, address)
         self._tasks: dict[Any, _Task] = {}
         self._tokens: dict[Path, Path] = {}
         self._run_timeout_seconds = run_timeout_seconds
@@ -230,30 +228,3 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def _disconnect(self) -> None:
         if self._owns_ray:
             self._ray.shutdown()
-
-
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ModuleNotFoundError:
-        raise RequestError("engine ray needs Ray; run pip install 'cmtscale[ray]'") from None
-    return ray
-
-
-def _connect(ray: Any, address: str) -> bool:
-    """Connect to the cluster; False if this process is connected already."""
-    if ray.is_initialized():
-        return False
-    try:
-        host, _, port = address.rpartition(":")
-        if host and port.isdecimal():  # Ray itself waits for minutes
-            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RequestError(
-            f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); start "
-            f"one with `ray start --head`, or give its --address"
-        ) from error
-    return True

@@ -1,6 +1,7 @@
 """Ray clusters of several nodes on this machine: GPUs, a node that is lost, no shared folder."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from cmtscale.search.executors import ray_files
 from cmtscale.search.executors.base import Executor, Failure, carry_out_all
 from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.executors.ray import RayExecutor
+from cmtscale.search.executors.ray_connect import connect
 from cmtscale.search.executors.ray_files import _own_folder, _Sender
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 from cmtscale.train.checkpoint import PREVIOUS, WRITTEN, load_checkpoint
@@ -162,6 +164,7 @@ def test_a_token_that_was_removed_is_there_for_the_next_task(tmp_path: Path) -> 
 
 TASK = """
 import sys
+from cmtscale.search.executors.ray_connect import connect
 from cmtscale.search.executors.ray_files import _own_folder
 with _own_folder() as folder:
     print(folder, flush=True)
@@ -191,3 +194,15 @@ def test_temporary_folders_of_killed_tasks_are_removed_by_the_next(
     with _own_folder() as folder:
         assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "cmtscale-mine", folder])
     assert [path.name for path in tmp_path.iterdir()] == ["cmtscale-mine"]
+
+
+def test_sigterm_is_heard_as_before_once_ray_is_connected() -> None:
+    def init(**_: Any) -> None:  # as Ray's in a main thread
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert connect(SimpleNamespace(is_initialized=lambda: False, init=init), "auto")
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
