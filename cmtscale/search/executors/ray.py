@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError, first_line
 from cmtscale.search.executors.base import HANG_SECONDS, Job
 from cmtscale.search.executors.left_over import TOKEN
 from cmtscale.search.executors.outcome import (
@@ -82,7 +82,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
-        self._ray.kill(self._keeper)
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._keeper)
         for token in self._tokens.values():
             token.unlink(missing_ok=True)
         self._disconnect()
@@ -128,17 +129,18 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             yield job, gave_no_sign(self._hang_seconds)
 
     def stop(self) -> None:
-        self._ray.get(self._keeper.stop.remote(True))
+        self._answer(self._keeper.stop.remote(True))
 
     def cancel(self) -> None:
         """End all tasks at once, with their processes, and wait until they have ended."""
-        for reference in self._tasks:
+        references = list(self._tasks)
+        for reference in references:
             self._ray.cancel(reference, force=True)
-        if self._tasks:
-            references = list(self._tasks)
+        if references:
             self._ray.wait(references, num_returns=len(references), timeout=CANCEL_SECONDS)
         self._tasks.clear()
-        self._ray.get(self._keeper.stop.remote(False))
+        with suppress(TrainingError):  # the next look at results says it
+            self._answer(self._keeper.stop.remote(False))
 
     def _outcome(self, reference: Any, task: _Task) -> Any:
         errors = self._ray.exceptions
@@ -158,7 +160,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
 
     def _hung(self) -> dict[Any, Sign]:
         """The tasks that have begun and give no sign of life, with their last one."""
-        signs = self._ray.get(self._keeper.signs.remote())
+        names = [task.name for task in self._tasks.values()]
+        signs = self._answer(self._keeper.signs.remote(names))
         silent = {
             reference: task.pulse.look(signs[task.name].beats)
             for reference, task in self._tasks.items()
@@ -171,10 +174,25 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         }
 
     def _end(self, reference: Any, sign: Sign) -> None:
-        """End a task whose process may be stopped, and so hears nothing that Ray tells it."""
+        """End a task whose process may be stopped, and so hears nothing that Ray tells it.
+
+        A node that was suspended itself shall not do so later: its process may have another task.
+        """
         kill = self._ray.remote(max_retries=0, **self._on_node(sign.node_id))(end_process)
-        self._ray.wait([kill.remote(sign.pid)], timeout=ANSWER_SECONDS)
+        killing = kill.remote(sign.pid, sign.started)
+        self._ray.wait([killing], timeout=ANSWER_SECONDS)
+        self._ray.cancel(killing, force=True)
         self._ray.cancel(reference, force=True)
+
+    def _answer(self, reference: Any) -> Any:
+        """What the keeper answers; `TrainingError` where it is gone."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            raise TrainingError(
+                f"the Ray cluster has lost the process that hears the tasks of this search "
+                f"({first_line(error)}); the same command goes on"
+            ) from error
 
     def _on_node(self, node_id: str) -> dict[str, Any]:
         """The options of what needs no resources, and runs on this node."""

@@ -25,11 +25,12 @@ SEND_SECONDS = 5.0  # how often what a run has written is sent
 
 
 class Sign(NamedTuple):
-    """How often a task has given a sign of life, and the process it is."""
+    """How often a task has given a sign of life, and the process it is, which `started` then."""
 
     beats: int
     node_id: str
     pid: int
+    started: float
 
 
 class Keeper:
@@ -42,15 +43,15 @@ class Keeper:
         self._signs: dict[str, Sign] = {}
         self._is_stopping = False
 
-    def hear(self, task: str, node_id: str, pid: int) -> bool:
+    def hear(self, task: str, node_id: str, pid: int, started: float) -> bool:
         """Take a task's sign of life; whether it shall stop."""
         count = self._signs[task].beats if task in self._signs else 0
-        self._signs[task] = Sign(count + 1, node_id, pid)
+        self._signs[task] = Sign(count + 1, node_id, pid, started)
         return self._is_stopping
 
-    def signs(self) -> dict[str, Sign]:
-        """What has been heard, by task."""
-        return self._signs
+    def signs(self, tasks: list[str]) -> dict[str, Sign]:
+        """What has been heard of these tasks, so far as they have begun."""
+        return {task: self._signs[task] for task in tasks if task in self._signs}
 
     def stop(self, are_asked: bool) -> None:
         """Whether all tasks are asked to stop."""

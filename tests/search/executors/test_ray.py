@@ -24,7 +24,8 @@ from cmtscale.search.executors.base import Executor, Failure, carry_out_all
 from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.executors.ray import RayExecutor
 from cmtscale.search.executors.ray_connect import connect
-from cmtscale.search.executors.ray_files import _own_folder, _Sender
+from cmtscale.search.executors.ray_files import Keeper, Sign, _own_folder, _Sender
+from cmtscale.search.executors.ray_task import end_process, started_at
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 from cmtscale.train.checkpoint import PREVIOUS, WRITTEN, load_checkpoint
 from cmtscale.train.recipe import Recipe, Run
@@ -206,3 +207,56 @@ def test_sigterm_is_heard_as_before_once_ray_is_connected() -> None:
         assert signal.getsignal(signal.SIGTERM) == before
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_of_the_signs_those_that_are_asked_for_are_copied() -> None:
+    keeper = Keeper()
+    for name in ("ended", "under way"):
+        keeper.hear(name, "node", 7, 1.0)
+    signs = keeper.signs(["under way", "not begun"])
+    keeper.hear("under way", "node", 7, 1.0)
+    assert signs == {"under way": Sign(1, "node", 7, 1.0)}
+
+
+def test_a_keeper_that_is_lost_is_an_error_in_a_line_and_hides_no_other(
+    cluster: Any, jobs: Any
+) -> None:
+    with RayExecutor(cluster.address, device="cpu") as executor:
+        executor.submit(jobs.Doubles(1))
+        executor._ray.kill(executor._keeper)
+        with pytest.raises(TrainingError, match=r"lost the process.*same command goes on") as error:
+            first_result(executor)
+        assert "\n" not in str(error.value)
+        with pytest.raises(TrainingError, match="lost the process"):
+            executor.stop()
+        executor.cancel()
+        assert executor.running() == []
+
+
+def test_only_the_process_that_gave_the_sign_is_killed() -> None:
+    pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = started_at(process.pid)
+        end_process(process.pid, started - 60.0)  # of another one, whose number it has now
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        end_process(process.pid, started)
+        assert process.wait(TIMEOUT_SECONDS) == -signal.SIGKILL
+    end_process(process.pid, started)  # it is gone: no error
+
+
+def test_a_process_is_not_killed_later_by_a_node_that_does_not_answer() -> None:
+    cancelled: list[str] = []
+    executor = object.__new__(RayExecutor)  # no cluster is asked
+    executor._ray = SimpleNamespace(
+        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda *_: "killing"),
+        wait=lambda references, timeout: ([], references),  # noqa: ARG005
+        cancel=lambda reference, force: cancelled.append(reference),  # noqa: ARG005
+        util=SimpleNamespace(
+            scheduling_strategies=SimpleNamespace(
+                NodeAffinitySchedulingStrategy=lambda *_, **__: None
+            )
+        ),
+    )
+    executor._end("task", Sign(1, "node", 7, 1.0))
+    assert cancelled == ["killing", "task"]
