@@ -12,6 +12,7 @@ from typing import Any
 from cmtscale.search.executors.base import Job
 from cmtscale.search.executors.outcome import attempt
 from cmtscale.search.executors.ray_files import at_hand
+from cmtscale.train.stop import CheckIn
 
 SIGN_SECONDS = 2.0  # between two signs of life
 CLOCK_SECONDS = 5.0  # by which the clock may have been set since a process started
@@ -51,10 +52,22 @@ def carry_out(
     if run_timeout_seconds is not None:
         faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=2)
     try:
-        with at_hand(job, keeper, token) as job_here:
-            return attempt(job_here, device, check_in)
+        return attempt(_WithFiles(job=job, keeper=keeper, token=token), device, check_in)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithFiles:
+    """A job that gets its files first, and whose files are sent; see `at_hand`."""
+
+    job: Job
+    keeper: Any
+    token: Path
+
+    def carry_out(self, device: str, check_in: CheckIn) -> Any:
+        with at_hand(self.job, self.keeper, self.token, check_in) as job_here:
+            return job_here.carry_out(device, check_in)
 
 
 @dataclass(kw_only=True)
