@@ -14,7 +14,7 @@ import pytest
 from cmtscale.arch.errors import ResultsError
 from cmtscale.data.cache import ABANDONED_SECONDS, ALIVE
 from cmtscale.record.folder import RUNS
-from cmtscale.search.executors import left_over, slurm_queue
+from cmtscale.search.executors import left_over, slurm, slurm_queue
 from cmtscale.search.executors.base import Stopped
 from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.executors.slurm import SlurmExecutor
@@ -151,6 +151,30 @@ def test_a_controller_that_restarts_is_asked_again(
     end_left_over(tmp_path / "results", said.append)
     assert cluster.read_text() == f"--name=cmtscale {job_id}\n"
     assert said[0].endswith(f"are cancelled: {job_id}")
+    assert notes_in(tmp_path / "results") == []
+
+
+def test_jobs_that_are_still_ending_stand_in_the_next_note(
+    submitted: SlurmExecutor,
+    tmp_path: Path,
+    on_path: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    job_id: str,
+    numbers: Iterator[int],
+) -> None:
+    monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0.0)
+    on_path("scancel", "true")  # a node that does not answer
+    (job,) = submitted.running()
+    submitted.cancel()
+    assert submitted.running() == []
+    another = str(next(numbers))
+    on_path("sbatch", f"echo Submitted batch job {another}")
+    submitted.submit(job)
+    assert list(submitted.results(0.01)) == []
+    (path,) = notes_in(tmp_path / "results")
+    assert json.loads(path.read_text())["arrays"] == [job_id, another]
+    (tmp_path / "state").write_text(f"JobID|State\n{job_id}|CANCELLED\n{another}|CANCELLED\n")
+    submitted.cancel()
     assert notes_in(tmp_path / "results") == []
 
 
