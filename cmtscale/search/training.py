@@ -36,7 +36,9 @@ from cmtscale.search.under_way import under_way
 from cmtscale.search.watch import Progress, Watcher
 
 LOOK_SECONDS = 1.0  # how often the watcher hears of progress
-STOP_SECONDS = 60.0  # that running runs get to keep their state in
+# That running runs get to keep their state in: longer than a Slurm job takes (STOP_SECONDS in
+# executors/slurm_group.py) and than the file server, by which the driver hears of it.
+STOP_SECONDS = 60.0
 
 
 class Training:

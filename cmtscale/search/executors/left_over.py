@@ -18,7 +18,7 @@ from cmtscale.search.executors.slurm_queue import array_ids, cancel, unfinished
 NOTE = ".slurm-"  # begins the name of a driver's note of its Slurm jobs, in runs/
 TOKEN = ".driver-"  # begins the name of the file by which Ray's nodes see that they share runs/
 WANTED = "wanted-"  # begins the name of the file without which a Slurm job ends
-END_SECONDS = 60.0  # that Slurm gets to end the jobs in: it kills after half of it
+END_SECONDS = 60.0  # that Slurm gets to end the jobs in: twice its KillWait, after which it kills
 LOOK_SECONDS = 0.5
 
 
@@ -61,14 +61,15 @@ def write_note(runs: Path, submissions: Path, job_ids: Iterable[str]) -> Path:
 def end_left_over(folder: Path, note: Callable[[str], None]) -> None:
     """End what earlier drivers of a folder have left; `note` hears of it.
 
-    Only the process that holds the folder may. Raises `ResultsError` where Slurm does not end jobs.
+    Only the process that holds the folder may. Raises `ResultsError` where Slurm does not end jobs,
+    or does not say so; their note stays.
     """
     runs = folder / RUNS
     for token in runs.glob(f"{TOKEN}*"):
         token.unlink(missing_ok=True)
     for path in sorted(runs.glob(f"{NOTE}*.json")):
         try:
-            left = record_of(SlurmNote, read_json(path))
+            earlier_note = record_of(SlurmNote, read_json(path))
         except ValueError:  # ResultsError is one
             kept = set_aside(path)
             note(
@@ -76,32 +77,40 @@ def end_left_over(folder: Path, note: Callable[[str], None]) -> None:
                 f"earlier driver: look for them with squeue --me"
             )
             continue
-        if left.runs == str(runs.absolute()) or left.inode == runs.stat().st_ino:
-            _end(left, folder, note)
+        is_of_here = earlier_note.runs == str(runs.absolute())
+        if is_of_here or earlier_note.inode == runs.stat().st_ino:
+            _end_jobs_of(earlier_note, folder, note)
         path.unlink()
 
 
-def _end(left: SlurmNote, folder: Path, note: Callable[[str], None]) -> None:
-    submissions = Path(left.submissions)
+def _end_jobs_of(earlier_note: SlurmNote, folder: Path, note: Callable[[str], None]) -> None:
+    submissions, arrays = Path(earlier_note.submissions), earlier_note.arrays
     if (submissions / ALIVE).exists():
         for wanted in submissions.glob(f"{WANTED}*"):  # a job without it ends, or does not begin
             wanted.unlink(missing_ok=True)
-    if not left.arrays:
+    if not arrays:
         return
-    names = ", ".join(left.arrays)
+    names = ", ".join(arrays)
+    whose = f"Slurm jobs of an earlier driver of {folder}"
     if shutil.which("scancel") is None:
         note(
-            f"Slurm jobs of an earlier driver of {folder} ({names}) end by themselves, within a "
-            f"minute or when they start: this machine has no scancel"
+            f"{whose} ({names}) end by themselves, within a minute or when they start: "
+            f"this machine has no scancel"
         )
         return
-    cancel(left.arrays)
+    is_cancelled = cancel(arrays)
     until = time.monotonic() + END_SECONDS
-    while still := unfinished(left.arrays):
+    while (unfinished_arrays := unfinished(arrays)) != set():
         if time.monotonic() > until:
+            if unfinished_arrays is None:
+                raise ResultsError(
+                    f"squeue does not say whether {whose} have ended ({names}); run the same "
+                    f"command again once it answers"
+                )
             raise ResultsError(
-                f"Slurm jobs of an earlier driver of {folder} do not end "
-                f"({', '.join(sorted(still))}); wait for them, or scancel them"
+                f"{whose} do not end ({', '.join(sorted(unfinished_arrays))}); wait for them, or "
+                f"scancel them"
             )
         time.sleep(LOOK_SECONDS)
-    note(f"Slurm jobs of an earlier driver of {folder} are cancelled: {names}")
+        is_cancelled = is_cancelled or cancel(arrays)
+    note(f"{whose} are cancelled: {names}")

@@ -23,7 +23,7 @@ from cmtscale.search.executors.outcome import (
     attempt,
     gave_no_sign,
     outcome_of,
-    settled,
+    raise_if_all_stops,
     took_too_long,
     worker_died,
 )
@@ -157,11 +157,12 @@ class LocalExecutor:
     def _result(self, future: Future[Any]) -> Any:
         error = future.exception()
         if error is None:
-            return settled(future.result())
+            return raise_if_all_stops(future.result())
         if isinstance(error, ProcessExpired | BrokenProcessPool):
-            code = f"exit code {error.exitcode}" if isinstance(error, ProcessExpired) else "idle"
-            return Stopped() if self._is_stopping else worker_died(code)
-        return settled(outcome_of(error))
+            expired = isinstance(error, ProcessExpired)
+            how = f"exit code {error.exitcode}" if expired else "before its job began"
+            return Stopped() if self._is_stopping else worker_died(how)
+        return raise_if_all_stops(outcome_of(error))
 
     def _overdue(self) -> dict[int, Failure]:
         """By slot, why a job is ended: it goes on for too long, or gives no sign of life."""

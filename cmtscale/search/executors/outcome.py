@@ -39,7 +39,7 @@ def outcome_of(error: BaseException) -> Failure | CmtscaleError:
     return failure(f"out of memory ({cause})" if _is_out_of_memory(error) else cause)
 
 
-def settled(outcome: Any) -> Any:
+def raise_if_all_stops(outcome: Any) -> Any:
     """An outcome as the driver gets it; what stops all work is raised."""
     if isinstance(outcome, CmtscaleError):
         raise outcome

@@ -1,7 +1,5 @@
 """Jobs as tasks of a Ray cluster, one GPU or core each."""
 
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -10,24 +8,24 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError, first_line
 from cmtscale.search.executors.base import HANG_SECONDS, Job
 from cmtscale.search.executors.left_over import TOKEN
 from cmtscale.search.executors.outcome import (
     failure,
     gave_no_sign,
     outcome_of,
-    settled,
+    raise_if_all_stops,
     took_too_long,
     worker_died,
 )
 from cmtscale.search.executors.pulse import Pulse
+from cmtscale.search.executors.ray_connect import ANSWER_SECONDS, connect, import_ray
 from cmtscale.search.executors.ray_files import Keeper, Sign
 from cmtscale.search.executors.ray_task import carry_out, end_process
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 CANCEL_SECONDS = 30.0  # that cancelled tasks get to end in
-ANSWER_SECONDS = 10.0
 CALLS_AT_A_TIME = 8  # of the keeper: a sign of life does not wait for a file
 UNSEEN = Path("/nowhere/that/nodes/share")
 
@@ -60,8 +58,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         hang_seconds: int = HANG_SECONDS,
         is_shared: bool = True,
     ) -> None:
-        self._ray = _import_ray()
-        self._owns_ray = _connect(self._ray, address)
+        self._ray = import_ray()
+        self._owns_ray = connect(self._ray, address)
         self._tasks: dict[Any, _Task] = {}
         self._tokens: dict[Path, Path] = {}
         self._run_timeout_seconds = run_timeout_seconds
@@ -84,7 +82,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
-        self._ray.kill(self._keeper)
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._keeper)
         for token in self._tokens.values():
             token.unlink(missing_ok=True)
         self._disconnect()
@@ -137,22 +136,23 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
             yield job, gave_no_sign(self._hang_seconds)
 
     def stop(self) -> None:
-        self._ray.get(self._keeper.stop.remote(True))
+        self._answer(self._keeper.stop.remote(True))
 
     def cancel(self) -> None:
         """End all tasks at once, with their processes, and wait until they have ended."""
-        for reference in self._tasks:
+        references = list(self._tasks)
+        for reference in references:
             self._ray.cancel(reference, force=True)
-        if self._tasks:
-            references = list(self._tasks)
+        if references:
             self._ray.wait(references, num_returns=len(references), timeout=CANCEL_SECONDS)
         self._tasks.clear()
-        self._ray.get(self._keeper.stop.remote(False))
+        with suppress(TrainingError):  # the next look at results says it
+            self._answer(self._keeper.stop.remote(False))
 
     def _outcome(self, reference: Any, task: _Task) -> Any:
         errors = self._ray.exceptions
         try:
-            return settled(self._ray.get(reference))
+            return raise_if_all_stops(self._ray.get(reference))
         except errors.OutOfMemoryError as error:  # Ray ends tasks before the machine is full
             return failure(f"out of memory ({error})")
         except errors.WorkerCrashedError:
@@ -161,13 +161,14 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
                 return took_too_long(limit)
             return worker_died("Ray's WorkerCrashedError")
         except errors.RayTaskError as error:  # it could not be read, or its result be sent
-            return settled(outcome_of(error.cause))
+            return raise_if_all_stops(outcome_of(error.cause))
         except errors.RayError as error:
             return failure(f"{type(error).__name__}: {error}")
 
     def _hung(self) -> dict[Any, Sign]:
         """The tasks that have begun and give no sign of life, with their last one."""
-        signs = self._ray.get(self._keeper.signs.remote())
+        names = [task.name for task in self._tasks.values()]
+        signs = self._answer(self._keeper.signs.remote(names))
         silent = {
             reference: task.pulse.look(signs[task.name].beats)
             for reference, task in self._tasks.items()
@@ -180,10 +181,25 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         }
 
     def _end(self, reference: Any, sign: Sign) -> None:
-        """End a task whose process may be stopped, and so hears nothing that Ray tells it."""
+        """End a task whose process may be stopped, and so hears nothing that Ray tells it.
+
+        A node that was suspended itself shall not do so later: its process may have another task.
+        """
         kill = self._ray.remote(max_retries=0, **self._on_node(sign.node_id))(end_process)
-        self._ray.wait([kill.remote(sign.pid)], timeout=ANSWER_SECONDS)
+        killing = kill.remote(sign.pid, sign.started)
+        self._ray.wait([killing], timeout=ANSWER_SECONDS)
+        self._ray.cancel(killing, force=True)
         self._ray.cancel(reference, force=True)
+
+    def _answer(self, reference: Any) -> Any:
+        """What the keeper answers; `TrainingError` where it is gone."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            raise TrainingError(
+                f"the Ray cluster has lost the process that hears the tasks of this search "
+                f"({first_line(error)}); the same command goes on"
+            ) from error
 
     def _on_node(self, node_id: str) -> dict[str, Any]:
         """The options of what needs no resources, and runs on this node."""
@@ -237,30 +253,3 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def _disconnect(self) -> None:
         if self._owns_ray:
             self._ray.shutdown()
-
-
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ModuleNotFoundError:
-        raise RequestError("engine ray needs Ray; run pip install 'cmtscale[ray]'") from None
-    return ray
-
-
-def _connect(ray: Any, address: str) -> bool:
-    """Connect to the cluster; False if this process is connected already."""
-    if ray.is_initialized():
-        return False
-    try:
-        host, _, port = address.rpartition(":")
-        if host and port.isdecimal():  # Ray itself waits for minutes
-            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RequestError(
-            f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); start "
-            f"one with `ray start --head`, or give its --address"
-        ) from error
-    return True

@@ -12,24 +12,28 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from cmtscale.arch.errors import StoppedError
 from cmtscale.data.cache import LOCK, default_cache_dir
 from cmtscale.data.dataset import DataRef, read_packed
 from cmtscale.record.files import write_atomically
 from cmtscale.search.executors.base import Job
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
+from cmtscale.train.stop import CheckIn, stop_if_asked
 
 CHUNK = 64 << 20  # bytes that are sent at a time
 TASK = "cmtscale-ray-task-"  # begins the name of a task's temporary folder
 NEW_SECONDS = 10.0  # in which a task has locked its new folder
 SEND_SECONDS = 5.0  # how often what a run has written is sent
+LOCK_SECONDS = 1.0  # how often a task looks whether another one has fetched the images
 
 
 class Sign(NamedTuple):
-    """How often a task has given a sign of life, and the process it is."""
+    """How often a task has given a sign of life, and the process it is, which `started` then."""
 
     beats: int
     node_id: str
     pid: int
+    started: float
 
 
 class Keeper:
@@ -42,15 +46,15 @@ class Keeper:
         self._signs: dict[str, Sign] = {}
         self._is_stopping = False
 
-    def hear(self, task: str, node_id: str, pid: int) -> bool:
+    def hear(self, task: str, node_id: str, pid: int, started: float) -> bool:
         """Take a task's sign of life; whether it shall stop."""
         count = self._signs[task].beats if task in self._signs else 0
-        self._signs[task] = Sign(count + 1, node_id, pid)
+        self._signs[task] = Sign(count + 1, node_id, pid, started)
         return self._is_stopping
 
-    def signs(self) -> dict[str, Sign]:
-        """What has been heard, by task."""
-        return self._signs
+    def signs(self, tasks: list[str]) -> dict[str, Sign]:
+        """What has been heard of these tasks, so far as they have begun."""
+        return {task: self._signs[task] for task in tasks if task in self._signs}
 
     def stop(self, are_asked: bool) -> None:
         """Whether all tasks are asked to stop."""
@@ -72,24 +76,25 @@ class Keeper:
 
 
 @contextmanager
-def at_hand(job: Job, keeper: Any, token: Path) -> Iterator[Job]:
+def at_hand(job: Job, keeper: Any, token: Path, check_in: CheckIn) -> Iterator[Job]:
     """The job with its images and its folder where this node has them.
 
     A node that sees the driver's `token` sees its folders. Elsewhere the job works in a folder of
     its own, from what the driver's holds, and what it writes is sent while it runs, so that another
-    node can go on from its checkpoint. Images are fetched once into the node's cache.
+    node can go on from its checkpoint. Images are fetched once into the node's cache. Raises
+    `StoppedError` where it is asked to stop meanwhile.
     """
     if not isinstance(job, TrainRun | ReadTestSplit):
         yield job
         return
     is_seen = token.exists()
-    data = _images(job.run.data, keeper, is_seen=is_seen)
+    data = _images(job.run.data, keeper, check_in, is_seen=is_seen)
     run = replace(job.run, data=data)
     if is_seen:
         yield replace(job, run=run)
         return
     with _own_folder() as folder:
-        _fetch(keeper, job.folder, folder)
+        _fetch(keeper, job.folder, folder, check_in)
         with _sending(folder, job.folder, keeper):
             yield replace(job, run=run, folder=folder)
 
@@ -106,17 +111,17 @@ def _own_folder() -> Iterator[Path]:
         yield Path(text)
 
 
-def _images(data: DataRef, keeper: Any, *, is_seen: bool) -> DataRef:
+def _images(data: DataRef, keeper: Any, check_in: CheckIn, *, is_seen: bool) -> DataRef:
     """The packed images where this node has them; one process of it fetches what it lacks."""
     if is_seen and _holds(data.path, data):
         return data
     cache_dir = default_cache_dir()
     entry = cache_dir / f"sent-{data.content_hash[:16]}"
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / LOCK):
+    with _locked(cache_dir / LOCK, check_in):
         if not _holds(entry, data):
             entry.mkdir(exist_ok=True)
-            _fetch(keeper, data.path, entry)
+            _fetch(keeper, data.path, entry, check_in)
     return replace(data, path=entry)
 
 
@@ -125,13 +130,33 @@ def _holds(folder: Path, data: DataRef) -> bool:
     return dataset is not None and dataset.content_hash == data.content_hash
 
 
-def _fetch(keeper: Any, source: Path, folder: Path) -> None:
+@contextmanager
+def _locked(path: Path, check_in: CheckIn) -> Iterator[None]:
+    """Hold a lock; a task that waits for it gives signs of life."""
+    try:
+        held = FileLock(path).acquire(poll_interval=LOCK_SECONDS, cancel_check=check_in)
+    except Timeout:
+        raise StoppedError from None
+    with held:
+        yield
+
+
+def _fetch(keeper: Any, source: Path, folder: Path, check_in: CheckIn) -> None:
+    for name in _answer(keeper.names.remote(source)):
+        with (folder / name).open("wb") as file:
+            while chunk := _answer(keeper.read.remote(source / name, file.tell())):
+                file.write(chunk)
+                stop_if_asked(check_in)
+
+
+def _answer(reference: Any) -> Any:
+    """What the keeper answers; its errors, such as a full disk, as it raised them."""
     import ray
 
-    for name in ray.get(keeper.names.remote(source)):
-        with (folder / name).open("wb") as file:
-            while chunk := ray.get(keeper.read.remote(source / name, file.tell())):
-                file.write(chunk)
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
 
 
 @contextmanager
@@ -163,11 +188,10 @@ class _Sender:
 
     def go_on(self) -> None:
         while not self.is_over.wait(SEND_SECONDS):
-            self.send()
+            with suppress(Exception):  # tried again at the next look; at the end it is raised
+                self.send()
 
     def send(self) -> None:
-        import ray
-
         written = self._written()
         for name in written:
             if self.sent.get(name) == written[name]:
@@ -176,7 +200,7 @@ class _Sender:
                 content = (self.folder / name).read_bytes()
             except FileNotFoundError:  # replaced just now: the next look finds the new one
                 continue
-            ray.get(self.keeper.write.remote(self.target / name, content))
+            _answer(self.keeper.write.remote(self.target / name, content))
             self.sent[name] = written[name]
 
     def _written(self) -> dict[str, int]:

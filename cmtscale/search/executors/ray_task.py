@@ -3,7 +3,6 @@
 import faulthandler
 import math
 import os
-import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,14 +12,26 @@ from typing import Any
 from cmtscale.search.executors.base import Job
 from cmtscale.search.executors.outcome import attempt
 from cmtscale.search.executors.ray_files import at_hand
+from cmtscale.train.stop import CheckIn
 
 SIGN_SECONDS = 2.0  # between two signs of life
+CLOCK_SECONDS = 5.0  # by which the clock may have been set since a process started
 
 
-def end_process(pid: int) -> None:
-    """Kill a process of this node."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def started_at(pid: int) -> float:
+    """When a process of this node started, in seconds of its clock."""
+    import psutil  # Ray brings it
+
+    return float(psutil.Process(pid).create_time())
+
+
+def end_process(pid: int, started: float) -> None:
+    """Kill the process of this node that started then, unless another has its number now."""
+    import psutil
+
+    with suppress(psutil.Error):
+        if abs(started_at(pid) - started) < CLOCK_SECONDS:
+            psutil.Process(pid).kill()
 
 
 def carry_out(
@@ -41,10 +52,22 @@ def carry_out(
     if run_timeout_seconds is not None:
         faulthandler.dump_traceback_later(run_timeout_seconds, exit=True, file=2)
     try:
-        with at_hand(job, keeper, token) as job_here:
-            return attempt(job_here, device, check_in)
+        return attempt(_WithFiles(job=job, keeper=keeper, token=token), device, check_in)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithFiles:
+    """A job that gets its files first, and whose files are sent; see `at_hand`."""
+
+    job: Job
+    keeper: Any
+    token: Path
+
+    def carry_out(self, device: str, check_in: CheckIn) -> Any:
+        with at_hand(self.job, self.keeper, self.token, check_in) as job_here:
+            return job_here.carry_out(device, check_in)
 
 
 @dataclass(kw_only=True)
@@ -60,8 +83,8 @@ class _TaskSigns:
         if time.monotonic() - self.given_at > SIGN_SECONDS:
             import ray
 
-            node_id = ray.get_runtime_context().get_node_id()
-            heard = self.keeper.hear.remote(self.name, node_id, os.getpid())
+            node_id, pid = ray.get_runtime_context().get_node_id(), os.getpid()
+            heard = self.keeper.hear.remote(self.name, node_id, pid, started_at(pid))
             self.is_stopped = ray.get(heard)
             self.given_at = time.monotonic()
         return self.is_stopped

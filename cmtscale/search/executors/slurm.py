@@ -18,7 +18,7 @@ from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.data.cache import ALIVE, default_cache_dir
 from cmtscale.search.executors.base import HANG_SECONDS, Job, Stopped
 from cmtscale.search.executors.left_over import WANTED, write_note
-from cmtscale.search.executors.outcome import failure, settled
+from cmtscale.search.executors.outcome import failure, raise_if_all_stops
 from cmtscale.search.executors.private import private_folder
 from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
@@ -29,7 +29,9 @@ REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each
 LOOK_SECONDS = 0.2  # how often the driver looks for results
 QUEUE_SECONDS = 15.0  # between two questions whether jobs can start
 PREEMPTED_SECONDS = 120.0  # in which Slurm has queued a preempted job again, or has cancelled it
-CANCEL_SECONDS = 30.0  # that cancelled jobs get to end in
+# That cancelled jobs get to end in: Slurm kills what is left after its KillWait (30 s, unless it is
+# set otherwise). A job needs less (see slurm_group.py); one that takes longer stays in the notes.
+CANCEL_SECONDS = 30.0
 
 
 class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
@@ -63,6 +65,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             raise
         self._waiting: list[Job] = []
         self._groups: list[_Submitted] = []
+        self._ending: list[Any] = []  # handles of cancelled jobs that have not ended
         self._notes: dict[Path, Path] = {}  # by the folder of runs that it lies in
         self._queue = Queue()
         self._keeps_logs = False
@@ -118,7 +121,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._groups = [group for group in self._groups if group not in ended]
         for group in ended:
             for job, outcome in zip(group.jobs, self._outcomes(group), strict=True):
-                yield job, settled(outcome)
+                yield job, raise_if_all_stops(outcome)
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -134,13 +137,17 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         for group in self._groups:
             group.wanted.unlink(missing_ok=True)
             group.handle.cancel(check=False)
-        until = time.monotonic() + CANCEL_SECONDS
-        while self._groups and time.monotonic() < until:
-            self._groups = [group for group in self._groups if not _has_ended(group.handle)]
-            time.sleep(LOOK_SECONDS)
-        if not self._groups:
-            self._forget_notes()
+        until = time.monotonic() + (CANCEL_SECONDS if self._groups else 0.0)
+        self._ending += [group.handle for group in self._groups]
         self._groups.clear()
+        while self._has_ending() and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        if not self._ending:
+            self._forget_notes()
+
+    def _has_ending(self) -> bool:
+        self._ending = [handle for handle in self._ending if not _has_ended(handle)]
+        return bool(self._ending)
 
     def _submit_waiting(self) -> None:
         """Submit what waits as one array, each element with an equal part of it."""
@@ -179,9 +186,14 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._take_note()
 
     def _take_note(self) -> None:
-        """Tell the folders of results which Slurm jobs work there, before and after it is so."""
+        """Tell the folders of results which Slurm jobs work there, before and after it is so.
+
+        Jobs that take times name no folder, so before the first run of a folder they leave no note:
+        they write nothing, and end when no driver looks for them any more.
+        """
         jobs = [job for job in self.running() if isinstance(job, TrainRun | ReadTestSplit)]
-        job_ids = [group.handle.job_id for group in self._groups if self._is_slurm]
+        handles = [*(group.handle for group in self._groups), *self._ending]
+        job_ids = [handle.job_id for handle in handles if self._is_slurm]
         for runs in {*self._notes, *(job.folder.parent for job in jobs)}:
             self._notes[runs] = write_note(runs, self._folder, job_ids)
 

@@ -17,7 +17,10 @@ from cmtscale.search.executors.base import Job, Stopped
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.slurm_queue import is_running_still
 
-STOP_SECONDS = 20.0  # that runs get to keep their state in: Slurm kills 30 s after SIGTERM
+# That runs get to keep their state in, and Slurm to say whether the job goes on: it kills KillWait
+# (30 s, unless it is set otherwise) after SIGTERM, and processes have to be ended before that. The
+# driver waits longer (STOP_SECONDS in search/training.py).
+STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +51,23 @@ class Group:
                 hang_seconds=self.hang_seconds,
             ) as executor,
         ):
-            while waiting or executor.running():
-                is_over = not self.wanted.exists() or driver.is_gone()
-                if is_over or warnings.number:
-                    may_go_on = warnings.number != signal.SIGTERM or is_running_still()
-                    outcomes |= _wind_down(executor)
-                    if not is_over:
-                        warnings.end(queue_again=may_go_on)
-                    break
-                while waiting and executor.free_slots:
-                    executor.submit(waiting.pop(0))
-                try:
-                    ended = list(executor.results(timeout_seconds=1.0))
-                except CmtscaleError as error:  # it stops all work
-                    return [error] * len(self.jobs)
-                outcomes |= {id(job): outcome for job, outcome in ended}
+            try:
+                while waiting or executor.running():
+                    is_over = not self.wanted.exists() or driver.is_gone()
+                    if is_over or warnings.number:
+                        executor.stop()
+                        until = time.monotonic() + STOP_SECONDS
+                        queue_again = warnings.number != signal.SIGTERM or is_running_still()
+                        outcomes |= _ended_until(until, executor)
+                        if not is_over:
+                            warnings.end(queue_again=queue_again)
+                        break
+                    while waiting and executor.free_slots:
+                        executor.submit(waiting.pop(0))
+                    ended = executor.results(timeout_seconds=1.0)
+                    outcomes |= {id(job): outcome for job, outcome in ended}
+            except CmtscaleError as error:  # it stops all work
+                return [error] * len(self.jobs)
         return [outcomes[id(job)] for job in self.jobs]
 
     def checkpoint(self) -> Any:
@@ -72,21 +77,25 @@ class Group:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def _wind_down(executor: LocalExecutor) -> dict[int, Any]:
-    """Let the jobs keep their state; the outcomes of those that end in time."""
-    executor.stop()
+def _ended_until(until: float, executor: LocalExecutor) -> dict[int, Any]:
+    """The outcomes of the jobs that end in time, or have ended where there is none left."""
     outcomes: dict[int, Any] = {}
-    until = time.monotonic() + STOP_SECONDS
-    while executor.running() and time.monotonic() < until:
-        outcomes |= {id(job): outcome for job, outcome in executor.results(timeout_seconds=1.0)}
+    while executor.running():
+        seconds = min(max(until - time.monotonic(), 0.0), 1.0)
+        outcomes |= {id(job): outcome for job, outcome in executor.results(seconds)}
+        if time.monotonic() > until:
+            break
     return outcomes
 
 
 @dataclass(kw_only=True)
 class _Warnings:
-    """The last signal that has asked a Slurm job to end, or 0; `submitit` is what hears it else."""
+    """The last signal that has asked a Slurm job to end, or 0.
 
-    submitit: Any
+    `requeue_handler` is submitit's for such a signal: it has Slurm queue the job again.
+    """
+
+    requeue_handler: Any
     number: int = 0
 
     def hear(self, number: int, _: FrameType | None) -> None:
@@ -94,8 +103,8 @@ class _Warnings:
 
     def end(self, *, queue_again: bool) -> None:
         """End the process, so that Slurm carries the job out again or does not."""
-        if queue_again and callable(self.submitit):
-            self.submitit(self.number, None)
+        if queue_again and callable(self.requeue_handler):
+            self.requeue_handler(self.number, None)
         raise SystemExit(f"ended by signal {self.number}")
 
 
@@ -105,7 +114,7 @@ def _warnings() -> Iterator[_Warnings]:
     import submitit
 
     warning = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
-    warnings = _Warnings(submitit=signal.getsignal(warning))
+    warnings = _Warnings(requeue_handler=signal.getsignal(warning))
     before = {number: signal.signal(number, warnings.hear) for number in (warning, signal.SIGTERM)}
     try:
         yield warnings

@@ -67,9 +67,9 @@ def array_ids(job_ids: Iterable[str]) -> set[str]:
     return {job_id.partition("_")[0] for job_id in job_ids}
 
 
-def cancel(job_ids: Iterable[str]) -> None:
-    """Have Slurm end these jobs or arrays of ours, where this machine has it."""
-    _scancel(job_ids)
+def cancel(job_ids: Iterable[str]) -> bool:
+    """Have Slurm end these jobs or arrays of ours; whether scancel has accepted it."""
+    return _scancel(job_ids)
 
 
 def cancel_pending(job_ids: Iterable[str]) -> None:
@@ -77,14 +77,17 @@ def cancel_pending(job_ids: Iterable[str]) -> None:
     _scancel(job_ids, "--state=PENDING")
 
 
-def unfinished(arrays: Collection[str]) -> set[str]:
-    """Which of these arrays still wait or run, as far as squeue says."""
-    return set(arrays).intersection((_squeue("--me", "-o", "%F") or "").split())
+def unfinished(arrays: Collection[str]) -> set[str] | None:
+    """Which of these arrays still wait or run; None where squeue does not say."""
+    queued = _squeue("--me", "-o", "%F")
+    return None if queued is None else set(arrays).intersection(queued.split())
 
 
-def _scancel(job_ids: Iterable[str], *filters: str) -> None:
-    if ids := sorted(job_ids):  # without one, it would end all that the filters leave
-        _output("scancel", f"--name={JOB_NAME}", *filters, *ids)
+def _scancel(job_ids: Iterable[str], *filters: str) -> bool:
+    ids = sorted(job_ids)
+    if not ids:  # without one, it would end all that the filters leave
+        return True
+    return _output("scancel", f"--name={JOB_NAME}", *filters, *ids) is not None
 
 
 def _squeue(*arguments: str) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 from cmtscale.arch.errors import ResultsError
 from cmtscale.data.cache import ABANDONED_SECONDS, ALIVE
 from cmtscale.record.folder import RUNS
-from cmtscale.search.executors import left_over
+from cmtscale.search.executors import left_over, slurm, slurm_queue
 from cmtscale.search.executors.base import Stopped
 from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.executors.slurm import SlurmExecutor
@@ -114,6 +114,68 @@ def test_a_search_does_not_go_on_beside_jobs_that_do_not_end(
     with pytest.raises(ResultsError, match=rf"do not end \({job_id}\); wait for them, or scancel"):
         end_left_over(tmp_path / "results", print)
     assert len(notes_in(tmp_path / "results")) == 1
+
+
+@pytest.mark.usefixtures("submitted")
+@pytest.mark.parametrize("command", ["exit 1", "sleep 5"])
+def test_jobs_of_which_squeue_says_nothing_are_not_taken_for_ended(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_path: Callable[[str, str], None],
+    job_id: str,
+) -> None:
+    monkeypatch.setattr(left_over, "END_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_queue, "TIMEOUT_SECONDS", 0.1)
+    on_path("squeue", command)
+    with pytest.raises(ResultsError, match=rf"squeue does not say .*{job_id}.*once it answers"):
+        end_left_over(tmp_path / "results", pytest.fail)
+    assert len(notes_in(tmp_path / "results")) == 1
+
+
+@pytest.mark.parametrize("command", ["squeue", "scancel"])
+def test_a_controller_that_restarts_is_asked_again(
+    command: str,
+    cluster: Path,
+    submitted: SlurmExecutor,  # noqa: ARG001
+    tmp_path: Path,
+    on_path: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    job_id: str,
+) -> None:
+    monkeypatch.setattr(left_over, "LOOK_SECONDS", 0.01)
+    answers = (tmp_path / "bin" / command).read_text().partition("\n")[2]
+    again = tmp_path / "again"
+    on_path(command, f"if ! test -e {again}; then touch {again}; exit 1; fi\n{answers}")
+    said: list[str] = []
+    end_left_over(tmp_path / "results", said.append)
+    assert cluster.read_text() == f"--name=cmtscale {job_id}\n"
+    assert said[0].endswith(f"are cancelled: {job_id}")
+    assert notes_in(tmp_path / "results") == []
+
+
+def test_jobs_that_are_still_ending_stand_in_the_next_note(
+    submitted: SlurmExecutor,
+    tmp_path: Path,
+    on_path: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    job_id: str,
+    numbers: Iterator[int],
+) -> None:
+    monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0.0)
+    on_path("scancel", "true")  # a node that does not answer
+    (job,) = submitted.running()
+    submitted.cancel()
+    assert submitted.running() == []
+    another = str(next(numbers))
+    on_path("sbatch", f"echo Submitted batch job {another}")
+    submitted.submit(job)
+    assert list(submitted.results(0.01)) == []
+    (path,) = notes_in(tmp_path / "results")
+    assert json.loads(path.read_text())["arrays"] == [job_id, another]
+    (tmp_path / "state").write_text(f"JobID|State\n{job_id}|CANCELLED\n{another}|CANCELLED\n")
+    submitted.cancel()
+    assert notes_in(tmp_path / "results") == []
 
 
 @pytest.mark.usefixtures("submitted")

@@ -1,33 +1,74 @@
 """Ray clusters of several nodes on this machine: GPUs, a node that is lost, no shared folder."""
 
+import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from cmtscale.arch.errors import RequestError, TrainingError
+from cmtscale.arch.errors import RequestError, ResultsError, StoppedError, TrainingError
 from cmtscale.arch.variant import Variant
+from cmtscale.data.cache import LOCK
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import CHECKPOINT, RESULT, RUNS
 from cmtscale.record.result import read_result
 from cmtscale.search.executors import ray_files
-from cmtscale.search.executors.base import Executor, Failure, carry_out_all
+from cmtscale.search.executors.base import Executor, Failure, Stopped, carry_out_all
 from cmtscale.search.executors.left_over import end_left_over
 from cmtscale.search.executors.ray import RayExecutor
-from cmtscale.search.executors.ray_files import _own_folder, _Sender
+from cmtscale.search.executors.ray_connect import connect
+from cmtscale.search.executors.ray_files import Keeper, Sign, _own_folder, _Sender, at_hand
+from cmtscale.search.executors.ray_task import _WithFiles, attempt, end_process, started_at
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 from cmtscale.train.checkpoint import PREVIOUS, WRITTEN, load_checkpoint
 from cmtscale.train.recipe import Recipe, Run
 
 TIMEOUT_SECONDS = 120.0
+
+
+def stub_of(keeper: Any) -> Any:
+    """The keeper as a task calls it; `ray.get` has to call what it is given."""
+
+    class Stub:
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(keeper, name)
+            return SimpleNamespace(remote=lambda *arguments: lambda: method(*arguments))
+
+    return Stub()
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of a `stub_of` a keeper are carried out here."""
+    pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
+    monkeypatch.setattr("ray.get", lambda call: call())
+
+
+@pytest.fixture
+def digits_run(
+    tiny_base: Variant, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrainRun:
+    """A run whose driver has a folder of it; the cache of this node is empty."""
+    data = open_source("digits", cache_dir=cache_dir).pack(96).ref
+    recipe = Recipe(epochs=1, train_images=64, batch_size=64)
+    run = Run(run_id="r1-c00-s0", variant=tiny_base, recipe=recipe, seed=0, data=data)
+    monkeypatch.setenv("CMTSCALE_CACHE", str(tmp_path / "node-cache"))
+    folder = tmp_path / RUNS / run.run_id
+    folder.mkdir(parents=True)
+    (folder / CHECKPOINT).write_bytes(b"123456")
+    return TrainRun(run=run, folder=folder, candidate="c00")
 
 
 def first_result(executor: Executor) -> Any:
@@ -191,3 +232,159 @@ def test_temporary_folders_of_killed_tasks_are_removed_by_the_next(
     with _own_folder() as folder:
         assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "cmtscale-mine", folder])
     assert [path.name for path in tmp_path.iterdir()] == ["cmtscale-mine"]
+
+
+def test_sigterm_is_heard_as_before_once_ray_is_connected() -> None:
+    def init(**_: Any) -> None:  # as Ray's in a main thread
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert connect(SimpleNamespace(is_initialized=lambda: False, init=init), "auto")
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_of_the_signs_those_that_are_asked_for_are_copied() -> None:
+    keeper = Keeper()
+    for name in ("ended", "under way"):
+        keeper.hear(name, "node", 7, 1.0)
+    signs = keeper.signs(["under way", "not begun"])
+    keeper.hear("under way", "node", 7, 1.0)
+    assert signs == {"under way": Sign(1, "node", 7, 1.0)}
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_task_gives_signs_of_life_with_every_part_that_it_fetches(
+    digits_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_files, "CHUNK", 2)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "images.npy").write_bytes(b"12345678")
+    data = replace(digits_run.run.data, path=tmp_path / "images")
+    job = replace(digits_run, run=replace(digits_run.run, data=data))
+    signs: list[int] = []
+
+    def check_in() -> bool:
+        signs.append(1)
+        return False
+
+    with at_hand(job, stub_of(Keeper()), tmp_path / "unseen", check_in) as here:
+        assert isinstance(here, TrainRun)
+        assert (here.folder / CHECKPOINT).read_bytes() == b"123456"
+        assert (here.run.data.path / "images.npy").read_bytes() == b"12345678"
+    assert len(signs) == 4 + 3
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_task_that_waits_for_anothers_fetch_gives_signs_of_life_and_can_be_stopped(
+    digits_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_files, "LOCK_SECONDS", 0.01)
+    signs = iter([False, False, True])
+    (tmp_path / "node-cache").mkdir()
+    task = _WithFiles(job=digits_run, keeper=stub_of(Keeper()), token=tmp_path / "unseen")
+    with FileLock(tmp_path / "node-cache" / LOCK), ThreadPoolExecutor() as pool:
+        assert pool.submit(attempt, task, "cpu", lambda: next(signs)).result() == Stopped()
+    assert next(signs, None) is None
+    with pytest.raises(StoppedError):
+        task.carry_out("cpu", lambda: True)  # after the first part
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_file_that_could_not_be_sent_is_sent_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_files, "SEND_SECONDS", 0.01)
+    tries: list[bytes] = []
+    arrived = threading.Event()
+
+    def write(_: Path, content: bytes) -> None:
+        tries.append(content)
+        if len(tries) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        arrived.set()
+
+    (tmp_path / CHECKPOINT).write_bytes(b"state")
+    keeper = stub_of(SimpleNamespace(write=write))
+    sender = _Sender(folder=tmp_path, target=tmp_path / "there", keeper=keeper)
+    thread = threading.Thread(target=sender.go_on)
+    thread.start()
+    try:
+        assert arrived.wait(TIMEOUT_SECONDS)
+    finally:
+        sender.is_over.set()
+        thread.join()
+    assert tries == [b"state", b"state"]
+
+
+def test_a_disk_of_the_driver_that_stays_full_stops_all_work(
+    digits_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
+    full = OSError(errno.ENOSPC, "No space left on device", "/results/checkpoint.pt")
+
+    def get(call: Any) -> Any:  # an error of an actor comes in a class of Ray's and its own
+        try:
+            return call()
+        except OSError as error:
+            raise ray.exceptions.RayTaskError("write", "", error).as_instanceof_cause() from error
+
+    def write(*_: Any) -> None:
+        raise full
+
+    def trains(job: TrainRun, *_: Any) -> None:
+        (job.folder / CHECKPOINT).write_bytes(b"another state")
+
+    monkeypatch.setattr("ray.get", get)
+    monkeypatch.setattr(Keeper, "write", write)
+    monkeypatch.setattr(TrainRun, "carry_out", trains)
+    task = _WithFiles(job=digits_run, keeper=stub_of(Keeper()), token=tmp_path / "unseen")
+    error = attempt(task, "cpu", lambda: False)
+    assert isinstance(error, ResultsError)
+    assert "the disk is full (/results/checkpoint.pt)" in str(error)
+
+
+def test_a_keeper_that_is_lost_is_an_error_in_a_line_and_hides_no_other(
+    cluster: Any, jobs: Any
+) -> None:
+    with RayExecutor(cluster.address, device="cpu") as executor:
+        executor.submit(jobs.Doubles(1))
+        executor._ray.kill(executor._keeper)
+        with pytest.raises(TrainingError, match=r"lost the process.*same command goes on") as error:
+            first_result(executor)
+        assert "\n" not in str(error.value)
+        with pytest.raises(TrainingError, match="lost the process"):
+            executor.stop()
+        executor.cancel()
+        assert executor.running() == []
+
+
+def test_only_the_process_that_gave_the_sign_is_killed() -> None:
+    pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = started_at(process.pid)
+        end_process(process.pid, started - 60.0)  # of another one, whose number it has now
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        end_process(process.pid, started)
+        assert process.wait(TIMEOUT_SECONDS) == -signal.SIGKILL
+    end_process(process.pid, started)  # it is gone: no error
+
+
+def test_a_process_is_not_killed_later_by_a_node_that_does_not_answer() -> None:
+    cancelled: list[str] = []
+    executor = object.__new__(RayExecutor)  # no cluster is asked
+    executor._ray = SimpleNamespace(
+        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda *_: "killing"),
+        wait=lambda references, timeout: ([], references),  # noqa: ARG005
+        cancel=lambda reference, force: cancelled.append(reference),  # noqa: ARG005
+        util=SimpleNamespace(
+            scheduling_strategies=SimpleNamespace(
+                NodeAffinitySchedulingStrategy=lambda *_, **__: None
+            )
+        ),
+    )
+    executor._end("task", Sign(1, "node", 7, 1.0))
+    assert cancelled == ["killing", "task"]

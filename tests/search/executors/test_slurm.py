@@ -220,7 +220,7 @@ def test_a_preempted_job_that_has_ended_is_a_failure_without_waiting(here: Slurm
     )
     jobs: Any = ("one", "two")
     group = slurm._Submitted(handle=handle, jobs=jobs, wanted=here._wanted_file())
-    causes = [outcome.cause for outcome in map(slurm.settled, here._outcomes(group))]
+    causes = [outcome.cause for outcome in map(slurm.raise_if_all_stops, here._outcomes(group))]
     assert len(causes) == 2
     assert "Slurm job 7 ended without a result (state PREEMPTED)" in causes[0]
     assert not group.wanted.exists()
