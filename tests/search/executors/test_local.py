@@ -16,7 +16,7 @@ from cmtscale.data.sources import open_source
 from cmtscale.record.folder import METRICS, RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
 from cmtscale.search.executors.base import Failure, carry_out_all
-from cmtscale.search.executors.local import PID, LocalExecutor
+from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.outcome import attempt
 from cmtscale.search.jobs import TimeSteps, TrainRun
 from cmtscale.train import loop
@@ -100,6 +100,18 @@ def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
     results = drain(executor, 2)
     assert results["bad"].cause.startswith("NotADirectoryError: ")
     assert results["r1-c00-s0"].status == "complete"
+
+
+def test_a_job_whose_images_do_not_come_is_ended_and_can_be_tried_again(
+    jobs: Any, tmp_path: Path
+) -> None:
+    job = jobs.WaitsForItsImages(tmp_path / "pid")
+    with LocalExecutor(("cpu",), hang_seconds=3) as executor:
+        failed = dict(carry_out_all(executor, iter([job])))[job]
+        assert failed.cause == "gave no sign of life for 3s, and was ended (--hang-timeout)"
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(job.mark.read_text()), 0)
+        assert dict(carry_out_all(executor, iter([job]))) == {job: [0, 1, 2, 3]}
 
 
 @dataclass(frozen=True)
@@ -190,9 +202,9 @@ def test_workers_of_slots_that_are_gone_end_and_the_others_stay(tiny_base: Varia
         executor.share(2)
         jobs = [TimeSteps(network=tiny_base, recipe=Recipe(), batch=size) for size in (2, 3)]
         assert dict(carry_out_all(executor, iter(jobs))).keys() == set(jobs)
-        first, second = (worker.shared[PID] for worker in executor._workers.values())
+        first, second = (worker.shared.pid for worker in executor._workers.values())
         executor.share(1)
-        assert [worker.shared[PID] for worker in executor._workers.values()] == [first]
+        assert [worker.shared.pid for worker in executor._workers.values()] == [first]
         os.kill(first, 0)
         with pytest.raises(ProcessLookupError):
             os.kill(second, 0)
