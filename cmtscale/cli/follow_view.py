@@ -44,7 +44,7 @@ def screen_of(going: Going | Planning, console: Console) -> Group:
     left = "" if going.seconds_left is None else f", about {duration(going.seconds_left)} left"
     head = Text(f"{going.ended}/{going.runs} runs{left}; {going.holder}", overflow="ellipsis")
     head.no_wrap = True
-    return Group(head, _workers(going, console), _ranking(going.ranking), *_failures(going))
+    return Group(head, _workers(going, console), *_ranking(going.ranking), *_failures(going))
 
 
 def _workers(going: Going, console: Console) -> Table:
@@ -61,19 +61,22 @@ def _workers(going: Going, console: Console) -> Table:
     return table
 
 
-def _ranking(ranking: tuple[Score, ...]) -> Table:
+def _ranking(ranking: tuple[Score, ...]) -> list[Table]:
     """The lowest means at the longest length that has runs."""
+    scores = [score for score in ranking if score.loss is not None][:BEST]
+    if not scores:
+        return []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("lowest losses so far", no_wrap=True)
     for name in ("val loss", "accuracy", "seeds"):
         table.add_column(name, justify="right", no_wrap=True)
-    for score in [score for score in ranking if score.loss is not None][:BEST]:
+    for score in scores:
         assert score.accuracy is not None
         diverged = f", {score.diverged} diverged" if score.diverged else ""
         seeds = f"{len(score.seeds)}{diverged}"
         cells = f"{score.loss:.4f}", f"{100 * score.accuracy:.2f} %", seeds
         table.add_row(Text(score.candidate), *cells)
-    return table
+    return [table]
 
 
 def _failures(going: Going) -> list[Text]:

@@ -22,6 +22,7 @@ from cmtscale.search.check_side import (
 )
 from cmtscale.search.driver import executor_for
 from cmtscale.search.executors.base import Executor
+from cmtscale.search.interrupt import lasting_interrupts
 from cmtscale.search.open import OpenFolder, inspected
 from cmtscale.search.plan import Plan
 from cmtscale.search.prepare import prepare
@@ -73,14 +74,14 @@ def check_rates(
     """
     watcher = watcher or NullRateWatcher()
     search = as_searched(stored_search(request), request)
-    with executor_for(search, executor) as executor:
+    with lasting_interrupts() as interrupts, executor_for(search, executor) as executor:
         settings, dataset = prepare(search, executor, watcher.noted)
         searched = inspected(request.folder, settings)
         plan = _plan(request, searched, dataset, executor)
         watcher.planned_rates(plan)
         if dry_run:
             return None
-        rows = train_sides(list(plan.plans.values()), searched, executor, watcher)
+        rows = train_sides(list(plan.plans.values()), searched, executor, watcher, interrupts)
     check = judge(
         plan.settings,
         plan.anchors,

@@ -25,7 +25,7 @@ from cmtscale.search.drive import drive_named
 from cmtscale.search.environment import copy_environments, require_unchanged
 from cmtscale.search.executors.base import Executor
 from cmtscale.search.executors.engine import LOCAL, Engine
-from cmtscale.search.interrupt import lasting_interrupts
+from cmtscale.search.interrupt import Interrupts
 from cmtscale.search.ladder import SEEDS_A_RUNG, seed_of
 from cmtscale.search.open import OpenFolder, inspected, opened
 from cmtscale.search.plan import Plan, plan_named
@@ -124,12 +124,16 @@ def plan_side(
 
 
 def train_sides(
-    plans: Sequence[Plan], searched: OpenFolder, executor: Executor, watcher: Watcher
+    plans: Sequence[Plan],
+    searched: OpenFolder,
+    executor: Executor,
+    watcher: Watcher,
+    interrupts: Interrupts,
 ) -> list[list[Row]]:
     """Train what each side lacks, in its folder; all rows of each."""
     for plan in plans:
         require_free(plan.folder)
-    return [_train(plan, searched, executor, watcher) for plan in plans]
+    return [_train(plan, searched, executor, watcher, interrupts) for plan in plans]
 
 
 def asked_rows(settings: Settings, rows: Sequence[Row], rung: int, seeds: int) -> list[Row]:
@@ -160,11 +164,14 @@ def _borrowed(
     return [row for name, row in ended.items() if name in lacking]
 
 
-def _train(plan: Plan, searched: OpenFolder, executor: Executor, watcher: Watcher) -> list[Row]:
-    with (
-        opened(plan.folder, plan.settings, watcher.noted) as side,
-        lasting_interrupts() as interrupts,
-    ):
+def _train(
+    plan: Plan,
+    searched: OpenFolder,
+    executor: Executor,
+    watcher: Watcher,
+    interrupts: Interrupts,
+) -> list[Row]:
+    with opened(plan.folder, plan.settings, watcher.noted) as side:
         plan.settings.save(plan.folder / REQUEST)
         _take_over(plan, searched, side)
         drive_named(plan, side.table, executor, watcher, interrupts)

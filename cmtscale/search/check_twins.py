@@ -21,6 +21,7 @@ from cmtscale.search.check_side import (
 )
 from cmtscale.search.driver import executor_for
 from cmtscale.search.executors.base import Executor
+from cmtscale.search.interrupt import lasting_interrupts
 from cmtscale.search.open import OpenFolder, inspected
 from cmtscale.search.plan import Plan
 from cmtscale.search.prepare import prepare
@@ -98,14 +99,14 @@ def check_twins(
             f"--no-proxy for some"
         )
     search = as_searched(stored, request)
-    with executor_for(search, executor) as executor:
+    with lasting_interrupts() as interrupts, executor_for(search, executor) as executor:
         settings, dataset = prepare(search, executor, watcher.noted)
         searched = inspected(request.folder, settings)
         plan = _plan(request, searched, dataset, executor, watcher)
         watcher.planned_twins(plan)
         if dry_run:
             return None
-        rows = train_sides(plan.plans, searched, executor, watcher)
+        rows = train_sides(plan.plans, searched, executor, watcher, interrupts)
     check, lines = compare(
         plan.settings,
         plan.sizes,

@@ -28,10 +28,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.record.files import set_aside, write_atomically
+from cmtscale.record.folder import free_bytes
 from cmtscale.record.result import UNSOUND
 from cmtscale.record.row import Row, horizon_name, row_object
 
 DATABASE = "study.db"
+INDEX_BYTES = 2**16  # what the index of SQLite's write-ahead log grows by
 # of a run, as columns of the dashboard, by their names in trials.csv; it cuts longer ones
 SHOWN = (
     "candidate", "role", "seed", "status", "cause", "val_accuracy", "macs", "params", "proxy_macs",
@@ -49,7 +51,10 @@ def database_errors(folder: Path) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        code = getattr(cause, "sqlite_errorcode", None)
+        # where not even the index of the write-ahead log can grow it is an I/O error
+        has_no_room = code is not None and free_bytes(folder) < INDEX_BYTES
+        if code == sqlite3.SQLITE_FULL or has_no_room:
             raise OSError(errno.ENOSPC, str(cause), str(folder / DATABASE)) from error
         raise ResultsError(
             f"{folder / DATABASE}: {cause}; mend that, or remove the file (it is made again from "

@@ -269,7 +269,7 @@ def test_a_small_disk_that_fills_up_is_one_line_and_nothing_is_lost(
             if len(codes) < FULL_DISKS:
                 status = os.statvfs(disk)
                 free = status.f_bavail * status.f_frsize
-                filler.write_bytes(bytes(max(0, free - 1000 * draw.randint(4, 600))))
+                filler.write_bytes(bytes(max(0, free - 1000 * draw.randint(4, 6000))))
             session = Session.start(searched.command(folder), tmp_path / "none")
             codes.append(session.wait(SESSION_SECONDS))
             session.require_gone()

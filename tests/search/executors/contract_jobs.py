@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtscale.arch.errors import DataError, StoppedError
-from cmtscale.train.stop import CheckIn
+from cmtscale.train.stop import CheckIn, stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,19 @@ class WaitsForItsImages:
             self.mark.write_text(str(os.getpid()))
             threading.Event().wait()
         return number
+
+
+@dataclass(frozen=True)
+class ChecksIn:
+    """Works for some seconds."""
+
+    seconds: float
+
+    def carry_out(self, _device: str, check_in: CheckIn) -> str:
+        for _ in range(round(self.seconds / 0.1)):
+            stop_if_asked(check_in)
+            time.sleep(0.1)
+        return "done"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +17,8 @@ from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import METRICS, RESULT
 from cmtscale.record.result import RunResult, read_result, write_result
-from cmtscale.search.executors.base import Failure, carry_out_all
+from cmtscale.search.executors import pulse
+from cmtscale.search.executors.base import Failure, Stopped, carry_out_all
 from cmtscale.search.executors.local import LocalExecutor
 from cmtscale.search.executors.outcome import attempt
 from cmtscale.search.jobs import TimeSteps, TrainRun
@@ -178,6 +181,101 @@ def test_closing_ends_workers_in_mid_run_and_leaves_no_process(
         assert pid is not None
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def idle_worker(executor: LocalExecutor, jobs: Any) -> int:
+    """The process of a worker that has nothing to do."""
+    before = {child.pid for child in multiprocessing.active_children()}
+    assert dict(carry_out_all(executor, iter([jobs.Doubles(1)])))
+    (pid,) = {child.pid for child in multiprocessing.active_children()} - before
+    assert pid is not None
+    return pid
+
+
+def test_a_worker_that_has_died_while_it_was_idle_is_replaced(
+    executor: LocalExecutor, jobs: Any
+) -> None:
+    pid = idle_worker(executor, jobs)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(1.0)  # it is noticed meanwhile
+    assert idle_worker(executor, jobs) != pid
+
+
+def test_a_worker_that_dies_as_it_starts_is_a_failure_and_is_replaced(
+    executor: LocalExecutor, jobs: Any
+) -> None:
+    before = set(multiprocessing.active_children())
+    executor.submit(jobs.Doubles(1))
+    (child,) = set(multiprocessing.active_children()) - before
+    child.kill()
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while not (ended := list(executor.results(1.0))):
+        assert time.monotonic() < until
+    ((_, result),) = ended
+    assert isinstance(result, Failure)
+    assert result.cause.startswith("the worker died")
+    assert dict(carry_out_all(executor, iter([jobs.Doubles(1)]))) == {jobs.Doubles(1): (2, "cpu")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_all_processes_stops_the_job_of_a_worker_that_starts(
+    executor: LocalExecutor, jobs: Any, number: signal.Signals
+) -> None:
+    before = set(multiprocessing.active_children())
+    executor.submit(jobs.ChecksIn(seconds=TIMEOUT_SECONDS))
+    (child,) = set(multiprocessing.active_children()) - before
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while not (ended := list(executor.results(1.0))):
+        assert time.monotonic() < until
+    assert ended == [(jobs.ChecksIn(seconds=TIMEOUT_SECONDS), Stopped())]
+
+
+def test_time_in_which_all_stood_still_does_not_count(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 4
+    with LocalExecutor(("cpu",), run_timeout_seconds=limit, hang_seconds=limit) as executor:
+        idle_worker(executor, jobs)
+        executor.submit(jobs.ChecksIn(seconds=1.0))
+        assert list(executor.results(0.5)) == []
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + 3600)  # a lid that was closed
+        monkeypatch.setattr(pulse, "MOST_BETWEEN_LOOKS", 1.0)
+        ((_, result),) = carry_out_all(executor, iter([]))
+        assert result == "done"
+
+
+def test_a_worker_that_stands_still_ends_with_its_driver(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("of Linux")
+    code = (
+        "import multiprocessing, os, signal, sys; sys.path[:0] = sys.argv[1:];"
+        "from cmtscale.search.executors.base import carry_out_all;"
+        "from cmtscale.search.executors.local import LocalExecutor;"
+        "from contract_jobs import Doubles;"
+        "executor = LocalExecutor(('cpu',));"
+        "list(carry_out_all(executor, iter([Doubles(1)])));"
+        "(child,) = multiprocessing.active_children();"
+        "os.kill(child.pid, signal.SIGSTOP); print(child.pid, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "driver.py"
+    path.write_text(f"if __name__ == '__main__':\n    {code}\n")
+    folder = str(Path(__file__).parent)
+    process = subprocess.run(
+        [sys.executable, str(path), folder],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([folder, *sys.path])},
+    )
+    assert process.returncode == -signal.SIGKILL
+    until = time.monotonic() + 20.0
+    while Path(f"/proc/{int(process.stdout)}/cmdline").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_an_executor_that_did_nothing_starts_no_process() -> None:
