@@ -18,6 +18,7 @@ from cmtscale.record.bench import Bench, Conditions, LeftOut, Measurement
 from cmtscale.record.model_folder import Size
 from cmtscale.train.devices import available_cores, hardware
 from cmtscale.train.memory import keep_freed_memory
+from cmtscale.train.out_of_memory import is_out_of_memory
 from cmtscale.train.save_model import size_of
 
 WARM_UP = 3  # passes that compile, choose kernels and fill caches
@@ -120,10 +121,9 @@ def take_turns(
 
 def cause(error: BaseException) -> str:
     """Why a pass failed, in one line."""
-    text = first_line(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in text:
+    if is_out_of_memory(error):
         return "it runs out of memory beside the others; use a smaller batch, or fewer networks"
-    return text
+    return first_line(error)
 
 
 def _prepared(

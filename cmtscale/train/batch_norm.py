@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cmtscale.data.batches import DeviceSplit, plain_batches
 from cmtscale.model.cmt import CMT
 from cmtscale.model.quiet_fvcore import update_bn_stats
-from cmtscale.train.micro_batches import MicroBatches
+from cmtscale.train.micro_batches import AtOnce
 from cmtscale.train.recipe import ESTIMATION_IMAGES
 from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
@@ -29,11 +29,19 @@ def set_momentum(model: nn.Module, step: int) -> None:
     PyTorch starts running statistics at mean 0 and variance 1, and after n steps 0.9ⁿ of that is
     still in them, beside true variances of 0.01. With momentum 0.1 / (1 - 0.9ⁿ) at the n-th step
     they are (running - 0.9ⁿ·initial) / (1 - 0.9ⁿ) at every moment: the same weighted average
-    without its initial value, as Adam corrects its moments (arXiv 1412.6980, section 3).
+    without its initial value, as Adam corrects its moments (arXiv 1412.6980, section 3). In
+    micro-batches it acts once for each: still without the initial value, but reaching back fewer
+    steps.
     """
     momentum = (1 - DECAY) / (1 - DECAY ** (step + 1))
     for norm in _norms(model):
         norm.momentum = momentum
+
+
+def estimation_part(train_images: int) -> int:
+    """How many images at once statistics are estimated from, where memory allows."""
+    images = min(train_images, ESTIMATION_IMAGES)
+    return math.ceil(images / math.ceil(images / ESTIMATION_BATCH))
 
 
 def estimate_statistics(
@@ -41,20 +49,21 @@ def estimate_statistics(
     split: DeviceSplit,
     *,
     autocast: torch.autocast,
-    micro_batches: MicroBatches | None = None,
+    at_once: AtOnce | None = None,
     check_in: CheckIn = never,
 ) -> None:
     """Replace the running statistics by those of the network as it is now (arXiv 2105.07576).
 
     Over at most 1,536 training images, always the same ones of a `split`, without augmentation;
-    population variance. Where `micro_batches` are smaller than a batch, so are the parts that are
-    seen at once. Leaves `model` in eval mode and draws from no generator of the training.
+    population variance. In parts of no more than `ESTIMATION_BATCH` images, nor than `at_once`: the
+    numbers depend on it, as a layer sees the one before normalised over a part. Leaves `model` in
+    eval mode and draws from no generator of the training.
     """
     generator = torch.Generator().manual_seed(ESTIMATION_SEED)
     rows = torch.randperm(len(split), generator=generator)[:ESTIMATION_IMAGES]
-    parts = rows.to(split.labels.device).chunk(math.ceil(len(rows) / ESTIMATION_BATCH))
-    if micro_batches is not None:
-        parts = tuple(some for part in parts for some in micro_batches.parts(part))
+    parts = rows.to(split.labels.device).split(estimation_part(len(split)))
+    if at_once is not None:
+        parts = tuple(smaller for part in parts for smaller in at_once.parts(part))
     batches = plain_batches(split, parts, resolution_px=model.variant.resolution_px)
 
     def images_of_parts() -> Iterator[Tensor]:
@@ -75,8 +84,13 @@ def update_statistics(
     model.eval()
     for norm in _norms(model):
         norm.train(norm.weight is None or norm.weight.requires_grad)
-    with autocast:
-        update_bn_stats(model, batches, num_iters=count)
+    try:
+        with autocast:
+            update_bn_stats(model, batches, num_iters=count)
+    except Exception:
+        for norm in _norms(model):  # fvcore's hooks are left over, and fail in the next pass
+            norm._forward_pre_hooks.clear()
+        raise
     model.eval()
 
 

@@ -56,12 +56,12 @@ def train_fully(
         system.folder if is_first else None,
         time.perf_counter(),
         tell if is_first else None,
+        seconds_before=state.seconds,
     )
     run_log.begin(
         state.step if setup.is_resumed else None,
         validated_step=state.scored_epochs * order.steps_per_epoch,
     )
-    run_log.seconds_before = state.seconds
     if state.devices[-1:] != [system.words]:
         state.devices.append(system.words)
 

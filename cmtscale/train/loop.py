@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmtscale.data.batches import device_split, epoch_batches
-from cmtscale.data.dataset import open_dataset, training_part
+from cmtscale.data.batches import DeviceSplit, device_split, epoch_batches
+from cmtscale.data.dataset import Dataset, open_dataset, training_part
 from cmtscale.data.epochs import batches_per_epoch
-from cmtscale.model.cmt import build
+from cmtscale.model.cmt import CMT, build
 from cmtscale.record.result import RunResult
 from cmtscale.train.autocast import make_autocast
-from cmtscale.train.batch_norm import estimate_statistics, set_momentum
+from cmtscale.train.batch_norm import estimate_statistics, estimation_part, set_momentum
 from cmtscale.train.checkpoint import keep_newest
 from cmtscale.train.evaluate import Predictions, predict
-from cmtscale.train.micro_batches import MicroBatches, halved_until_it_fits
+from cmtscale.train.micro_batches import AtOnce, MicroBatches, halved_until_it_fits
 from cmtscale.train.optimizer import lr_factor, make_optimizer
 from cmtscale.train.progress import Progress
 from cmtscale.train.recipe import Run
@@ -42,15 +43,31 @@ def train(
     `watch` is told each line of the log. Where `check_in` says so the state is kept, and
     `StoppedError` raised. The same run on the same CPU with the same number of threads gives the
     same result to the bit, interrupted or not. A loss that is not finite ends it as diverged, with
-    the step. Where a GPU's memory is too small, batches are seen in micro-batches, by halves; where
-    one image does not fit the run ends as infeasible.
+    the step. Where a GPU's memory is too small, batches are seen in micro-batches, by halves, and,
+    apart from those, so are the images of its scores; where one image does not fit the run ends as
+    infeasible.
     """
     began = time.perf_counter()
-    micro_batches = MicroBatches.of(run.variant, run.recipe.batch_size)
+    dataset = open_dataset(run.data)
+    training_images = len(training_part(dataset, run.recipe.train_images))
+    micro_batches = MicroBatches.of(run.variant, min(run.recipe.batch_size, training_images))
+    scored_at_once = AtOnce(
+        images=max(
+            estimation_part(training_images), min(run.recipe.batch_size, len(dataset.splits.val))
+        ),
+        fewest=micro_batches.fewest,
+    )
 
     def attempt() -> RunResult:
         return _train(
-            run, micro_batches, device=device, folder=folder, watch=watch, check_in=check_in
+            run,
+            dataset,
+            micro_batches,
+            scored_at_once,
+            device=device,
+            folder=folder,
+            watch=watch,
+            check_in=check_in,
         )
 
     try:
@@ -67,7 +84,9 @@ def train(
 
 def _train(
     run: Run,
+    dataset: Dataset,
     micro_batches: MicroBatches,
+    scored_at_once: AtOnce,
     *,
     device: torch.device,
     folder: Path | None,
@@ -78,7 +97,6 @@ def _train(
     began = time.perf_counter()
     recipe = run.recipe
     torch.manual_seed(run.seed)
-    dataset = open_dataset(run.data)
     training_images = training_part(dataset, recipe.train_images)
     train_split = device_split(dataset, training_images, device=device)
     val_split = device_split(dataset, dataset.splits.val, device=device)
@@ -93,21 +111,21 @@ def _train(
     autocast = make_autocast(recipe, device)
     steps_per_epoch = batches_per_epoch(len(train_split), recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
-    batch_images = min(recipe.batch_size, len(train_split))
+    batch_images = micro_batches.batch
     progress = Progress(
         model=model,
         optimizer=optimizer,
         generator=torch.Generator().manual_seed(run.seed),
         micro_batches=micro_batches,
+        scored_at_once=scored_at_once,
         device=device,
     )
     is_resumed = folder is not None and progress.resume(folder, run.identity)
-    run_log = RunLog(folder, began, watch)
+    run_log = RunLog(folder, began, watch, seconds_before=progress.seconds)
     run_log.begin(
         progress.step if is_resumed else None,
         validated_step=progress.scored_epochs * steps_per_epoch,
     )
-    run_log.seconds_before = progress.seconds
 
     def keep() -> None:
         if folder is not None:
@@ -120,22 +138,16 @@ def _train(
             keep()
         return is_asked
 
-    def validate() -> Predictions:
-        estimate_statistics(
-            model,
-            train_split,
-            autocast=autocast,
-            micro_batches=micro_batches,
-            check_in=keep_if_asked,
-        )
-        return predict(
-            model,
-            val_split,
-            batch_size=micro_batches.images,
-            autocast=autocast,
-            check_in=keep_if_asked,
-        )
-
+    validate = partial(
+        _validate,
+        model,
+        train_split,
+        val_split,
+        batch_size=recipe.batch_size,
+        at_once=scored_at_once,
+        autocast=autocast,
+        check_in=keep_if_asked,
+    )
     predictions = None
     while progress.scored_epochs < recipe.epochs:
         model.train()
@@ -152,17 +164,18 @@ def _train(
             factor = lr_factor(progress.step, total_steps, recipe.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak_lr"]
+            progress.begin_step()
             set_momentum(model, progress.step)
             optimizer.zero_grad(set_to_none=True)
             parts = []
-            for some, their_labels in zip(
+            for part_images, part_labels in zip(
                 micro_batches.parts(images), micro_batches.parts(labels), strict=True
             ):
                 with autocast:
                     loss = F.cross_entropy(
-                        model(some), their_labels, label_smoothing=recipe.label_smoothing
+                        model(part_images), part_labels, label_smoothing=recipe.label_smoothing
                     )
-                loss = loss * (len(some) / len(images))
+                loss = loss * (len(part_images) / len(images))
                 loss.backward()
                 parts.append(loss.detach())
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -181,11 +194,13 @@ def _train(
                     lr=factor * recipe.lr,
                 )
             progress.train_seconds += time.perf_counter() - resumed_at
-            if progress.is_due:
+            if progress.is_due():
                 keep()
             stop_if_asked(keep_if_asked)
             resumed_at = time.perf_counter()
         progress.train_loss = float(torch.stack(progress.losses).cpu().double().mean())
+        if progress.is_due(intervals=0.5):  # validation may take long, and a kill be in it
+            keep()
         predictions = validate()
         val_loss_raw = predictions.loss
         if not math.isfinite(val_loss_raw):
@@ -205,8 +220,47 @@ def _train(
         step=progress.step,
         train_loss=progress.train_loss,
         images_per_second=total_steps * batch_images / progress.train_seconds,
-        cause=micro_batches.words(batch_images),
+        cause=_memory_words(progress, len(train_split)),
     )
+
+
+def _validate(
+    model: CMT,
+    train_split: DeviceSplit,
+    val_split: DeviceSplit,
+    *,
+    batch_size: int,
+    at_once: AtOnce,
+    autocast: torch.autocast,
+    check_in: CheckIn,
+) -> Predictions:
+    """Predictions with statistics estimated anew, of as many images at once as fit."""
+
+    def attempt() -> Predictions:
+        estimate_statistics(
+            model, train_split, autocast=autocast, at_once=at_once, check_in=check_in
+        )
+        return predict(
+            model,
+            val_split,
+            batch_size=min(batch_size, at_once.images),
+            autocast=autocast,
+            check_in=check_in,
+        )
+
+    return halved_until_it_fits(attempt, at_once)
+
+
+def _memory_words(progress: Progress, train_images: int) -> str:
+    """How a memory that is too small has changed the numbers; else empty."""
+    words = []
+    if progress.stretches:
+        words.append(progress.micro_batches.words(progress.stretches))
+    part = estimation_part(train_images)
+    at_once = progress.scored_at_once.largest(part)
+    if at_once < part:
+        words.append(f"scored with BatchNorm's statistics of {at_once} images at once, not {part}")
+    return f"memory: {'; '.join(words)}" if words else ""
 
 
 def first_bad_step(losses: list[Tensor], step: int) -> int | None:

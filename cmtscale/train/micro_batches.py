@@ -1,10 +1,8 @@
 """Batches in parts, where a GPU's memory is too small for whole ones."""
 
-import gc
 import math
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -12,68 +10,82 @@ from torch import Tensor
 
 from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import stage_of_one_value
+from cmtscale.train.out_of_memory import give_back, may_fit_when_smaller
 
 Outcome = TypeVar("Outcome")
 
 
 @dataclass(kw_only=True)
-class MicroBatches:
-    """How many `images` a network sees at once: `whole` batches, until memory is short.
+class AtOnce:
+    """How many `images` a network sees at once: halved where memory is short, to `fewest`."""
 
-    Fewer than `fewest` cannot train.
-    """
-
-    whole: int
     images: int
     fewest: int = 1
-
-    @classmethod
-    def of(cls, variant: Variant, batch: int) -> "MicroBatches":
-        """Whole batches of a network's training."""
-        side = variant.resolution_px
-        fewest = 1 if stage_of_one_value(variant, side, side) is None else 2
-        return cls(whole=batch, images=batch, fewest=fewest)
 
     def at_most(self, images: int) -> None:
         """No more than so many from now on."""
         self.images = min(self.images, images)
 
     def count(self, images: int) -> int:
-        """In how many parts so many images are seen."""
-        if self.images == self.whole:
-            return 1
+        """In how many parts so many images are seen; none has fewer than `fewest`."""
         return max(1, min(math.ceil(images / self.images), images // self.fewest))
+
+    def largest(self, images: int) -> int:
+        """The size of the largest of these parts."""
+        return math.ceil(images / self.count(images))
 
     def parts(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images, or what there is of each, in parts that are as good as equal."""
         return torch.tensor_split(images, self.count(len(images)))
 
-    def words(self, batch: int) -> str:
-        """What training has seen at once where that is less than a batch of so many; else empty."""
-        count = self.count(batch)
-        if count == 1:
-            return ""
-        least, most = batch // count, math.ceil(batch / count)
-        size = f"{most}" if least == most else f"{least} to {most}"
-        images = "image" if most == 1 else "images"
-        return (
-            f"memory: batches of {batch} in micro-batches of {size}; "
-            f"BatchNorm saw {size} {images} at a time"
+
+@dataclass(kw_only=True)
+class MicroBatches(AtOnce):
+    """How many images of a `batch` training sees at once."""
+
+    batch: int
+
+    @classmethod
+    def of(cls, variant: Variant, batch: int) -> "MicroBatches":
+        """Whole batches of a network's training."""
+        return cls(batch=batch, images=batch, fewest=fewest_in_training(variant))
+
+    def words(self, stretches: Sequence[tuple[int, int]]) -> str:
+        """What training has seen at once in its `stretches`; see `Progress`."""
+        sizes = ", ".join(
+            f"{f'from step {first} on ' if first > 1 else ''}in micro-batches of "
+            + replace(self, images=images).size()
+            for first, images in stretches
         )
+        return f"batches of {self.batch} {sizes}; BatchNorm saw as many images at a time"
+
+    def size(self) -> str:
+        """How many images micro-batches have: `8`, or `8 to 9`."""
+        least, most = self.batch // self.count(self.batch), self.largest(self.batch)
+        return f"{most}" if least == most else f"{least} to {most}"
 
     def refusal(self, variant: Variant, device: torch.device) -> str:
         """Why a network whose fewest images are too many is not trained."""
         side = variant.resolution_px
-        count = "one image" if self.fewest == 1 else "two images, the fewest for BatchNorm,"
-        verb = "does" if self.fewest == 1 else "do"
-        return (
-            f"memory: {count} of {variant.in_channels}x{side}x{side} {verb} not fit into that of "
-            f"{device}"
-        )
+        shape = f"{variant.in_channels}x{side}x{side}"
+        tried = self.largest(self.batch)
+        what = f"one image of {shape} does"
+        if tried > 1:
+            what = (
+                f"{tried} images of {shape}, the fewest that BatchNorm trains with in batches of "
+                f"{self.batch}, do"
+            )
+        return f"memory: {what} not fit into that of {_memory(device)}"
 
 
-def halved_until_it_fits(attempt: Callable[[], Outcome], micro_batches: MicroBatches) -> Outcome:
-    """What `attempt` returns, after as many halvings of `micro_batches` as its memory needs.
+def fewest_in_training(variant: Variant) -> int:
+    """How many images BatchNorm needs at least, to see two values of each channel."""
+    side = variant.resolution_px
+    return 1 if stage_of_one_value(variant, side, side) is None else 2
+
+
+def halved_until_it_fits(attempt: Callable[[], Outcome], at_once: AtOnce) -> Outcome:
+    """What `attempt` returns, after as many halvings of `at_once` as the device's memory needs.
 
     What a failed attempt held is given back first. Raises `torch.OutOfMemoryError` where the fewest
     images do not fit.
@@ -81,10 +93,17 @@ def halved_until_it_fits(attempt: Callable[[], Outcome], micro_batches: MicroBat
     while True:
         try:
             return attempt()
-        except torch.OutOfMemoryError as error:
-            traceback.clear_frames(error.__traceback__)  # a network and a half-built graph
-            gc.collect()
-            torch.cuda.empty_cache()
-            if micro_batches.images <= micro_batches.fewest:
+        except RuntimeError as error:
+            if not may_fit_when_smaller(error):
                 raise
-            micro_batches.at_most(max(micro_batches.images // 2, micro_batches.fewest))
+            give_back(error)
+            if at_once.images <= at_once.fewest:
+                raise torch.OutOfMemoryError(str(error)) from error
+            at_once.at_most(max(at_once.images // 2, at_once.fewest))
+
+
+def _memory(device: torch.device) -> str:
+    if device.type != "cuda":
+        return str(device)
+    total_bytes = torch.cuda.get_device_properties(device).total_memory
+    return f"{device}, {total_bytes / 1e9:.1f} GB"

@@ -22,11 +22,13 @@ class RunLog:
         folder: Path | None,
         began: float,
         watch: Callable[[dict[str, Any]], None] | None,
+        *,
+        seconds_before: float = 0.0,
     ) -> None:
         self.watch = watch
         self.folder = folder
         self.began = began
-        self.seconds_before = 0.0  # of earlier attempts, as far as they were checkpointed
+        self.seconds_before = seconds_before  # of earlier attempts, as far as checkpointed
 
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmtscale.arch.errors import CmtscaleError, RequestError
+from cmtscale.arch.errors import CmtscaleError, RequestError, TrainingError
 from cmtscale.arch.network import fit_to_data
 from cmtscale.arch.variant import Variant
 from cmtscale.data.dataset import Dataset, training_part
@@ -77,9 +78,10 @@ def train_single(
 
     The head gets the data set's classes and channels. `source` says for people where the images
     come from. The test split is read only with `test`, and once: its accuracy is None without, or
-    where the checkpoint is gone. `planned` hears of the plan before the first step, `watch` of
-    each line of the log. Raises a `CmtscaleError` before anything is written if the folder holds
-    another run, and `StoppedError` once the state is kept.
+    where the checkpoint is gone. A training that was infeasible is tried again. `planned` hears of
+    the plan before the first step, `watch` of each line of the log. Raises a `CmtscaleError` before
+    anything is written if the folder holds another run, `StoppedError` once the state is kept, and
+    `TrainingError` where the model stands and the test split cannot be read.
     """
     slots = device_slots(device)
     if "," in device:
@@ -98,7 +100,7 @@ def train_single(
     with held(folder), stopped_by_signals() as check_in:
         claim(folder, run, source, {VARIANT: run.variant.to_toml()})
         result = read_result(folder / RESULT, run.identity)
-        if result is None:
+        if result is None or result.status == "infeasible":
             try:
                 if planned is not None:
                     count = len(training_images)
@@ -110,14 +112,17 @@ def train_single(
                 )
             except CmtscaleError:  # the network refuses the batch: another one may begin here
                 if not has_checkpoint(folder):
-                    for name in (RUN, VARIANT, METRICS):
+                    for name in (RUN, VARIANT, METRICS, RESULT):
                         (folder / name).unlink(missing_ok=True)
                 raise
             write_result(folder / RESULT, result, run.identity)
         accuracy = None
         if result.status == "complete":
-            accuracy = _test_accuracy(run, torch_device, folder, check_in) if test else None
-            _save_model(run, dataset, result, accuracy, folder, source, slots[0], chosen_by)
+            save = partial(_save_model, run, dataset, result)
+            save(None, folder, source, slots[0], chosen_by)  # also where the test split is not read
+            if test:
+                accuracy = _test_accuracy(run, torch_device, folder, check_in)
+                save(accuracy, folder, source, slots[0], chosen_by)
     return result, accuracy
 
 
@@ -201,7 +206,13 @@ def _test_accuracy(run: Run, device: torch.device, folder: Path, check_in: Check
     earlier = accuracy_read_by_training(folder)
     if earlier is not None:
         return earlier
-    score = read_test_split(run, device=device, folder=folder, check_in=check_in)
+    try:
+        score = read_test_split(run, device=device, folder=folder, check_in=check_in)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{run.variant.name} is trained, and does not fit into the memory of {device} while "
+            "the test split is read; free some of it, then the same command goes on"
+        ) from error
     if score is None:
         return None
     log_reading(folder, by="train", run_id=run.run_id, images=score.images, accuracy=score.accuracy)

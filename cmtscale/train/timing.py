@@ -2,8 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from cmtscale.arch.variant import Variant
 from cmtscale.model.cmt import CMT, build
 from cmtscale.train.autocast import make_autocast
-from cmtscale.train.micro_batches import MicroBatches, halved_until_it_fits
+from cmtscale.train.micro_batches import AtOnce, fewest_in_training, halved_until_it_fits
 from cmtscale.train.optimizer import make_optimizer
+from cmtscale.train.out_of_memory import give_back, may_fit_when_smaller
 from cmtscale.train.recipe import Recipe
 from cmtscale.train.stop import CheckIn, never, stop_if_asked
 
@@ -31,14 +32,14 @@ def seconds_per_image(
     Where a GPU's memory is too small, at as many images as fit after halvings. Raises
     `torch.OutOfMemoryError` where one image does not fit.
     """
-    micro_batches = MicroBatches.of(variant, batch)
+    at_once = AtOnce(images=batch, fewest=fewest_in_training(variant))
 
     def attempt() -> float:
         return _seconds_per_image(
-            variant, recipe, batch=micro_batches.images, device=device, check_in=check_in
+            variant, recipe, batch=at_once.images, device=device, check_in=check_in
         )
 
-    return halved_until_it_fits(attempt, micro_batches)
+    return halved_until_it_fits(attempt, at_once)
 
 
 def images_per_second(
@@ -81,21 +82,38 @@ def prediction_seconds(
     place = torch.device(device)
     models: dict[str, CMT] = {}
     for network in networks:
-        with suppress(torch.OutOfMemoryError):
+        with _left_out_without_memory(models, network.name):
             models[network.name] = build(network, attention=recipe.attention).to(place).eval()
     seconds: dict[str, list[float]] = {name: [] for name in models}
     with torch.inference_mode(), make_autocast(recipe, place):
         for turn in range(_PREDICTION_WARM_UP + _PREDICTIONS):
-            for name, model in models.items():
-                variant = model.variant
-                side = variant.resolution_px
-                image = torch.randn(1, variant.in_channels, side, side, device=place)
-                started = time.perf_counter()
-                model(image).sum().item()  # waits for the device
-                if turn >= _PREDICTION_WARM_UP:
-                    seconds[name].append(time.perf_counter() - started)
+            for name in list(models):
+                with _left_out_without_memory(models, name):
+                    taken = _pass_seconds(models[name], place)
+                    if turn >= _PREDICTION_WARM_UP:
+                        seconds[name].append(taken)
                 stop_if_asked(check_in)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return {name: statistics.median(seconds[name]) for name in models}
+
+
+@contextmanager
+def _left_out_without_memory(models: dict[str, CMT], name: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not may_fit_when_smaller(error):
+            raise
+        models.pop(name, None)
+        give_back(error)
+
+
+def _pass_seconds(model: CMT, device: torch.device) -> float:
+    variant = model.variant
+    side = variant.resolution_px
+    image = torch.randn(1, variant.in_channels, side, side, device=device)
+    started = time.perf_counter()
+    model(image).sum().item()  # waits for the device
+    return time.perf_counter() - started
 
 
 def _seconds_per_image(

@@ -128,6 +128,7 @@ def test_a_network_that_runs_out_of_memory_is_left_out_and_the_others_go_on(
     [
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "out of memory"),
         (MemoryError(), "it runs out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "it runs out of memory"),
         (RuntimeError("\"gelu\" not implemented for 'Half'\nStack"), '"gelu" not implemented'),
         (RuntimeError(), "RuntimeError"),
     ],

@@ -265,11 +265,31 @@ def test_checkpoints_within_an_epoch_come_each_minute_or_rarely_where_saving_tak
     monkeypatch.setattr("time.perf_counter", clock)
     monkeypatch.setattr(Progress, "save", save)
     run = make_run(epochs=1, train_images=60, batch_size=2)  # 30 steps
-    for saving_seconds, steps in ((0.1, [7, 13, 19, 25, 30]), (2.0, [7, 17, 27, 30])):
+    for saving_seconds, steps in ((0.1, [7, 13, 19, 25, 30, 30]), (2.0, [7, 17, 27, 30])):
         now[0] = 0.0
         saved.clear()
         train_on_cpu(run, folder=tmp_path / str(saving_seconds), check_in=ten_seconds)
         assert [step for step, _ in saved] == steps
+
+
+def test_killed_in_a_long_validation_a_run_repeats_no_step(make_run, noisy, tmp_path, monkeypatch):
+    def is_due(_, intervals=1.0):
+        return intervals == 0.5  # before the validation alone
+
+    monkeypatch.setattr(Progress, "is_due", is_due)
+    run, calls = make_run(**NOISY), []
+
+    def kill():
+        calls.append(None)
+        if len(calls) == 3 + 2:  # in the first validation
+            raise KilledError
+        return False
+
+    with pytest.raises(KilledError):
+        train_on_cpu(run, folder=tmp_path, check_in=kill)
+    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 3
+    result = train_on_cpu(run, folder=tmp_path)
+    assert (untimed(result), untimed_metrics(tmp_path)) == noisy
 
 
 def test_stopped_while_it_is_scored_again_a_run_keeps_the_network_that_was_scored(
@@ -291,7 +311,8 @@ def test_a_checkpoint_of_0_1_0_after_an_epoch_is_gone_on_from(make_run, noisy, t
     path = tmp_path / "checkpoint.pt"
     state = torch.load(path)
     assert state["step"] == 3
-    torch.save({k: v for k, v in state.items() if k not in ("losses", "images_at_once")}, path)
+    later = ("losses", "images_at_once", "stretches", "scored_at_once")
+    torch.save({name: value for name, value in state.items() if name not in later}, path)
     entries = []
     result = train_on_cpu(run, folder=tmp_path, watch=entries.append)
     assert (untimed(result), untimed_metrics(tmp_path)) == noisy

@@ -12,7 +12,8 @@ from cmtscale.model.cmt import CMT
 from cmtscale.record.metrics import read_metrics
 from cmtscale.train import loop
 from cmtscale.train.loop import train
-from cmtscale.train.micro_batches import MicroBatches, halved_until_it_fits
+from cmtscale.train.micro_batches import AtOnce, MicroBatches, halved_until_it_fits
+from cmtscale.train.testing import read_test_split
 
 CPU = torch.device("cpu")
 
@@ -99,10 +100,12 @@ def test_nothing_that_a_run_computes_is_larger_than_what_fits(make_run, memory):
     result = train(make_run(), device=CPU)
     assert result.status == "complete"
     assert result.cause == (
-        "memory: batches of 20 in micro-batches of 5; BatchNorm saw 5 images at a time"
+        "memory: batches of 20 in micro-batches of 5; BatchNorm saw as many images at a time; "
+        "scored with BatchNorm's statistics of 3 images at once, not 60"
     )
     assert small.training == [20, 10] + 2 * 3 * 4 * [5]
-    assert max(small.scoring) == 5
+    assert small.scoring[:4] == [60, 30, 15, 7]  # each once: the second epoch begins at 3
+    assert max(small.scoring[4:]) == 3
     assert all(map(math.isfinite, (result.val_loss, result.train_loss)))
 
 
@@ -112,12 +115,46 @@ def test_a_run_that_fits_says_nothing_of_memory(make_run, memory):
     assert (set(small.training), max(small.scoring)) == ({20}, 60)
 
 
-def test_scoring_alone_may_need_smaller_parts(make_run, memory):
-    small = memory(30)
-    result = train(make_run(batch_size=24), device=CPU)
-    assert result.cause.startswith("memory: batches of 24 in micro-batches of 12;")
+@pytest.mark.parametrize(("batch_size", "at_once"), [(24, 30), (2, 2)])
+def test_scoring_alone_may_need_smaller_parts(make_run, memory, batch_size, at_once):
+    run = make_run(batch_size=batch_size, epochs=1)
+    whole = train(run, device=CPU)
+    small = memory(at_once)
+    result = train(run, device=CPU)
+    assert result.status == "complete"
+    assert result.cause == (
+        f"memory: scored with BatchNorm's statistics of {at_once} images at once, not 60"
+    )
+    assert set(small.training) == {batch_size}
+    assert result.train_loss == whole.train_loss
     assert small.scoring[0] == 60  # the estimation, which did not fit
-    assert max(small.scoring[1:]) == 12
+    assert small.scoring[-1] <= at_once
+
+
+def test_halvings_begin_at_the_images_of_a_step(make_run, memory):
+    small = memory(40)
+    result = train(make_run(batch_size=1000, epochs=1), device=CPU)
+    assert result.cause.startswith("memory: batches of 60 in micro-batches of 30; ")
+    assert small.training == [60, 30, 30]
+
+
+def test_the_test_split_is_read_in_parts_that_fit(make_run, memory, tmp_path):
+    run = make_run(epochs=1)
+    train(run, device=CPU, folder=tmp_path)
+    whole = read_test_split(run, device=CPU, folder=tmp_path)
+    small = memory(7)
+    assert read_test_split(run, device=CPU, folder=tmp_path) == whole
+    assert small.scoring[:3] == [20, 10, 5]
+    assert max(small.scoring[2:]) == 5
+
+
+def test_the_test_split_is_read_in_the_parts_of_the_validation(make_run, memory, tmp_path):
+    run = make_run(epochs=1)
+    memory(7)
+    train(run, device=CPU, folder=tmp_path)
+    small = memory(7)
+    read_test_split(run, device=CPU, folder=tmp_path)
+    assert small.scoring[0] == max(small.scoring) == 7
 
 
 # ------------------------------------------------------------------------------ going on
@@ -136,6 +173,28 @@ def test_it_goes_on_from_its_newest_checkpoint(make_run, memory, tmp_path):
     assert [line["step"] for line in lines] == [3, 3, 6, 6]  # the first epoch is not repeated
     assert read_metrics(tmp_path) == lines
     assert small.training == 3 * [20] + [20] + 3 * 2 * [10]
+    assert result.cause.startswith(
+        "memory: batches of 20 from step 4 on in micro-batches of 10; BatchNorm saw as many images"
+    )
+
+
+def test_the_step_from_which_memory_was_short_is_kept(make_run, memory, tmp_path):
+    small, lines = memory(60), []
+
+    def shrink(line):
+        lines.append(line)
+        if "val_accuracy" in line:
+            small.at_once = 10
+
+    run, answers = make_run(), iter(18 * [False] + [True])  # after step 5
+    with pytest.raises(StoppedError):
+        train(run, device=CPU, folder=tmp_path, watch=shrink, check_in=lambda: next(answers, False))
+    small.at_once = 5
+    result = train(run, device=CPU, folder=tmp_path)
+    assert result.cause.startswith(
+        "memory: batches of 20 from step 4 on in micro-batches of 10, from step 6 on in "
+        "micro-batches of 5; BatchNorm saw"
+    )
 
 
 def test_a_run_that_goes_on_keeps_the_size(make_run, memory, tmp_path):
@@ -158,7 +217,8 @@ def test_what_did_not_fit_is_given_back_before_the_next_attempt(make_run, memory
 
     monkeypatch.setattr(torch.cuda, "empty_cache", empty)
     assert train(make_run(), device=CPU).status == "complete"
-    assert emptied == [[None], [None, None]]  # no network is left, nor its graph
+    assert emptied[:2] == [[None], [None, None]]  # no network is left, nor its graph
+    assert all(left.count(None) == 2 for left in emptied[2:])  # the one that is scored again stays
 
 
 # ------------------------------------------------------------------------------ infeasible
@@ -179,7 +239,9 @@ def test_one_image_at_a_time_trains(coarse_run, memory):
     small = memory(1)
     result = train(coarse_run(epochs=1), device=CPU)
     assert result.status == "complete"
-    assert result.cause.endswith("in micro-batches of 1; BatchNorm saw 1 image at a time")
+    assert result.cause.startswith(
+        "memory: batches of 20 in micro-batches of 1; BatchNorm saw as many images at a time; "
+    )
     assert small.training == [20, 10, 5, 2] + 60 * [1]
 
 
@@ -188,7 +250,26 @@ def test_where_batch_norm_needs_two_images_two_are_the_fewest(make_run, memory):
     result = train(make_run(), device=CPU)
     assert (result.status, small.training) == ("infeasible", [20, 10, 5, 2])
     assert result.cause == (
-        "memory: two images, the fewest for BatchNorm, of 1x32x32 do not fit into that of cpu"
+        "memory: 2 images of 1x32x32, the fewest that BatchNorm trains with in batches of 20, "
+        "do not fit into that of cpu"
+    )
+
+
+def test_a_batch_that_does_not_go_into_twos_is_refused_for_what_was_tried(make_run, memory):
+    small = memory(2)
+    result = train(make_run(batch_size=5), device=CPU)
+    assert (result.status, small.training) == ("infeasible", [5, 3])
+    assert result.cause.startswith("memory: 3 images of 1x32x32, the fewest that BatchNorm trains")
+
+
+def test_the_memory_that_was_too_small_is_named(make_variant, monkeypatch):
+    class Properties:
+        total_memory = 11_930_000_000
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties)
+    refusal = MicroBatches.of(make_variant(resolution_px=64), 1)
+    assert refusal.refusal(make_variant(resolution_px=64), torch.device("cuda:1")) == (
+        "memory: one image of 1x64x64 does not fit into that of cuda:1, 11.9 GB"
     )
 
 
@@ -208,7 +289,7 @@ def test_the_hosts_memory_is_another_matter(make_run, monkeypatch):
     ("images", "fewest", "batch", "sizes"),
     [
         (64, 1, 64, [64]),
-        (64, 1, 128, [128]),  # whole: an estimation has larger batches
+        (64, 1, 128, [64, 64]),
         (16, 1, 64, [16, 16, 16, 16]),
         (12, 1, 25, [9, 8, 8]),
         (2, 2, 5, [3, 2]),  # never one alone
@@ -218,26 +299,23 @@ def test_the_hosts_memory_is_another_matter(make_run, monkeypatch):
     ],
 )
 def test_parts_are_as_good_as_equal_and_never_too_small(images, fewest, batch, sizes):
-    micro_batches = MicroBatches(whole=64, images=images, fewest=fewest)
-    parts = micro_batches.parts(torch.arange(batch))
+    parts = AtOnce(images=images, fewest=fewest).parts(torch.arange(batch))
     assert [len(part) for part in parts] == sizes
     assert torch.equal(torch.cat(parts), torch.arange(batch))
 
 
 def test_unequal_parts_are_named_by_their_sizes():
-    words = MicroBatches(whole=25, images=12).words(25)
-    assert words == (
-        "memory: batches of 25 in micro-batches of 8 to 9; BatchNorm saw 8 to 9 images at a time"
-    )
+    words = MicroBatches(batch=25, images=12).words([(1, 12)])
+    assert words.startswith("batches of 25 in micro-batches of 8 to 9; BatchNorm saw")
 
 
 def test_halvings_end_at_the_fewest_and_raise_there():
-    micro_batches, asked = MicroBatches(whole=9, images=9), []
+    at_once, asked = AtOnce(images=9), []
 
     def attempt():
-        asked.append(micro_batches.images)
+        asked.append(at_once.images)
         raise torch.OutOfMemoryError("2 GiB wanted")
 
     with pytest.raises(torch.OutOfMemoryError, match="2 GiB wanted"):
-        halved_until_it_fits(attempt, micro_batches)
+        halved_until_it_fits(attempt, at_once)
     assert asked == [9, 4, 2, 1]

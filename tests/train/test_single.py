@@ -8,10 +8,17 @@ import pytest
 import torch
 from filelock import FileLock
 
-from cmtscale.arch.errors import CmtscaleError, RequestError, ResultsError, StoppedError
+from cmtscale.arch.errors import (
+    CmtscaleError,
+    RequestError,
+    ResultsError,
+    StoppedError,
+    TrainingError,
+)
 from cmtscale.arch.variant import variant
 from cmtscale.data.sources import open_source
 from cmtscale.model.cmt import CMT
+from cmtscale.record.model_folder import find_model, read_description
 from cmtscale.record.reads import log_reading, readings
 from cmtscale.record.result import RunResult, read_result
 from cmtscale.train import timing
@@ -134,13 +141,12 @@ def test_stopped_before_its_first_step_a_training_claims_no_folder(single, tmp_p
     assert contents(tmp_path).keys() <= {tmp_path / "new" / ".lock"}
 
 
-def test_what_does_not_fit_is_a_result_that_is_not_tried_again(
+def test_what_does_not_fit_is_a_result_and_tried_again_when_asked(
     single, make_variant, tmp_path, monkeypatch
 ):
-    tried, plans = [], []
+    plans = []
 
-    def refuse(network, _images):
-        tried.append(network)
+    def refuse(*_):
         raise torch.OutOfMemoryError("2 GiB wanted")
 
     monkeypatch.setattr(CMT, "forward", refuse)
@@ -148,11 +154,26 @@ def test_what_does_not_fit_is_a_result_that_is_not_tried_again(
     result, _ = single(tmp_path, variant=large, planned=plans.append)
     assert result.status == "infeasible"
     assert result.cause.startswith("memory: one image of 1x64x64 does not fit")
-    tried.clear()
-    assert single(tmp_path, variant=large, planned=plans.append) == (result, None)
-    assert tried == []
     assert plans == []  # no step of it could be timed
     assert not (tmp_path / "model").exists()
+    monkeypatch.undo()  # there is room now
+    result, _ = single(tmp_path, variant=large)
+    assert result.status == "complete"
+    assert (tmp_path / "model").exists()
+
+
+def test_where_the_test_split_does_not_fit_the_model_stands(single, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise torch.OutOfMemoryError("2 GiB wanted")
+
+    monkeypatch.setattr("cmtscale.train.single.read_test_split", refuse)
+    with pytest.raises(TrainingError, match=r"^tiny is trained, and does not fit .* of cpu while"):
+        single(tmp_path, test=True)
+    assert read_description(find_model(tmp_path))[0].scores.test_accuracy is None
+    monkeypatch.undo()
+    _, accuracy = single(tmp_path, test=True)
+    assert accuracy is not None
+    assert read_description(find_model(tmp_path))[0].scores.test_accuracy == accuracy
 
 
 @pytest.mark.parametrize("change", ["seed", "recipe", "variant"])

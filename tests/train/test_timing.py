@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -90,6 +90,25 @@ def test_a_network_of_which_one_image_does_not_fit_is_not_timed(
     with pytest.raises(torch.OutOfMemoryError, match="2 GiB wanted"):
         seconds_per_image(tiny_base, Recipe(), batch=4, device="meta")
     assert steps.batches == [4, 2, 1]
+
+
+@pytest.mark.parametrize("fits_for", [0, 5])
+def test_a_network_whose_prediction_does_not_fit_is_left_out(
+    tiny_base: Variant, monkeypatch: pytest.MonkeyPatch, fits_for: int
+) -> None:
+    forward, passes = CMT.forward, [0]
+
+    def small_memory(network: CMT, images: torch.Tensor) -> torch.Tensor:
+        if network.variant.name == "large":
+            passes[0] += 1
+            if passes[0] > fits_for:
+                raise torch.OutOfMemoryError("2 GiB wanted")
+        return forward(network, images)
+
+    monkeypatch.setattr(CMT, "forward", small_memory)
+    networks = [replace(tiny_base, name="large"), tiny_base]
+    assert prediction_seconds(networks, Recipe(), device="cpu").keys() == {"tiny"}
+    assert passes == [fits_for + 1]
 
 
 def test_timing_checks_in_before_each_step(tiny_base: Variant, steps: Steps) -> None:

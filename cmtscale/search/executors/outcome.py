@@ -71,6 +71,6 @@ def gave_no_sign(limit_seconds: int) -> Failure:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
+    from cmtscale.train.out_of_memory import is_out_of_memory
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_out_of_memory(error)

@@ -105,6 +105,18 @@ def test_an_error_in_a_run_is_its_cause_and_the_workers_go_on(
     assert results["r1-c00-s0"].status == "complete"
 
 
+def test_a_job_whose_images_do_not_come_is_ended_and_can_be_tried_again(
+    jobs: Any, tmp_path: Path
+) -> None:
+    job = jobs.WaitsForItsImages(tmp_path / "pid")
+    with LocalExecutor(("cpu",), hang_seconds=3) as executor:
+        failed = dict(carry_out_all(executor, iter([job])))[job]
+        assert failed.cause == "gave no sign of life for 3s, and was ended (--hang-timeout)"
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(job.mark.read_text()), 0)
+        assert dict(carry_out_all(executor, iter([job]))) == {job: [0, 1, 2, 3]}
+
+
 @dataclass(frozen=True)
 class FailsWhileItHolds:
     """A job whose frame holds something large when it fails."""
