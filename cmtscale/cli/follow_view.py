@@ -72,8 +72,9 @@ def _ranking(ranking: tuple[Score, ...]) -> list[Table]:
         table.add_column(name, justify="right", no_wrap=True)
     for score in scores:
         assert score.accuracy is not None
-        diverged = f", {score.diverged} diverged" if score.diverged else ""
-        seeds = f"{len(score.seeds)}{diverged}"
+        unsound = {"diverged": score.diverged, "infeasible": score.infeasible}
+        counts = [f"{count} {status}" for status, count in unsound.items() if count]
+        seeds = ", ".join([str(len(score.seeds)), *counts])
         cells = f"{score.loss:.4f}", f"{100 * score.accuracy:.2f} %", seeds
         table.add_row(Text(score.candidate), *cells)
     return [table]

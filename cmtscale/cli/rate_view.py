@@ -112,7 +112,7 @@ def _print_findings(check: RateCheck, out: Console) -> None:
 
 
 def _print_order(check: RateCheck, out: Console) -> None:
-    if any(line.loss is None and not line.diverged for line in check.lines):
+    if any(line.loss is None and line.is_sound for line in check.lines):
         out.print("order: not known at each rate, for some runs are not complete")
     elif not check.swaps:
         out.print("order: the same at each rate")
@@ -155,6 +155,8 @@ def _change(line: RateLine | None) -> str:
 def _loss(line: RateLine) -> str:
     if line.diverged:
         return "diverged"
+    if line.infeasible:
+        return "infeasible"
     return "–" if line.loss is None else f"{line.loss:.4f}"
 
 

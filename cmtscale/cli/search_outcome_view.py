@@ -29,6 +29,7 @@ from cmtscale.cli.verdict_words import verdict
 from cmtscale.cli.winner_view import print_winner
 from cmtscale.record.choice import DECIDED
 from cmtscale.record.folder import BEST, CHOICE, TEST_READS, TRIALS
+from cmtscale.record.result import UNSOUND
 from cmtscale.record.winner import WinnerRecord
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.choose import Choice
@@ -66,12 +67,13 @@ def print_shown(outcome: Outcome, record: WinnerRecord | None) -> None:
         f"{counted(sum(row.horizon == horizon for row in ended), 'run')} of {images:,} images"
         for horizon, images in zip(settings.horizons, settings.images_seen, strict=True)
     )
-    diverged = sum(row.status == "diverged" for row in ended)
+    counts = {status: sum(row.status == status for row in ended) for status in UNSOUND}
+    unsound = " and ".join(f"{count} {status}" for status, count in counts.items() if count)
     limits = "".join(f", {limit_text(name, most)}" for name, most in settings.limits.items())
     out.print(
         f"{escape(str(outcome.folder))}: budget {format_macs(settings.budget_macs)} MACs{limits}, "
         f"data {escape(settings.data)}; so far {trained}"
-        + (f", of which {diverged} diverged" if diverged else "")
+        + (f", of which {unsound}" if unsound else "")
     )
     _print_causes(outcome, out)
     print_answer(outcome, out)
@@ -175,9 +177,9 @@ def _reasons(standing: Standing, candidate: Candidate, outcome: Outcome) -> list
     """Every reason why a candidate cannot be chosen; none for one that can."""
     is_untimed = candidate.name in outcome.untimed
     reasons = [UNTIMED] if is_untimed else excluding(candidate, outcome.settings)
-    if standing.diverged:
+    if standing.score.diverged:
         reasons.append(DIVERGED)
-    elif standing.infeasible:
+    elif standing.score.infeasible:
         reasons.append(INFEASIBLE)
     elif not any(standing.runs):
         reasons.append(FAILED)

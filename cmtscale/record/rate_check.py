@@ -14,9 +14,9 @@ RateVerdict = Literal["one rate serves all", "another rate is wanted", "cannot b
 class RateLine:
     """A network at one peak rate, `factor` times the search's.
 
-    `loss` is the geometric mean over `seeds` runs; None where one `diverged`, which the others
-    would flatter, or none is complete. `change` is its ln from the search's rate, `error` the
-    standard error of that; None where it is not measured, and at the search's rate.
+    `loss` is the geometric mean over `seeds` runs; None where one `diverged` or was `infeasible`,
+    which the others would flatter, or none is complete. `change` is its ln from the search's rate,
+    `error` the standard error of that; None where it is not measured, and at the search's rate.
     """
 
     network: str
@@ -25,9 +25,15 @@ class RateLine:
     lr: float
     seeds: int
     diverged: int
+    infeasible: int
     loss: float | None
     change: float | None
     error: float | None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no run diverged or was infeasible."""
+        return not (self.diverged or self.infeasible)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class AnchorFound:
     """What a network makes of the rates: the factors of its lowest loss and of one it wants.
 
     It wants (None: none) the rate with the lowest loss, if that is lower than at the search's by
-    more than the noise, or if it diverges there. `hidden` is the most that the ranking at the
+    more than the noise, or if it is not sound there. `hidden` is the most that the ranking at the
     search's rate may understate it by, in ln loss: two standard errors beyond the largest change;
     None where that is not measured.
     """

@@ -110,15 +110,26 @@ def horizon_name(horizon: tuple[int, int]) -> str:
     return f"{epochs}x{train_images}"
 
 
+def _joined(cells: Iterable[str]) -> str:
+    text = io.StringIO()
+    # the writer quotes what holds a character of the line's end: both kinds must be quoted
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 _TYPES = get_type_hints(Row)
+HEADER = _joined(COLUMNS)
 
 
 def to_csv(rows: Iterable[Row]) -> str:
     """The table as text, floats in full, sorted by `Row.sort_key`."""
-    ordered = sorted(rows, key=lambda row: row.sort_key)
-    lines = [COLUMNS, *([_to_cell(value) for value in vars(row).values()] for row in ordered)]
-    return "".join(map(_to_line, lines))
+    return HEADER + "".join(map(to_line, sorted(rows, key=lambda row: row.sort_key)))
+
+
+def to_line(row: Row) -> str:
+    """The row as a line of the table."""
+    return _joined(map(_to_cell, vars(row).values()))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -207,13 +218,6 @@ def _parse(header: list[str], cells: list[str]) -> Row:
         raise ValueError(f"it has {len(cells)} cells, not {len(header)}")
     named = dict(zip(header, cells, strict=True))
     return Row(**{name: _from_cell(_TYPES[name], named[name]) for name in COLUMNS})
-
-
-def _to_line(cells: Iterable[str]) -> str:
-    text = io.StringIO()
-    # the writer quotes what holds a character of the line's end: both kinds must be quoted
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _from_plain(kind: Any, value: Any) -> Any:

@@ -37,15 +37,12 @@ class Score:
 
     @property
     def may_win(self) -> bool:
-        """On the budget, trained, and diverged with no seed: the other seeds would flatter.
-
-        Nor was the memory too small for a run of it.
-        """
+        """Whether it is on the budget, has a complete run, and is sound."""
         return self.on_budget and self.loss is not None and self.is_sound
 
     @property
     def is_sound(self) -> bool:
-        """Whether no run of it diverged or was too large for the memory."""
+        """Whether no run of it diverged or was infeasible: its other runs would flatter it."""
         return not (self.diverged or self.infeasible)
 
 

@@ -1,7 +1,6 @@
 """The record of a search: its rows in memory and in `trials.csv`, which never loses one."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
@@ -14,22 +13,26 @@ from cmtscale.record.files import (
 )
 from cmtscale.record.folder import ROW, RUNS, TRIALS
 from cmtscale.record.row import (
+    HEADER,
     NewerTableError,
     Row,
     read_rows,
     row_object,
     row_of_object,
     to_csv,
+    to_line,
     whole_rows,
 )
 
 
-@dataclass(frozen=True)
 class Table:
     """The rows of a search by run id; only the process that holds the folder adds to them."""
 
-    folder: Path
-    _rows: dict[str, Row]
+    def __init__(self, folder: Path, rows: Iterable[Row]) -> None:
+        self.folder = folder
+        self._rows = {row.run_id: row for row in rows}
+        self._lines: dict[str, str] = {}  # of the file, by run id: each row is formatted once
+        self._content = b""  # of the file, as it was last written here
 
     @property
     def rows(self) -> list[Row]:
@@ -44,11 +47,21 @@ class Table:
         """
         write_json(self.folder / RUNS / row.run_id / ROW, row_object(row))
         path = self.folder / TRIALS
-        if path.exists():
+        if path.exists() and path.read_bytes() != self._content:
             for other in read_rows(path):
                 self._rows.setdefault(other.run_id, other)
         self._rows[row.run_id] = row
-        write_text_atomically(path, to_csv(self._rows.values()))
+        self._lines.pop(row.run_id, None)
+        content = self._csv().encode(errors="backslashreplace")
+        write_atomically(path, lambda file: file.write(content))
+        self._content = content
+
+    def _csv(self) -> str:
+        """What `to_csv` gives for the rows."""
+        for name, row in self._rows.items():
+            if name not in self._lines:
+                self._lines[name] = to_line(row)
+        return HEADER + "".join(self._lines[row.run_id] for row in self.rows)
 
 
 def open_table(folder: Path, note: Callable[[str], None]) -> Table:
@@ -60,7 +73,7 @@ def open_table(folder: Path, note: Callable[[str], None]) -> Table:
     """
     path = folder / TRIALS
     try:
-        return Table(folder, {row.run_id: row for row in read_rows(path)})
+        return Table(folder, read_rows(path))
     except FileNotFoundError:
         rows = _kept_rows(folder)
         if rows:
@@ -81,7 +94,7 @@ def open_table(folder: Path, note: Callable[[str], None]) -> Table:
         )
     if rows:
         write_text_atomically(path, to_csv(rows))
-    return Table(folder, {row.run_id: row for row in rows})
+    return Table(folder, rows)
 
 
 def _kept_rows(folder: Path) -> list[Row]:

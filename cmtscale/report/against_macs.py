@@ -38,10 +38,10 @@ _NO_LITERATURE = pd.DataFrame({"family": [], "gflops": [], "top1": []})
 def accuracy_flops(candidates: pd.DataFrame, literature: pd.DataFrame | None = None) -> Figure:
     """Accuracy against the MACs of what was trained, with the Pareto front of each run.
 
-    One panel per data set; a colour and marker per run, its last rung filled. What diverged with
-    some seed is on no front: the other seeds would flatter it. `literature`
-    (from `load_literature`) is drawn on ImageNet-like data only. Raises `ResultsError` if no
-    run is complete.
+    One panel per data set; a colour and marker per run, its last rung filled. What is not sound
+    at any rung is on no front: its other runs would flatter it. `literature` (from
+    `load_literature`) is drawn on ImageNet-like data only. Raises `ResultsError` if no run is
+    complete.
     """
     completed = complete(candidates)
     figure, groups = panels(completed, ["data"], height_in=3.15 + 0.15 * completed["run"].nunique())
@@ -81,7 +81,7 @@ def ablation(candidates: pd.DataFrame) -> Figure:
     """Accuracy against MACs when depth, width or resolution alone grows, and when all do.
 
     Runs of the same twin base, data and horizon share a panel, so that several budgets join to
-    curves. The best compound candidate of each budget is joined; the others are dots. Raises
+    curves. The best sound compound candidate of each budget is joined; the others are dots. Raises
     `ResultsError` where no pure one-dimensional candidate is complete.
     """
     rows = _ablation_rows(complete(candidates))
@@ -91,8 +91,8 @@ def ablation(candidates: pd.DataFrame) -> Figure:
     for ax, group in groups:
         base = group[group["role"] == "base"]
         compound = group[group["role"].isin(["compound", "paper"])]
-        steady = compound[compound["diverged"] == 0]
-        best = steady.loc[steady.groupby("run")["val_loss"].idxmin()]
+        sound = compound[compound["is_sound"]]
+        best = sound.loc[sound.groupby("run")["val_loss"].idxmin()]
         ax.plot(compound["proxy_macs"], 100 * compound["val_accuracy"], "o", color=SKY, ms=2.5)
         labels: list[Label] = []
         for role, (colour, marker) in _PURE.items():
@@ -130,8 +130,8 @@ def _draw_run(ax: Axes, run: pd.DataFrame, colour: str, marker: str) -> None:
             fmt=marker, color=colour, mfc=fill, ecolor=GREY, elinewidth=0.6,
             alpha=alpha, zorder=3, ms=4,
         )  # fmt: skip
-    steady = last_rung[last_rung["diverged"] == 0]
-    front = steady[pareto_front(steady["proxy_macs"].to_numpy(), steady["val_accuracy"].to_numpy())]
+    sound = last_rung[last_rung["is_sound"]]
+    front = sound[pareto_front(sound["proxy_macs"].to_numpy(), sound["val_accuracy"].to_numpy())]
     front = front.sort_values("proxy_macs")
     ax.plot(
         front["proxy_macs"], 100 * front["val_accuracy"], "--", lw=0.9, color=colour,

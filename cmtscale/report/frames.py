@@ -6,6 +6,7 @@ numbered by how many images they have seen.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cmtscale.record.folder import CHOICE, CURVES, ENVIRONMENT, REQUEST, RUNS, T
 from cmtscale.record.forecast import read_forecast
 from cmtscale.record.metrics import CURVE_COLUMNS, read_curves, read_metrics
 from cmtscale.record.row import COLUMNS, Row, read_rows
-from cmtscale.record.scores import current, scores
+from cmtscale.record.scores import current, rankings, scores
 
 # None unless the run is complete.
 _METRICS = (
@@ -52,14 +53,18 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
 
     `val_loss`, `val_accuracy` and `images_per_second` are means over the complete runs, with
     `val_loss_sd` and `val_accuracy_sd` between seeds (NaN for one seed); `seeds` counts complete
-    runs, `diverged` and `failed` the others; `may_win` says who could be chosen, within the limits
-    too where the search has concluded; runs that an older version scored do not count. `depth`,
-    `width`, `resolution` are the log shares. Raises `ResultsError`.
+    runs, `diverged`, `infeasible` and `failed` the others, all at that rung; `is_sound` says that
+    no run diverged or was infeasible at any rung, `may_win` that it could be chosen, within the
+    limits too where the search has concluded; runs that an older version scored do not count.
+    `depth`, `width`, `resolution` are the log shares. Raises `ResultsError`.
     """
     table = []
     for folder in map(_read_folder, run_folders(path)):
         standings = () if folder.choice is None else folder.choice.standings
         out = {standing["candidate"] for standing in standings if not standing["may_win"]}
+        at_any_rung = chain.from_iterable(rankings(folder.rows, folder.horizons))
+        is_sound = {score.candidate: score.is_sound for score in at_any_rung}
+        out |= {name for name in is_sound if not is_sound[name]}
         for horizon in folder.horizons:
             rows = current(folder.rows, horizon)
             for score in scores(rows):
@@ -72,6 +77,7 @@ def load_candidates(path: str | Path) -> pd.DataFrame:
                         "diverged": score.diverged,
                         "infeasible": score.infeasible,
                         "failed": score.failed,
+                        "is_sound": is_sound[score.candidate],
                         "may_win": score.may_win and score.candidate not in out,
                         "val_loss": score.loss,
                         "val_loss_sd": score.loss_sd,
@@ -161,14 +167,11 @@ def load_standings(path: str | Path) -> pd.DataFrame:
 
     The columns of the candidate's first rung in `load_candidates`, and `target_images`, `loss` with
     its 90 % interval `low` and `high`, `may_win`, `near` (the probability of being within the
-    tolerance of the best) and `best`; `diverged` counts the runs at all rungs. Empty where no
-    search made a forecast. Raises `ResultsError`.
+    tolerance of the best) and `best`. Empty where no search made a forecast. Raises `ResultsError`.
     """
     candidates = load_candidates(path)
     keys = ["run", "candidate"]
     first = candidates.sort_values("rung").drop_duplicates(keys)
-    diverged = candidates.groupby(keys, as_index=False)["diverged"].sum()
-    first = first.drop(columns="diverged").merge(diverged, on=keys)
     rows = [
         {
             "run": folder.shared["run"],

@@ -89,10 +89,9 @@ def ranking(standings: pd.DataFrame, candidates: pd.DataFrame) -> Figure:
     most = standings.groupby("run").size().max()
     figure, groups = panels(standings, ["run"], height_in=1.4 + _ROW_IN * most)
     for ax, group in groups:
-        # the lowest loss on top; what diverged with some seed at the bottom
-        steady = group["diverged"] == 0
-        ordered = group.assign(steady=steady).sort_values(
-            ["steady", "loss"], ascending=[True, False], ignore_index=True
+        # the lowest loss on top; what is not sound at the bottom
+        ordered = group.sort_values(
+            ["is_sound", "loss"], ascending=[True, False], ignore_index=True
         )
         for place, (_, row) in enumerate(ordered.iterrows()):
             colour, marker = {**_CORNERS, **_COMPOUND}[row["role"]]

@@ -1,11 +1,21 @@
-"""What runs say of their cells (an architecture at a rung), however many runs a cell has.
+"""Runs summarised by cell (an architecture at a rung): more seeds then cost a forecast no time.
 
-Runs y of cells are y = C g + B h + e, where C says which cell a run is of, and B which seed it has
-at its rung. A seed does h to all runs of its rung alike, and e to each run alone; both have one
-variance a rung. Nothing else sets runs of a cell apart, so their differences y - C mean(y) tell of
-h alone, by its scatter within cells B' (1 - C C^+) B. Along the eigenvectors of that matrix they
-tell of one number each, whatever the variances. So all that a forecast needs of n runs is here,
-and is reckoned once.
+The model of the ln losses y (n,) of n runs in m cells, with q seeds (counted per rung), is
+
+    y = C g + B h + e
+
+C (n, m) assigns each run to its cell, and g are the values of the cells. B (n, q) assigns each run
+to its seed at its rung; h is the noise that all runs of a seed at a rung share, and e is a run's
+own noise. h and e are independent, each with one variance per rung.
+
+The projection P = 1 - C C^+ subtracts each cell's mean. P y contains no g: it depends on h and e
+alone, and is independent of the cells' mean own noise. The shared noise enters it through the
+scatter matrix B' P B (q, q), one block per rung. In the basis of its eigenvectors (`directions`),
+the components of h are independent given P y, and their posterior is a formula per component with
+the eigenvalues (`scatter`) and the components of B' P y (`scores`), for any variances.
+
+The cells' means, counts and sums of squares, and these vectors, are therefore sufficient: they are
+computed once, and each set of variances then costs nothing per run.
 """
 
 from dataclasses import dataclass
@@ -25,9 +35,9 @@ class Cells:
     `of_runs` (n,) is the cell of each run; `arms`, `rungs`, `counts`, `means` and `squares` (m,)
     are a cell's architecture, rung, number of runs, their mean, and the sum of their squared
     distances from it. `seeds` and `seed_rungs` (q,) are each seed at its rung.
-    What seeds do alike is `directions` (q, q) @ z, where each z is of the rung of the seed in its
-    place and independent of the others; it adds `loadings` (m, q) @ z to the means. `scatter` (q,)
-    is that of each z within cells, and `scores` (q,) its product with the runs' differences there.
+    The columns of `directions` (q, q) are the eigenvectors of the scatter matrix, each of one rung,
+    and `scatter` (q,) its eigenvalues. With h = directions @ z, `loadings` (m, q) @ z is what the
+    shared noise adds to the cells' means, and `scores` (q,) are directions' B' P y.
     """
 
     of_runs: IntArray

@@ -105,9 +105,9 @@ def bend(times: FloatArray) -> FloatArray:
 
 def prior_mean(trained: Trained, times: FloatArray) -> FloatArray:
     """(C,): the mean curve before any run, at the level of the runs."""
-    shape = SLOPE_MEAN * times + CURVATURE_MEAN * bend(times)
-    there = SLOPE_MEAN * trained.times + CURVATURE_MEAN * bend(trained.times)
-    mean: FloatArray = shape + (trained.losses - there).mean()
+    curve = SLOPE_MEAN * times + CURVATURE_MEAN * bend(times)
+    curve_of_runs = SLOPE_MEAN * trained.times + CURVATURE_MEAN * bend(trained.times)
+    mean: FloatArray = curve + (trained.losses - curve_of_runs).mean()
     return mean
 
 

@@ -14,15 +14,17 @@ def image_covariance(
     """(m, m): covariance of the cells' ln mean losses over draws of the validation images.
 
     `image_losses` (n, images) are those of n runs, `losses` (n,) their means before they were
-    stored in half precision; `arms` (n,) and `rungs` (n,) say of which architecture at which rung:
-    seeds of the same share their image noise entirely. What images do
-    to all of a rung alike is taken out: it moves no difference, and a forecast is of the loss on
-    such images as these. (Left in, it explains a part of true differences away, as the better
-    networks have the larger relative noise: forecasts lay 3 % above what was measured, and no
-    other half of the images bore that out.) What a seed does to single images differs between
-    seeds, so it is in their noise already and is taken out, too; where nothing has two seeds it is
-    not known and stays in. A few hard images make most of the differences: those are shrunk by as
-    much as they leave uncertain (Ledoit and Wolf 2004).
+    stored in half precision; `arms` (n,) and `rungs` (n,) are the architecture and rung of each.
+    Runs of a cell share their image noise entirely. Two parts are taken out, one is shrunk:
+
+    - What images do to all cells of a rung alike. It moves no difference, and a forecast is of the
+      loss on images like these. Left in, it would explain true differences away, as better
+      networks have the larger relative noise: forecasts lay 3 % above what was measured, and no
+      other half of the images bore that out.
+    - What a seed does to single images. It differs between seeds, so it is in their noise already.
+      Where no cell has two seeds it is not known, and stays in.
+    - A few hard images make most of the differences, which are therefore shrunk by as much as they
+      leave uncertain (Ledoit and Wolf 2004).
     """
     images = image_losses.shape[1]
     (cell_rungs, _), cells = numbered(rungs, arms)

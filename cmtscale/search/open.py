@@ -68,7 +68,7 @@ def inspected(folder: Path, settings: Settings) -> OpenFolder:
     except FileNotFoundError:
         rows = []
     _require_own_rows(folder, settings, rows)
-    table = Table(folder, {row.run_id: row for row in rows})
+    table = Table(folder, rows)
     return OpenFolder(path=folder, settings=settings, table=table)
 
 

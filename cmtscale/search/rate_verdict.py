@@ -5,6 +5,7 @@ errors, and beside it stands what noise alone would show.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 
@@ -18,11 +19,12 @@ from cmtscale.record.rate_check import (
     RateVerdict,
     Swap,
 )
+from cmtscale.record.result import UNSOUND, Status
 from cmtscale.record.row import Row
 from cmtscale.search.agreement import RESAMPLES, noise_of
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.check_side import asked_rows, losses_of
-from cmtscale.search.curves import FloatArray
+from cmtscale.search.curves import FloatArray, IntArray
 from cmtscale.search.settings import Settings
 
 FACTORS = (0.5, 1.0, 2.0)  # of the search's peak rate
@@ -30,7 +32,7 @@ OWN = FACTORS.index(1.0)
 BEYOND_NOISE = 2.0  # standard errors
 
 
-@np.errstate(divide="ignore", invalid="ignore")  # of what is missing or diverged
+@np.errstate(divide="ignore", invalid="ignore")  # of what is missing or not sound
 def judge(
     own: Settings,
     networks: Sequence[Candidate],
@@ -51,14 +53,9 @@ def judge(
     cells = [losses_of(side, networks) for side in asked]
     noise, degrees = noise_of([cell for side in cells for cell in side])
     counts = np.array([[len(cell) for cell in side] for side in cells]).T
-    diverged = np.array(
-        [
-            [sum(x.candidate == n.name and x.status == "diverged" for x in side) for n in networks]
-            for side in asked
-        ]
-    ).T
+    unsound = {status: _counts(asked, networks, status) for status in UNSOUND}
     means = np.array([[cell.mean() if len(cell) else math.nan for cell in c] for c in cells]).T
-    means[diverged > 0] = math.inf
+    means[sum(unsound.values()) > 0] = math.inf
     variances = noise**2 / counts
     changes = means - means[:, [OWN]]
     errors = np.sqrt(variances + variances[:, [OWN]])
@@ -74,7 +71,8 @@ def judge(
             factor=factor,
             lr=side.recipe.lr,
             seeds=int(counts[number, rate]),
-            diverged=int(diverged[number, rate]),
+            diverged=int(unsound["diverged"][number, rate]),
+            infeasible=int(unsound["infeasible"][number, rate]),
             loss=_finite(np.exp(means[number, rate])),
             change=None if rate == OWN else _finite(changes[number, rate]),
             error=None if rate == OWN else _finite(errors[number, rate]),
@@ -106,8 +104,8 @@ def noise_alone(
 ) -> NoiseAlone | None:
     """What a check finds on average of networks that have the same mean at every rate.
 
-    `means` are those of ln loss, inf for a network that diverges; `error` is the standard error of
-    one, estimated with so many `degrees` of freedom. None where a mean or the error is missing.
+    `means` are those of ln loss, inf for a network that is not sound; `error` is the standard error
+    of one, estimated with so many `degrees` of freedom. None where a mean or the error is missing.
     """
     if not (np.isfinite(error) and np.isfinite(means).any()) or np.isnan(means).any():
         return None
@@ -126,15 +124,23 @@ def noise_alone(
     )
 
 
+def _counts(
+    sides: Sequence[Sequence[Row]], networks: Sequence[Candidate], status: Status
+) -> IntArray:
+    """(networks, rates): how many runs ended so."""
+    ends = [Counter(row.candidate for row in side if row.status == status) for side in sides]
+    return np.array([[own[network.name] for own in ends] for network in networks])
+
+
 def _anchor(
     network: Candidate, means: FloatArray, changes: FloatArray, errors: FloatArray
 ) -> AnchorFound:
-    """What a network makes of the rates, from ln losses: nan where missing, inf where diverged."""
+    """What a network makes of the rates, from ln losses: nan where missing, inf where not sound."""
     lowest = int(np.nanargmin(means)) if np.isfinite(means).any() else None
     wants = lowest is not None and (
         np.isposinf(means[OWN]) or bool(changes[lowest] < -BEYOND_NOISE * errors[lowest])
     )
-    # of a rate that diverges nothing is hidden: it is worse
+    # of a rate that is not sound nothing is hidden: it is worse
     possible = np.where(np.isposinf(means), 0.0, BEYOND_NOISE * errors - changes)
     possible[OWN] = 0.0
     is_known = np.isfinite(means[OWN]) and np.isfinite(possible).all()

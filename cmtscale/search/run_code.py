@@ -13,14 +13,14 @@ DECIDING_FOLDERS = ("arch", "data", "model", "train")
 
 def run_files(package: Path = PACKAGE) -> list[Path]:
     """The training loop and all that it imports, however far off, relative to the package."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [LOOP]
     while waiting:
         file = waiting.pop()
-        if file not in found:
-            found.add(file)
+        if file not in files:
+            files.add(file)
             waiting += _imported(package, file)
-    return sorted(found)
+    return sorted(files)
 
 
 def code_hash(package: Path = PACKAGE) -> str:

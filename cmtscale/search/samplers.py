@@ -196,16 +196,19 @@ def _results(asked: Sequence[Asked], rows: Sequence[Row]) -> list[tuple[Asked, f
         (entry, row)
         for entry in asked
         for row in rows
-        if row.candidate == entry.candidate.name and row.status in ("complete", *UNSOUND)
+        if row.candidate == entry.candidate.name and row.status != "failed"
     ]
     losses = [row.val_loss for _, row in ended if row.val_loss is not None]
-    unsound = {row.candidate for _, row in ended if row.status in UNSOUND}
     if not losses:
         return []
-    return [
-        (entry, max(losses) if row.val_loss is None or row.candidate in unsound else row.val_loss)
-        for entry, row in ended
-    ]
+    unsound = {row.candidate for _, row in ended if row.status in UNSOUND}
+    worst = max(losses)
+
+    def value(row: Row) -> float:
+        is_unsound = row.candidate in unsound
+        return worst if is_unsound or row.val_loss is None else row.val_loss
+
+    return [(entry, value(row)) for entry, row in ended]
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmtscale.record.row import Row
-from cmtscale.record.scores import Score, current, scores
+from cmtscale.record.scores import Score, rankings
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.curves import FloatArray
 from cmtscale.search.request import LimitName
@@ -27,6 +27,7 @@ class Interval:
 class Standing:
     """One candidate: what it is expected to reach at the target, and what it has reached.
 
+    `score` is that of its first rung, but counts at all rungs what diverged or was infeasible.
     `loss` is the forecast at the target, `near` the probability that it is within the tolerance of
     the best, `best` that it is the best; None where there is no forecast of it. `runs` are its
     complete runs at each rung; `longest` its score at the last rung that it has one at; `over` the
@@ -35,8 +36,6 @@ class Standing:
 
     score: Score
     runs: tuple[int, ...]
-    diverged: int
-    infeasible: int
     longest: Score
     longest_images: int
     loss: Interval | None = None
@@ -50,16 +49,8 @@ class Standing:
 
     @property
     def may_win(self) -> bool:
-        """On the budget, within the limits, trained, and diverged with no seed.
-
-        The other seeds would flatter. Nor was the memory too small for a run of it.
-        """
-        return self.score.on_budget and not self.over and any(self.runs) and self.is_sound
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether no run of it diverged or was too large for the memory."""
-        return not (self.diverged or self.infeasible)
+        """Whether it is on the budget, within the limits, has a complete run, and is sound."""
+        return self.score.on_budget and not self.over and any(self.runs) and self.score.is_sound
 
 
 def reached(
@@ -71,8 +62,8 @@ def reached(
     """
     over = {candidate.name: candidate.over for candidate in candidates}
     by_rung = [
-        {score.candidate: score for score in scores(current(rows, horizon))}
-        for horizon in settings.horizons
+        {score.candidate: score for score in ranking}
+        for ranking in rankings(rows, settings.horizons)
     ]
     images = settings.images_seen
     standings = []
@@ -86,8 +77,6 @@ def reached(
             Standing(
                 score=first,
                 runs=tuple(len(score.seeds) if score else 0 for score in own),
-                diverged=sum(score.diverged for score in own if score),
-                infeasible=sum(score.infeasible for score in own if score),
                 longest=longest,
                 longest_images=images[last],
                 over=over.get(name, ()),
@@ -101,7 +90,7 @@ def by_first_rung(standings: Sequence[Standing]) -> list[Standing]:
     return sorted(
         standings,
         key=lambda s: (
-            not s.is_sound,
+            not s.score.is_sound,
             s.runs[0] == 0,  # runs of other lengths do not compare
             s.score.loss is None,
             s.score.loss or 0.0,
@@ -140,7 +129,7 @@ def with_forecasts(
             described,
             key=lambda s: (
                 places.get(s.candidate, len(places)),
-                not s.is_sound,
+                not s.score.is_sound,
                 s.loss.median if s.loss else math.inf,
                 s.candidate,
             ),

@@ -1,5 +1,6 @@
 """An index of the record for optuna-dashboard: one study per horizon, one trial per run.
 
+A try that failed before the run's last one has a trial, too, until the index is made again.
 `trials.csv` is the record. The index is written by the driver alone, may be removed at any time,
 and is made again from the table.
 """
@@ -111,7 +112,8 @@ class Index:
     def update(self, rows: Iterable[Row]) -> int:
         """Bring the studies to one trial per row, as it is; returns how many were added.
 
-        A study with a trial that no row stands behind (of a run that was repeated) is made anew.
+        Failed tries of these runs stay beside them: Optuna removes no trial. A study with another
+        trial that no row stands behind (of a run that was scored anew) is made anew.
         """
         wanted: dict[tuple[int, int], list[Row]] = {}
         for row in rows:
@@ -119,11 +121,15 @@ class Index:
         added = 0
         for horizon, own in wanted.items():
             by_attribute = {_attribute(_attributes(row)): row for row in own}
-            stored = Counter(
+            trials = self._study(horizon).get_trials(deepcopy=False)
+            stored = Counter(_attribute(trial.user_attrs) for trial in trials)
+            run_ids = {row.run_id for row in own}
+            failed_tries = {
                 _attribute(trial.user_attrs)
-                for trial in self._study(horizon).get_trials(deepcopy=False)
-            )
-            if stored - Counter(by_attribute.keys()):
+                for trial in trials
+                if trial.state == TrialState.FAIL and _run_id(trial.user_attrs) in run_ids
+            }
+            if (stored - Counter(by_attribute.keys())).keys() - failed_tries:
                 optuna.delete_study(study_name=horizon_name(horizon), storage=self._storage)
                 del self._studies[horizon]
                 stored.clear()
@@ -207,6 +213,11 @@ def _attributes(row: Row) -> dict[str, Any]:
 
 def _attribute(attributes: Mapping[str, Any]) -> str:
     return json.dumps(attributes, sort_keys=True)
+
+
+def _run_id(attributes: Mapping[str, Any]) -> str:
+    """Of which run a trial is; empty where it does not say so."""
+    return str(attributes.get("run", {}).get("run_id", ""))
 
 
 def _make_anew(folder: Path, rows: Sequence[Row]) -> int:

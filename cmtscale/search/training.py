@@ -70,7 +70,7 @@ class Training:
         self.wanted: list[RungRun] = []
         self.batches: list[Batch] = list(plan.batches)
         self.timings = plan.timings
-        self.failures = Failures({r.run_id: r.cause for r in table.rows if r.status == "failed"})
+        self.failures = Failures(table.rows)
         self.seconds_estimated = 0.0  # of the runs that ended here, to correct the estimate
         self.seconds_taken = 0.0
         self.too_late: set[str] = set()
@@ -103,7 +103,7 @@ class Training:
         self.timings.save(self.plan.folder)
 
     def train(self, runs: Sequence[RungRun]) -> None:
-        """Run what is not recorded yet; what fails is tried again, after the others.
+        """Run what is not recorded yet; what fails is tried again, as `Failures` says.
 
         At a signal to stop no run starts, and those that go on keep their state. So do they where
         too many fail, and `TrainingError` is raised; what ended until then is recorded.
@@ -135,9 +135,10 @@ class Training:
                     result = RunResult(status="failed", cause=result.cause)
                 self.record(done, result)
                 name = done.run.run_id
-                if result.status == "failed" and self.failures.add(name, result.cause):
-                    self.watcher.noted(f"{name} is tried again at the end")
+                if self.failures.is_tried_again(name, result):
+                    self.watcher.noted(f"{name} is tried again")
                     waiting.append(done)
+            waiting = self.failures.ordered(waiting, len(self.wanted))
             self.watcher.progressed(self.progress(waiting))
             too_many_failed = self.failures.problem(len(self.wanted))
             if self.interrupts.signal_number or too_many_failed:

@@ -187,6 +187,7 @@ def rates(changes: dict[str, tuple[float, float]], **found: Any) -> RateCheck:
                     lr=0.002 * factor,
                     seeds=2,
                     diverged=0,
+                    infeasible=0,
                     loss=0.5 * math.exp(change),
                     change=None if factor == 1 else change,
                     error=None if factor == 1 else 0.012,

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cmtscale.cli import search_outcome_view
-from cmtscale.cli.search_outcome_view import print_outcome, print_steps
+from cmtscale.cli.search_outcome_view import print_outcome, print_shown, print_steps
 from cmtscale.cli.search_words import excluding
 from cmtscale.search.candidates import Candidate
 from cmtscale.search.ladder import PRESETS
@@ -268,6 +268,21 @@ def test_where_nothing_is_complete_each_run_says_what_happened(
     assert "there is nothing to choose from" in text
 
 
+def test_show_counts_what_diverged_and_what_was_infeasible(
+    finished: Outcome, capsys: Capture
+) -> None:
+    first, second, third, *others = finished.rows
+    rows = (
+        replace(first, status="diverged", cause="loss not finite"),
+        replace(second, status="infeasible", cause="memory"),
+        replace(third, status="infeasible", cause="memory"),
+        *others,
+    )
+    print_shown(replace(finished, rows=rows), None)
+    headline = one_line(capsys.readouterr().out)
+    assert ", of which 1 diverged and 2 infeasible " in headline
+
+
 def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     finished: Outcome, capsys: Capture
 ) -> None:
@@ -280,7 +295,7 @@ def test_each_excluded_candidate_says_every_reason_and_each_is_explained_once(
     )
     changed = {
         base.candidate: replace(base, runs=(0,)),
-        depth.candidate: replace(depth, diverged=1),
+        depth.candidate: replace(depth, score=replace(depth.score, diverged=1)),
     }
     standings = tuple(changed.get(s.candidate, s) for s in choice.standings)
     print_outcome(with_choice(finished, standings=standings))
@@ -304,7 +319,7 @@ def test_what_does_not_fit_is_excluded_for_want_of_memory(
     choice = finished.choice
     assert choice is not None
     (depth,) = (standing for standing in choice.standings if standing.score.role == "depth")
-    changed = replace(depth, runs=(0,), infeasible=2)
+    changed = replace(depth, runs=(0,), score=replace(depth.score, infeasible=2))
     standings = tuple(changed if s is depth else s for s in choice.standings)
     print_outcome(with_choice(finished, standings=standings))
     text = capsys.readouterr().out

@@ -65,6 +65,7 @@ RATES = RateCheck(
             lr=0.002 * factor,
             seeds=2,
             diverged=0,
+            infeasible=0,
             loss=0.5,
             change=None,
             error=None,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+import cmtscale.record.table as table_module
 from cmtscale.record.files import read_json
 from cmtscale.record.folder import ROW, RUNS, TRIALS
 from cmtscale.record.row import read_rows, row_of_object, to_csv
@@ -61,6 +62,24 @@ def test_rows_that_came_into_the_file_meanwhile_are_kept(full, rows, make_row):
     ours = make_row(candidate="ours", asked=8)
     table.add(ours)
     assert table.rows == read_rows(full / TRIALS) == [*rows, theirs, ours]
+
+
+def test_a_row_costs_no_reading_of_a_table_that_nobody_else_changed(
+    full, rows, make_row, monkeypatch
+):
+    reads = []
+    monkeypatch.setattr(table_module, "read_rows", lambda path: reads.append(path) or [])
+    formatted = []
+    to_line = table_module.to_line
+    monkeypatch.setattr(table_module, "to_line", lambda row: formatted.append(row) or to_line(row))
+    table = table_module.Table(full, rows)
+    added = [make_row(candidate=f"new-{asked}", asked=asked) for asked in range(7, 10)]
+    changed = replace(rows[0], val_loss=0.25)
+    for row in (*added, changed):
+        table.add(row)
+    assert reads == [full / TRIALS]  # the first time: it may not be as it was when it was opened
+    assert formatted == [*rows, *added, changed]
+    assert (full / TRIALS).read_text() == to_csv([changed, *rows[1:], *added])
 
 
 def test_a_table_that_was_removed_meanwhile_is_written_whole(full, rows, make_row):

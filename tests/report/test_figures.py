@@ -135,6 +135,35 @@ def test_what_diverged_with_a_seed_is_on_no_front_however_good_the_other(run_fol
     assert label.get_ydata().max() < 99
 
 
+@pytest.mark.parametrize("status", ["diverged", "infeasible"])
+def test_what_was_not_sound_at_a_shorter_length_is_chosen_nowhere(ladder, folders, status):
+    bad = folders.ARCHITECTURES[6][0]
+    rows = folders.read_trials(ladder)
+    shorter = min(row.images_seen for row in rows)
+    changed = [
+        row
+        if row.candidate != bad
+        else folders.without_metrics(row, status, "as made up")
+        if row.images_seen == shorter and row.seed == 1
+        else replace(row, val_accuracy=0.999, val_loss=0.001)
+        for row in rows
+    ]
+    folders.write_trials(ladder, changed)
+    table = load_candidates(ladder)
+    assert set(table.loc[~table["is_sound"], "candidate"]) == {bad, folders.HALF_DIVERGED}
+    longer = table[(table["candidate"] == bad) & (table["rung"] == 2)]
+    assert longer[["diverged", "infeasible", "may_win"]].to_numpy().tolist() == [[0, 0, False]]
+    front = line(figures.accuracy_flops(table).axes[0], "Pareto front")
+    assert front.get_ydata().max() < 99
+    pure = table[table["role"].isin(["base", "depth"])].assign(rung=2, epochs=12)
+    ablation = figures.ablation(pd.concat([table, pure])).axes[0]
+    assert "12 epochs" in ablation.get_title(loc="left")
+    (best,) = [x for x in ablation.lines if str(x.get_label()).startswith("compound, best loss")]
+    assert best.get_ydata().max() < 99
+    ranked = figures.ranking(load_standings(ladder), table).axes[0].get_yticklabels()
+    assert {text.get_text() for text in ranked[:2]} == {bad, folders.HALF_DIVERGED}
+
+
 def test_error_bars_are_one_seed_sd_and_absent_for_one_seed(run_folder, folders):
     table = load_candidates(run_folder).set_index("candidate")
     (ax,) = figures.accuracy_flops(table.reset_index()).axes
@@ -493,8 +522,8 @@ def test_the_ranking_shows_what_is_expected_at_the_target(forecasted, folders, m
     names = [text.get_text() for text in ax.get_yticklabels()]
     by_loss = standings.sort_values("loss", ascending=False)
     best_last = [
-        *by_loss[by_loss["diverged"] > 0]["candidate"],  # another seed's loss would flatter it
-        *by_loss[by_loss["diverged"] == 0]["candidate"],
+        *by_loss[~by_loss["is_sound"]]["candidate"],  # another seed's loss would flatter it
+        *by_loss[by_loss["is_sound"]]["candidate"],
     ]
     assert best_last[0] == folders.HALF_DIVERGED
     assert [name.removeprefix("▸ ") for name in names] == best_last

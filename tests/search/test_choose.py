@@ -246,7 +246,8 @@ def test_what_does_not_fit_into_the_memory_cannot_be_taken(
     choice = chosen(settings, rows)
     assert choice.taken == WIDTH
     standings = {standing.candidate: standing for standing in choice.standings}
-    assert (standings[DEPTH].infeasible, standings[DEPTH].diverged) == (1, 0)
+    score = standings[DEPTH].score
+    assert (score.infeasible, score.diverged, score.is_sound) == (1, 0, False)
     assert (standings[DEPTH].near, standings[DEPTH].may_win) == (0.0, False)
     assert (standings[FINE].runs, standings[FINE].loss) == ((0,), None)
     assert choice.standings[-1].candidate == FINE

@@ -16,7 +16,7 @@ import pytest
 from cmtscale.data.dataset import DataRef
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import CHOICE, ENVIRONMENT, REQUEST, TRIALS, VAL_LOSSES
-from cmtscale.record.result import RunResult
+from cmtscale.record.result import RunResult, Status
 from cmtscale.record.row import Row, read_rows, to_csv
 from cmtscale.search.candidates import grid, largest_resolution
 from cmtscale.search.decide import write_decisions
@@ -26,9 +26,10 @@ from cmtscale.search.ladder import PRESETS, seed_of
 from cmtscale.search.recording import job_of, make_row
 from cmtscale.search.request import SearchRequest
 from cmtscale.search.resolve import resolve
-from cmtscale.search.runs import RungRun, recorded_runs
+from cmtscale.search.runs import RungRun, ended_rows, recorded_runs
 from cmtscale.search.samplers import Asked
 from cmtscale.search.settings import Settings
+from cmtscale.search.store import Index
 
 ROWS, VAL_IMAGES = 10_000, 1_000
 RESUMED_SECONDS, SHOWN_SECONDS, DATABASE_SECONDS = 15.0, 10.0, 45.0
@@ -77,13 +78,29 @@ def made_up(settings: Settings, data: DataRef, folder: Path) -> list[Row]:
     return rows[:ROWS]
 
 
+def with_other_ends(rows: list[Row]) -> list[Row]:
+    """A fifth of the runs of the last candidate diverged; some of the later half failed."""
+    *_, last = dict.fromkeys(row.candidate for row in rows)
+    own = [row.run_id for row in rows if row.candidate == last][::5]
+    ends: dict[str, Status] = {row.run_id: "failed" for row in rows[ROWS // 2 :: 50]}
+    ends |= dict.fromkeys(own, "diverged")
+    return [ended(row, ends[row.run_id]) if row.run_id in ends else row for row in rows]
+
+
+def ended(row: Row, status: Status) -> Row:
+    """The run without a result."""
+    names = ("val_loss", "val_loss_raw", "val_accuracy", "train_loss", "images_per_second")
+    nothing = dict.fromkeys((*names, "temperature"))
+    return replace(row, status=status, cause=f"{status}, as made up", **nothing)
+
+
 def image_losses(rows: list[Row]) -> dict[str, np.ndarray]:
     """Of every run: some images are harder, for all networks and a little more for some."""
     random = np.random.default_rng(0)
     difficulty = random.gamma(0.25, 4.0, VAL_IMAGES)
     own = {name: random.normal(0, 0.05, VAL_IMAGES) for name in {r.candidate: 0 for r in rows}}
     losses = {}
-    for row in rows:
+    for row in (row for row in rows if row.status == "complete"):
         churn = random.normal(0, 0.05, VAL_IMAGES)
         relative = difficulty * np.exp(own[row.candidate] + churn)
         assert row.val_loss is not None
@@ -119,9 +136,9 @@ def request_of_many(tmp_path: Path, cache_dir: Path) -> SearchRequest:
     save_environment(
         request.out / ENVIRONMENT, dataset, source="digits", split_seed=0, devices=("cpu", "cpu")
     )
-    rows = made_up(settings, dataset.ref, request.out)
+    rows = with_other_ends(made_up(settings, dataset.ref, request.out))
     (request.out / TRIALS).write_text(to_csv(rows))
-    decided = recorded_runs(settings, rows)[500:]
+    decided = recorded_runs(settings, ended_rows(settings, rows).values())[500:]
     batches = [tuple(decided[start : start + 4]) for start in range(0, len(decided), 4)]
     write_decisions(request.out, settings, batches)
     with (request.out / VAL_LOSSES).open("wb") as file:
@@ -156,6 +173,10 @@ def test_ten_thousand_runs_are_gone_on_with_and_shown_in_seconds(
     before = (folder / TRIALS).read_bytes()
     executor = fake_training_class()
     first = seconds_of(lambda: search(request_of_many, executor=executor))  # makes study.db
+    index = Index(folder)
+    for row in read_rows(folder / TRIALS)[::50]:
+        index.add(ended(row, "failed"))  # a try before the one in the table
+    index.close()
     resumed = seconds_of(lambda: search(request_of_many, executor=executor))
     shown, bytes_shown = spent_by("show", str(folder))
     drawn, bytes_drawn = spent_by("plot", str(folder))

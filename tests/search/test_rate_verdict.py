@@ -15,7 +15,7 @@ from cmtscale.search.candidates import grid
 from cmtscale.search.rate_verdict import FACTORS, judge, noise_alone
 from cmtscale.search.settings import Settings
 
-Losses = Mapping[str, Sequence[Sequence[float]]]  # by role, of each rate the seeds'; nan: diverged
+Losses = Mapping[str, Sequence[Sequence[float]]]  # by role, of each rate the seeds'; nan: none
 Judge = Callable[..., RateCheck]
 MEASURED = Path(__file__).parents[2] / "results" / "learning-rate" / "learning_rate.csv"
 NEAR = [-0.01, 0.01]
@@ -27,7 +27,7 @@ def judged(tiny_settings: Settings, make_row: Callable[..., Row]) -> Judge:
     (epochs, train_images), *_ = tiny_settings.horizons
     some = grid(tiny_settings)[0]
 
-    def run(losses: Losses) -> RateCheck:
+    def run(losses: Losses, status: str = "diverged") -> RateCheck:
         networks = [replace(some, name=f"a-{role}", role=role) for role in losses]
         sides, rows = {}, []
         for number, factor in enumerate(FACTORS):
@@ -40,7 +40,7 @@ def judged(tiny_settings: Settings, make_row: Callable[..., Row]) -> Judge:
                         seed=seed,
                         epochs=epochs,
                         train_images=train_images,
-                        **({"status": "diverged"} if math.isnan(loss) else {"val_loss": loss}),
+                        **({"status": status} if math.isnan(loss) else {"val_loss": loss}),
                     )
                     for role, own in losses.items()
                     for seed, loss in enumerate(own[number])
@@ -126,16 +126,20 @@ def test_one_seed_tells_nothing(judged: Judge) -> None:
     assert (check.regret, check.may_lose) == (pytest.approx(3.5), None)
 
 
-def test_a_seed_that_diverges_counts_for_its_network_at_that_rate(judged: Judge) -> None:
+@pytest.mark.parametrize("status", ["diverged", "infeasible"])
+def test_a_seed_that_is_not_sound_counts_for_its_network_at_that_rate(
+    judged: Judge, status: str
+) -> None:
     spoilt = dict(losses(width=(0.50, 0.45, 0.50), depth=(0.70, 0.65, 0.64)))
     spoilt["depth"] = [*spoilt["depth"][:2], [0.3, math.nan]]
-    check = judged(spoilt)
+    check = judged(spoilt, status)
     assert check.verdict == "one rate serves all"
     assert check.anchors[1].lowest == 1.0
     line = check.line("a-depth", 2.0)
-    assert (line.loss, line.seeds, line.diverged) == (None, 1, 1)
+    assert (line.loss, line.seeds, getattr(line, status), line.is_sound) == (None, 1, 1, False)
+    assert line.diverged + line.infeasible == 1
     spoilt["depth"] = [spoilt["depth"][0], [math.nan, math.nan], [math.nan, math.nan]]
-    check = judged(spoilt)
+    check = judged(spoilt, status)
     (depth,) = check.wanting
     assert (depth.wants, depth.hidden) == (0.5, None)
 

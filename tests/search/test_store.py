@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -83,6 +84,26 @@ def test_only_what_is_missing_is_entered_and_a_study_with_a_repeated_run_is_made
     assert sorted(trial.value for trial in stored) == [0.5, 0.5, 0.5, 0.7]
     (tmp_path / DATABASE).unlink()
     assert Index(tmp_path).update(rows) == 4
+
+
+def test_failed_tries_of_a_run_stay_beside_its_trial(tmp_path: Path, make_row: MakeRow) -> None:
+    rows = [make_row(seed=seed) for seed in range(3)]
+    tries = [
+        replace(rows[0], status="failed", cause="killed", val_loss=None),
+        replace(rows[0], status="failed", cause="killed", val_loss=None),  # to the bit
+        rows[0],
+        replace(rows[1], status="failed", cause="no memory", val_loss=None),
+    ]
+    index = Index(tmp_path)
+    for row in tries:
+        index.add(row)
+    assert Index(tmp_path).update(rows) == 2  # what is missing alone
+    (stored,) = trials(tmp_path).values()
+    assert [trial.user_attrs["run"] for trial in stored] == [*map(row_object, [*tries, *rows[1:]])]
+    failed = [rows[0], tries[3], rows[2]]  # as it stood a while ago: a result goes with its row
+    assert Index(tmp_path).update(failed) == 3
+    (stored,) = trials(tmp_path).values()
+    assert [trial.user_attrs["run"] for trial in stored] == [*map(row_object, failed)]
 
 
 def test_a_study_of_an_earlier_version_is_made_anew(tmp_path: Path, make_row: MakeRow) -> None:

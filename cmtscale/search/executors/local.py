@@ -159,8 +159,9 @@ class LocalExecutor:
         if error is None:
             return raise_if_all_stops(future.result())
         if isinstance(error, ProcessExpired | BrokenProcessPool):
-            expired = isinstance(error, ProcessExpired)
-            how = f"exit code {error.exitcode}" if expired else "before its job began"
+            how = "before its job began"
+            if isinstance(error, ProcessExpired):
+                how = f"exit code {error.exitcode}"
             return Stopped() if self._is_stopping else worker_died(how)
         return raise_if_all_stops(outcome_of(error))
 
