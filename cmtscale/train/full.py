@@ -27,6 +27,7 @@ from cmtscale.train.full_request import FullRequest
 from cmtscale.train.full_run import FullRun
 from cmtscale.train.full_setup import Setup, System, set_up, training_order
 from cmtscale.train.moments import MOMENTS, with_moments
+from cmtscale.train.out_of_memory import may_fit_when_smaller
 from cmtscale.train.processes import ALONE, Processes, joined
 from cmtscale.train.save_model import size_of
 from cmtscale.train.stop import listening
@@ -118,12 +119,11 @@ def train_full(
                 with tensorboard_watch(folder) as tensorboard:
                     watchers = [watch, tensorboard]
                     result = train_fully(run, request.image_set, setup, system, stop, watchers)
-            except torch.OutOfMemoryError as error:
-                refusal = _does_not_fit(run, system)
+            except Exception as error:
+                refusal = _does_not_fit(run, system) if may_fit_when_smaller(error) else None
                 _give_back(system)
-                raise refusal from error
-            except Exception:
-                _give_back(system)
+                if refusal is not None:
+                    raise refusal from error
                 raise
         if processes.is_first:
             write_result(folder / RESULT, result, run.identity)
@@ -131,7 +131,9 @@ def train_full(
         if result.status == "complete":
             try:
                 accuracy = conclude(request, run, system, setup, result)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not may_fit_when_smaller(error):
+                    raise
                 raise TrainingError(
                     f"{run.network.name} is trained, and does not fit into the memory of {slot} "
                     "while it is scored; free some of it, then the same command goes on"
