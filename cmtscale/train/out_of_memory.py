@@ -36,6 +36,13 @@ def may_fit_when_smaller(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _ON_DEVICE.search(str(error)) is not None
 
 
+def spoils_process(error: BaseException) -> bool:
+    """Whether a kernel has failed: CUDA refuses all that its process asks for then."""
+    return (
+        isinstance(error, RuntimeError) and re.search("(CUDA|HIP) error:", str(error)) is not None
+    )
+
+
 def give_back(error: BaseException) -> None:
     """Free what the failed attempt held: a network, and a half-built graph."""
     traceback.clear_frames(error.__traceback__)

@@ -25,10 +25,12 @@ class Job(Protocol):
 class Failure:
     """What stands in place of a job's result where it raised, took too long, or its process died.
 
-    `cause` is one line, and says so where memory was short.
+    `cause` is one line, and says so where memory was short. After one that `spoils_process` the
+    process can do nothing more with its device.
     """
 
     cause: str
+    spoils_process: bool = False
 
 
 @dataclass(frozen=True)

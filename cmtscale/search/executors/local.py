@@ -128,12 +128,14 @@ class LocalExecutor:
     def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
         slots = {busy.future: slot for slot, busy in self._busy.items()}
         done, _ = wait(slots, timeout=timeout_seconds, return_when=FIRST_COMPLETED)
-        ended = [self._busy.pop(slots[future]) for future in done]
+        ended = {slots[future]: self._busy.pop(slots[future]) for future in done}
+        outcomes = {slot: self._outcome(busy.future) for slot, busy in ended.items()}
+        self._end([slot for slot, outcome in outcomes.items() if _spoils_process(outcome)])
         overdue = self._overdue()
         self._end(list(overdue))
         lost = [(self._busy.pop(slot).job, failure) for slot, failure in overdue.items()]
-        for busy in ended:
-            yield busy.job, self._result(busy.future)
+        for slot, busy in ended.items():
+            yield busy.job, raise_if_all_stops(outcomes[slot])
         yield from lost
 
     def stop(self) -> None:
@@ -154,16 +156,16 @@ class LocalExecutor:
         self._end(list(self._workers))
         self._busy.clear()
 
-    def _result(self, future: Future[Any]) -> Any:
+    def _outcome(self, future: Future[Any]) -> Any:
         error = future.exception()
         if error is None:
-            return raise_if_all_stops(future.result())
+            return future.result()
         if isinstance(error, ProcessExpired | BrokenProcessPool):
             how = "before its job began"
             if isinstance(error, ProcessExpired):
                 how = f"exit code {error.exitcode}"
             return Stopped() if self._is_stopping else worker_died(how)
-        return raise_if_all_stops(outcome_of(error))
+        return outcome_of(error)
 
     def _overdue(self) -> dict[int, Failure]:
         """By slot, why a job is ended: it goes on for too long, or gives no sign of life."""
@@ -192,6 +194,10 @@ class LocalExecutor:
         for slot, worker in workers.items():
             worker.pool.join()
             del self._workers[slot]
+
+
+def _spoils_process(outcome: Any) -> bool:
+    return isinstance(outcome, Failure) and outcome.spoils_process
 
 
 def _new_worker() -> _Worker:

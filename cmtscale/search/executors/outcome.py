@@ -34,9 +34,12 @@ def outcome_of(error: BaseException) -> Failure | CmtscaleError:
         return error
     if isinstance(error, OSError) and (words := no_room(error)):
         return ResultsError(words)
+    from cmtscale.train.out_of_memory import is_out_of_memory, spoils_process
+
     name = type(error).__name__
     cause = f"{name}: {error}" if str(error) else name
-    return failure(f"out of memory ({cause})" if _is_out_of_memory(error) else cause)
+    words = f"out of memory ({cause})" if is_out_of_memory(error) else cause
+    return failure(words, spoils_process=spoils_process(error))
 
 
 def raise_if_all_stops(outcome: Any) -> Any:
@@ -46,9 +49,9 @@ def raise_if_all_stops(outcome: Any) -> Any:
     return outcome
 
 
-def failure(cause: str) -> Failure:
+def failure(cause: str, *, spoils_process: bool = False) -> Failure:
     """A failure whose cause is one line."""
-    return Failure(cause=" ".join(cause.split()))
+    return Failure(cause=" ".join(cause.split()), spoils_process=spoils_process)
 
 
 def worker_died(how: str) -> Failure:
@@ -68,9 +71,3 @@ def gave_no_sign(limit_seconds: int) -> Failure:
     return failure(
         f"gave no sign of life for {format_duration(limit_seconds)}, and was ended (--hang-timeout)"
     )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    from cmtscale.train.out_of_memory import is_out_of_memory
-
-    return is_out_of_memory(error)

@@ -120,6 +120,20 @@ class RunsOutOfMemory:
 
 
 @dataclass(frozen=True)
+class BreaksItsDevice:
+    """Fails as a kernel does; what comes then would be refused in the same process."""
+
+    def carry_out(self, _device: str, _check_in: CheckIn) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@dataclass(frozen=True)
+class SaysItsProcess:
+    def carry_out(self, _device: str, _check_in: CheckIn) -> int:
+        return os.getpid()
+
+
+@dataclass(frozen=True)
 class FillsTheDisk:
     def carry_out(self, _device: str, _check_in: CheckIn) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/data/checkpoint.pt")

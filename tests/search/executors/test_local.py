@@ -201,6 +201,17 @@ def test_a_worker_that_has_died_while_it_was_idle_is_replaced(
     assert idle_worker(executor, jobs) != pid
 
 
+def test_a_worker_whose_device_is_of_no_use_any_more_is_replaced(
+    executor: LocalExecutor, jobs: Any
+) -> None:
+    asks, breaks = jobs.SaysItsProcess(), jobs.BreaksItsDevice()
+    (before,) = dict(carry_out_all(executor, iter([asks]))).values()
+    (failed,) = dict(carry_out_all(executor, iter([breaks]))).values()
+    assert failed.cause == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    (after,) = dict(carry_out_all(executor, iter([asks]))).values()
+    assert after != before
+
+
 def test_a_worker_that_dies_as_it_starts_is_a_failure_and_is_replaced(
     executor: LocalExecutor, jobs: Any
 ) -> None:
