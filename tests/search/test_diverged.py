@@ -149,6 +149,12 @@ def test_a_follower_ranks_them_last_with_their_step(searched: Searched) -> None:
     assert f"diverged: {searched.rows[WILD].cause}" in text
     (line,) = [line for line in text.splitlines() if line.startswith(WIDTH) and "%" in line]
     assert line.split("%")[1].strip() in ("1, 1 diverged", "2, 1 diverged")
+    first, *others = going.ranking
+    going = replace(going, ranking=(replace(first, infeasible=1), *others))
+    with console.capture() as captured:
+        console.print(screen_of(going, console))
+    (line,) = [x for x in captured.get().splitlines() if x.startswith(first.candidate) and "%" in x]
+    assert line.split("%")[1].strip() == "2, 1 infeasible"
 
 
 def test_figures_count_them_apart(searched: Searched) -> None:
