@@ -8,7 +8,7 @@ leaves every older hash valid. The table must never follow the present defaults,
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -41,8 +41,14 @@ def identity(fields: Mapping[str, Any], *, length: int = 16, schema: int = SCHEM
     Things with equal fields share it, and only they: 1 and 1.0 are equal, True and 1 are not.
     """
     assert all("." not in name for name in fields)
-    text = json.dumps([schema, _differing(fields, FROZEN[schema])], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return _hash(_differing(fields, FROZEN[schema]), length, schema)
+
+
+def identities(fields: Mapping[str, Any], name: str, numbers: Iterable[int]) -> list[str]:
+    """The identity of the same fields with each of these numbers as the field `name`."""
+    differing = _differing(fields, FROZEN[SCHEMA])
+    assert name in differing
+    return [_hash(differing | {name: number}, 16, SCHEMA) for number in numbers]
 
 
 def network_fields(network: Network) -> dict[str, Any]:
@@ -90,6 +96,11 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if not names:
         return ""
     return f" (its {', '.join(names)} {'differs' if len(names) == 1 else 'differ'})"
+
+
+def _hash(differing: Mapping[str, Any], length: int, schema: int) -> str:
+    text = json.dumps([schema, differing], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def _differing(fields: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:

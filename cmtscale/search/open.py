@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
-from cmtscale.arch.variant import Variant
 from cmtscale.record.environment import read_environments
 from cmtscale.record.folder import TRIALS, held, holds_anything, require_folder
-from cmtscale.record.identity import difference, identity
+from cmtscale.record.identity import difference, identities
 from cmtscale.record.reads import readings
 from cmtscale.record.row import Row, read_rows
 from cmtscale.record.table import Table, open_table
@@ -93,18 +92,20 @@ def opened(folder: Path, settings: Settings, note: Callable[[str], None]) -> Ite
 
 def _require_own_rows(folder: Path, settings: Settings, rows: Iterable[Row]) -> None:
     """Raise `ResultsError` for a run of another search, which a merge may have brought."""
-    networks: dict[tuple[object, ...], Variant] = {}  # of thousands of rows a few are different
+    alike: dict[tuple[object, ...], list[Row]] = {}  # but for their seeds, of thousands a few
     for row in rows:
-        epochs, train_images = row.horizon
-        recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=train_images)
         real = (row.dims, row.depths, row.resolution_px)
-        sizes = (row.role, *real, row.proxy_dims, row.proxy_depths, row.proxy_resolution_px)
-        if sizes not in networks:
-            networks[sizes] = recorded_candidate(settings, row, NOT_TIMED).trained
-        network = networks[sizes]
-        expected = identity(run_fields(network, recipe, settings.data_hash, row.seed))
-        if row.identity != expected:
-            raise ResultsError(
-                f"{folder / TRIALS}: {row.run_id} (identity {row.identity}) is a run of another "
-                f"search; this one's would be {expected}; remove its line"
-            )
+        twin = (row.proxy_dims, row.proxy_depths, row.proxy_resolution_px)
+        alike.setdefault((row.role, real, twin, row.horizon), []).append(row)
+    for own in alike.values():
+        network = recorded_candidate(settings, own[0], NOT_TIMED).trained
+        epochs, train_images = own[0].horizon
+        recipe = replace(settings.run_recipe(0), epochs=epochs, train_images=train_images)
+        fields = run_fields(network, recipe, settings.data_hash, own[0].seed)
+        expected = identities(fields, "seed", [row.seed for row in own])
+        for row, its_identity in zip(own, expected, strict=True):
+            if row.identity != its_identity:
+                raise ResultsError(
+                    f"{folder / TRIALS}: {row.run_id} (identity {row.identity}) is a run of "
+                    f"another search; this one's would be {its_identity}; remove its line"
+                )

@@ -7,7 +7,7 @@ import numpy as np
 
 from cmtscale.arch.errors import TrainingError
 from cmtscale.record.folder import ENVIRONMENT
-from cmtscale.record.losses import gather_losses
+from cmtscale.record.losses import Losses, gather_losses
 from cmtscale.record.result import RunResult
 from cmtscale.record.scores import Score, leader, rankings
 from cmtscale.record.table import Table
@@ -77,6 +77,7 @@ class Training:
         self.deadline = deadline
         self.bend = ""  # as the watcher heard it
         self.described = False
+        self.has_losses_to_gather = True  # of runs that were recorded, here or before
 
     def __enter__(self) -> "Training":
         return self
@@ -84,7 +85,8 @@ class Training:
     def __exit__(self, *_: object) -> None:
         self.executor.cancel()
         self.deadline.save(self.plan.folder)
-        gather_losses(self.plan.folder, [row.run_id for row in self.table.rows])  # runs/ may go
+        if self.has_losses_to_gather:
+            self.gather_losses()  # runs/ may go
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -182,12 +184,17 @@ class Training:
         candidate = self.asked[run.candidate].candidate
         return job_of(self.settings, self.plan.folder, self.plan.dataset.ref, candidate, run)
 
+    def gather_losses(self) -> dict[str, Losses]:
+        """The losses of single images of all runs, which one file keeps from now on."""
+        losses = gather_losses(self.plan.folder, [row.run_id for row in self.table.rows])
+        self.has_losses_to_gather = False
+        return losses
+
     def decide(self) -> Batch:
         """Decide what comes next, and record it before it starts; nothing where all is done."""
         self.time_runs()
         rows = self.table.rows
-        losses = gather_losses(self.plan.folder, [row.run_id for row in rows])
-        evidence = gather(self.settings, rows, losses, self.timings.latency_seconds)
+        evidence = gather(self.settings, rows, self.gather_losses(), self.timings.latency_seconds)
         if not self.bend:
             self.bend = bend(evidence)
             if self.bend:
@@ -249,6 +256,7 @@ class Training:
     def record(self, job: TrainRun, result: RunResult) -> None:
         row = make_row(self.asked[job.candidate], job.run, result)
         self.table.add(row)
+        self.has_losses_to_gather = True
         if self.index is not None:
             self.index.add(row)
         if result.status == "complete":

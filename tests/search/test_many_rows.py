@@ -32,7 +32,7 @@ from cmtscale.search.settings import Settings
 from cmtscale.search.store import Index
 
 ROWS, VAL_IMAGES = 10_000, 1_000
-RESUMED_SECONDS, SHOWN_SECONDS, DATABASE_SECONDS = 15.0, 10.0, 45.0
+RESUMED_SECONDS, SHOWN_SECONDS, DATABASE_SECONDS = 15.0, 10.0, 90.0
 SHOWN_BYTES = 600e6  # the losses of single images take 20 MB in a file
 COMMAND = """
 import sys, time
