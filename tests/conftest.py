@@ -1,5 +1,6 @@
 """One tiny finished search per test run, shared by several test folders."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     from cmtscale.record.row import Row
     from cmtscale.search.outcome import Outcome
     from cmtscale.search.request import SearchRequest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """What `nohup` and `&` ignore, the processes that tests start would ignore, too."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def _wants(anchor: AnchorFound) -> str:
     assert anchor.wants is not None
     wish = f"{anchor.role} wants another rate ({factor_name(anchor.wants)})"
     if anchor.hidden is None:
-        return f"{wish}: at the search's not all its runs have a loss"
+        return f"{wish}: at the search's rate some of its runs have no loss"
     return (
         f"{wish}: the ranking at this rate understates it by up to "
         f"{percent(-math.expm1(-anchor.hidden))}"

@@ -85,7 +85,7 @@ def print_result(
     if result.status != "complete":
         print(f"{result.status}: {result.cause}")
         if result.status == "infeasible":
-            print("the same command tries again: free some of it, or use another --device")
+            print("the same command tries again; free GPU memory first, or use another --device")
         return
     assert result.val_accuracy is not None
     accuracy = "" if test_accuracy is None else f"test accuracy {100 * test_accuracy:.2f} %; "

@@ -22,9 +22,9 @@ _CHANGING = re.compile(rf"({_SAME_CODE})|0x[0-9a-fA-F]+|\btmp\w+|[\w-]*\d[\w-]*"
 class Failures:
     """The failures of one command, after those that `rows` record of earlier ones.
 
-    Too many are more than a fifth of the runs asked for, and two; or three while no run has a
-    result. Where so many have failed once, they are tried again before other runs start; where so
-    many fail for good, the search stops. What fails once, and not again, never stops it.
+    Too many: more than a fifth of the runs asked for and at least two, or at least three while no
+    run has a result. Where so many have failed once, they are tried again before other runs start;
+    where so many fail for good, the search stops. What fails once, and not again, never stops it.
     `for_good` are the causes, by run id, of the runs that are not tried again in this command.
     """
 

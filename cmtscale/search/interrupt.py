@@ -23,10 +23,15 @@ class Interrupts:
         self._is_deferred = False
 
     def hear(self, number: int, _: FrameType | None) -> None:
-        """What a signal does: a second Ctrl-C breaks off even what is deferred."""
-        is_second_ctrl_c = self.signal_number and number == signal.SIGINT
+        """What a signal does: the first breaks off what goes on, unless that is deferred.
+
+        Later ones do not break off the end that it makes, but for Ctrl-C, which ends at once.
+        """
+        is_first = not self.signal_number
         self.signal_number = self.signal_number or number
-        if is_second_ctrl_c or not self._is_deferred:
+        if number == signal.SIGINT and not is_first:
+            raise KeyboardInterrupt
+        if is_first and not self._is_deferred:
             raise KeyboardInterrupt
 
     def check(self) -> None:

@@ -39,8 +39,8 @@ if sys.platform != "win32":
 
 DATABASE = "study.db"
 INDEX_BYTES = 2**16  # what the index of SQLite's write-ahead log grows by
-# of a run, as columns of the dashboard, by their names in trials.csv; it cuts longer ones. Each is
-# a row more of the database that a search reads when it goes on.
+# Fields of trials.csv shown as columns in the dashboard, which cuts long values; each costs a
+# database row per run, read whenever a search goes on.
 SHOWN = ("candidate", "seed", "val_accuracy", "seconds", "cause")
 _LOGS = ("-wal", "-shm")  # what SQLite keeps beside it, by their endings
 
@@ -172,8 +172,8 @@ class Index:
                 study.set_user_attr(
                     "about",
                     f"runs of {epochs} epochs of {train_images} images; the value is the "
-                    f"validation cross-entropy after fitting one temperature; macs and params are "
-                    f"those of the real network, proxy_macs of the twin that was trained",
+                    f"validation cross-entropy after fitting one temperature; the whole row of "
+                    f"trials.csv is in `run`",
                 )
             self._studies[horizon] = study
         return self._studies[horizon]

@@ -234,7 +234,10 @@ def _validate(
     autocast: torch.autocast,
     check_in: CheckIn,
 ) -> Predictions:
-    """Predictions with statistics estimated anew, of as many images at once as fit."""
+    """Predictions with statistics estimated anew, of as many images at once as fit.
+
+    Raises `MemoryError` where not even the fewest do, which fewer in training would not mend.
+    """
 
     def attempt() -> Predictions:
         estimate_statistics(
@@ -248,7 +251,12 @@ def _validate(
             check_in=check_in,
         )
 
-    return halved_until_it_fits(attempt, at_once)
+    try:
+        return halved_until_it_fits(attempt, at_once)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"{at_once.images} images could not be scored at once: {error}"
+        ) from error
 
 
 def _memory_words(progress: Progress, train_images: int) -> str:

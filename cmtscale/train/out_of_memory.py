@@ -10,6 +10,7 @@ import torch
 # Apple's GPUs: torch passes them on as a RuntimeError.
 _ON_DEVICE = re.compile(
     r"_STATUS_ALLOC_FAILED|_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+    r"|BLAS_STATUS_NOT_INITIALIZED when calling .?\w*[cC]reate"  # its first allocation
     r"|MPS backend out of memory"
 )
 # Of CUDA's or ROCm's runtime, and of the host (torch, ONNX Runtime).
@@ -38,9 +39,9 @@ def may_fit_when_smaller(error: BaseException) -> bool:
 
 def spoils_process(error: BaseException) -> bool:
     """Whether a kernel has failed: CUDA refuses all that its process asks for then."""
-    return (
-        isinstance(error, RuntimeError) and re.search("(CUDA|HIP) error:", str(error)) is not None
-    )
+    if not isinstance(error, RuntimeError) or may_fit_when_smaller(error):
+        return False
+    return re.search("(CUDA|HIP) error:", str(error)) is not None
 
 
 def give_back(error: BaseException) -> None:

@@ -51,5 +51,5 @@ def test_a_result_says_what_it_was_trained_in_for_want_of_memory(
     print_result(too_large, None, folder=tmp_path, test=False)
     assert capsys.readouterr().out == (
         "infeasible: memory: one image does not fit\n"
-        "the same command tries again: free some of it, or use another --device\n"
+        "the same command tries again; free GPU memory first, or use another --device\n"
     )

@@ -5,11 +5,12 @@ import torch
 
 from cmtscale.search.executors.outcome import outcome_of
 from cmtscale.train.micro_batches import AtOnce, halved_until_it_fits
-from cmtscale.train.out_of_memory import is_out_of_memory, may_fit_when_smaller
+from cmtscale.train.out_of_memory import is_out_of_memory, may_fit_when_smaller, spoils_process
 
 REFUSED = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.1 GB)"),
@@ -78,3 +79,14 @@ def test_other_errors_are_not_taken_for_it(error):
     assert not is_out_of_memory(error)
     assert not may_fit_when_smaller(error)
     assert not outcome_of(error).cause.startswith("out of memory")
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=str)
+def test_a_process_that_can_go_on_is_not_spoilt(error):
+    assert not spoils_process(error)
+
+
+@pytest.mark.parametrize("error", PERHAPS_BROKEN, ids=str)
+def test_a_process_whose_kernel_failed_is_spoilt(error):
+    assert spoils_process(error)
+    assert outcome_of(error).spoils_process
