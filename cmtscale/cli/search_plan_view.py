@@ -171,7 +171,8 @@ def _print_runs(plan: Plan, console: Console) -> None:
 
 def _print_sharing(plan: Plan, console: Console) -> None:
     """How many runs share each GPU, and why, where that was measured."""
-    speeds = plan.timings.shared_images_per_second
+    sharing = plan.timings.sharing
+    speeds = sharing.images_per_second if sharing else ()
     share, rest = divmod(len(plan.devices), len(set(plan.devices)))
     together = dict(zip((2**level for level in range(len(speeds))), speeds, strict=True))
     if rest or share not in together:
@@ -181,8 +182,6 @@ def _print_sharing(plan: Plan, console: Console) -> None:
             f"{share} runs share each GPU: {together[share]:,.0f} images/s together, "
             f"{together[1]:,.0f} alone (measured)"
         )
-    elif together.get(2) == 0:
-        console.print("one run at a time on each GPU: two together do not go (measured)")
     elif together.get(2, math.inf) < GAIN * together[1]:
         console.print(
             f"one run at a time on each GPU: two together gain too little, {together[2]:,.0f} "

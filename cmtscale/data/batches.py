@@ -4,7 +4,7 @@ Random numbers are drawn on the CPU, once per epoch and always the same amount, 
 and the augmentation depend on neither the device nor the resolution.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class DeviceSplit:
 def device_split(dataset: Dataset, indices: IntArray, *, device: torch.device) -> DeviceSplit:
     """Bring the images at `indices` to the device, or leave them in the file."""
     size_bytes = len(indices) * dataset.images[0].nbytes
-    is_held = size_bytes < HELD_FRACTION * _free_bytes(device)
+    is_held = _is_held(size_bytes, _free_bytes(device))
     labels = torch.from_numpy(dataset.labels[indices])
     return DeviceSplit(
         dataset=dataset,
@@ -65,6 +65,12 @@ def device_split(dataset: Dataset, indices: IntArray, *, device: torch.device) -
         mean=torch.tensor(dataset.mean, device=device) * 255,
         std=torch.tensor(dataset.std, device=device) * 255,
     )
+
+
+def held_bytes(dataset: Dataset, counts: Iterable[int], *, free_bytes: int) -> int:
+    """What splits of so many images take of a device with so much free memory."""
+    sizes = [count * dataset.images[0].nbytes for count in counts]
+    return sum(size for size in sizes if _is_held(size, free_bytes))
 
 
 def epoch_batches(
@@ -145,6 +151,10 @@ def read_ahead(
 
 def _read(dataset: Dataset, indices: IntArray) -> npt.NDArray[np.uint8]:
     return np.asarray(dataset.images[indices])
+
+
+def _is_held(size_bytes: int, free_bytes: int) -> bool:
+    return size_bytes < HELD_FRACTION * free_bytes
 
 
 def _free_bytes(device: torch.device) -> int:

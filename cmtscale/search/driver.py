@@ -65,7 +65,7 @@ def search(
             folder_context = opened(folder, settings, watcher.noted)
         with folder_context as run_folder:
             timings = share_devices(
-                run_folder.settings, read_timings(folder), executor, watcher.noted
+                run_folder.settings, dataset, read_timings(folder), executor, watcher.noted
             )
             deadline = open_deadline(
                 folder,
@@ -109,9 +109,13 @@ def search(
 def executor_for(
     request: SearchRequest, executor: Executor | None
 ) -> AbstractContextManager[Executor]:
-    """The executor that is given, which stays open, or else that of the request's engine."""
+    """The executor that is given, which stays open, or else that of the request's engine.
+
+    How many runs share a device there is undone: an earlier search may have chosen it for itself.
+    """
     _require_main_process()
     if executor is not None:
+        executor.share(1)
         return nullcontext(executor)
     return open_engine(
         request.engine,

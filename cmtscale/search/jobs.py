@@ -13,6 +13,7 @@ from cmtscale.train.recipe import Recipe, Run
 from cmtscale.train.stop import CheckIn
 
 if TYPE_CHECKING:
+    from cmtscale.train.gpu_memory import Card
     from cmtscale.train.testing import SplitScore
 
 
@@ -38,13 +39,37 @@ class TimeSteps:
         return seconds
 
 
+@dataclass(frozen=True)
+class AskCard:
+    """Ask which card a slot has."""
+
+    def carry_out(self, device: str, check_in: CheckIn) -> "Card":  # noqa: ARG002
+        """Its name and memory."""
+        from cmtscale.train.gpu_memory import card_of
+
+        return card_of(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureMemory:
+    """Measure what training a network takes of a card that does nothing else."""
+
+    network: Variant
+    recipe: Recipe
+    batch: int
+
+    def carry_out(self, device: str, check_in: CheckIn) -> int:
+        """Bytes."""
+        from cmtscale.train.gpu_memory import training_bytes
+
+        return training_bytes(
+            self.network, self.recipe, batch=self.batch, device=device, check_in=check_in
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CountImages:
-    """Count the images a second of training steps, beside others of these jobs.
-
-    Only whole batches count: the job fails where the memory is too small for one. What it holds of
-    the memory it keeps, as a run does, so that others feel it.
-    """
+    """Count the images a second of training steps of whole batches, beside others of these jobs."""
 
     network: Variant
     recipe: Recipe

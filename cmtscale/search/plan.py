@@ -23,7 +23,7 @@ from cmtscale.search.samplers import Asked, asked_before, generations, most_cand
 from cmtscale.search.screen import Screened, screen
 from cmtscale.search.settings import Settings
 from cmtscale.search.space import checkpoint_bytes, run_bytes, search_bytes
-from cmtscale.search.timings import Timings, allowance, of_device, seconds_of, with_runs, with_steps
+from cmtscale.search.timings import Timings, allowance, of_slots, seconds_of, with_runs, with_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def make_plan(
     """
     _require_pixels(settings, folder, dataset)
     is_grid = settings.sampler == "grid"
-    timings = of_device(timings, executor.devices[0].split(":")[0])
+    timings = of_slots(timings, executor.devices)
     timings, screened = screen(settings, timings, executor, note)
     latencies = timings.latency_seconds
     asked = next(generations(settings, lambda: rows, note, latencies)) if is_grid else []
@@ -204,7 +204,7 @@ def plan_named(
 ) -> Plan:
     """The plan of `runs` of the candidates `asked`, and of nothing else."""
     val_images = len(dataset.splits.val)
-    timings = of_device(timings, executor.devices[0].split(":")[0])
+    timings = of_slots(timings, executor.devices)
     timings = with_runs(timings, rows, settings, val_images)
     networks = [entry.candidate.trained for entry in asked]
     timings = with_steps(timings, networks, settings, executor)

@@ -29,17 +29,40 @@ TIMING_SECONDS = 20.0  # networks not timed by then are estimated by their MACs
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """What was measured for runs that share a GPU: a `card` by its name, with `card_bytes`.
+
+    `run_bytes` is what the network that takes the most takes of them, without its images.
+    `images_per_second` are what 1, 2, 4, … runs train together.
+    """
+
+    card: str
+    card_bytes: int
+    run_bytes: int
+    images_per_second: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images_per_second", tuple(self.images_per_second))
+        sizes = (self.card_bytes, self.run_bytes)
+        if not isinstance(self.card, str) or not all(isinstance(s, int) and s >= 0 for s in sizes):
+            raise ValueError(f"{self.card!r} of {sizes} bytes is no card")
+        if not all(isinstance(s, float) and 0 < s < math.inf for s in self.images_per_second):
+            raise ValueError(f"{self.images_per_second} are not all images a second")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timings:
     """`seconds_per_image` of a training step by trained network, `latency_seconds` by real one.
 
-    All on a `device` of one type, such as `cpu`. `shared_images_per_second` are what 1, 2, 4, …
-    runs that share a device train together; 0 where that failed, for want of memory as a rule.
+    All on a `device` of one type, such as `cpu`; steps with `share` runs on each GPU. `sharing` is
+    what that was chosen by (None: nothing was measured).
     """
 
     device: str = ""
+    share: int = 1
     seconds_per_image: Mapping[str, float] = field(default_factory=dict)
     latency_seconds: Mapping[str, float] = field(default_factory=dict)
-    shared_images_per_second: tuple[float, ...] = ()
+    sharing: Sharing | None = None
 
     def save(self, folder: Path) -> None:
         """Write `timings.json`, atomically."""
@@ -53,18 +76,22 @@ def read_timings(folder: Path) -> Timings:
         table = read_json(path)
     except FileNotFoundError:
         return Timings()
-    speeds = table.setdefault("shared_images_per_second", [])  # older files have none
+    for name in ("share", "sharing"):  # older files have none
+        table.setdefault(name, getattr(Timings(), name))
     is_whole = table.keys() == asdict(Timings()).keys() and all(
         isinstance(times, dict)
         and all(isinstance(t, float) and 0 < t < math.inf for t in times.values())
         for times in (table["seconds_per_image"], table["latency_seconds"])
     )
-    has_speeds = isinstance(speeds, list) and all(
-        isinstance(speed, float) and 0 <= speed < math.inf for speed in speeds
-    )
-    if not is_whole or not has_speeds or not isinstance(table["device"], str):
-        raise ResultsError(f"{path} is damaged; restore it, or remove it (it is measured again)")
-    return Timings(**{**table, "shared_images_per_second": tuple(speeds)})
+    try:
+        if not (is_whole and isinstance(table["device"], str) and isinstance(table["share"], int)):
+            raise ValueError
+        if table["sharing"] is not None:
+            table["sharing"] = Sharing(**table["sharing"])
+    except (TypeError, ValueError):
+        words = f"{path} is damaged; restore it, or remove it (it is measured again)"
+        raise ResultsError(words) from None
+    return Timings(**table)
 
 
 def seconds_of(
@@ -93,8 +120,21 @@ def allowance(settings: Settings, last_rung_seconds: Sequence[float], slots: int
 
 
 def of_device(timings: Timings, device: str) -> Timings:
-    """`timings` if they are of this type of device; else none."""
-    return timings if timings.device == device else Timings(device=device)
+    """`timings` if they are of the type of this device; else none."""
+    device_type = device.split(":")[0]
+    return timings if timings.device == device_type else Timings(device=device_type)
+
+
+def of_slots(timings: Timings, devices: Sequence[str]) -> Timings:
+    """`timings` of the type of these slots' devices; steps only if as many runs shared a GPU.
+
+    Slots of a CPU have a core each, so that they share nothing.
+    """
+    timings = of_device(timings, devices[0])
+    share = 1 if timings.device == "cpu" else math.ceil(len(devices) / len(set(devices)))
+    return (
+        timings if timings.share == share else replace(timings, share=share, seconds_per_image={})
+    )
 
 
 def with_steps(

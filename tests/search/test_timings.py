@@ -19,7 +19,9 @@ from cmtscale.search.jobs import TimePrediction, TimeSteps
 from cmtscale.search.ladder import PRESETS
 from cmtscale.search.settings import Settings
 from cmtscale.search.timings import (
+    Sharing,
     Timings,
+    of_slots,
     read_timings,
     seconds_of,
     with_latencies,
@@ -213,6 +215,23 @@ def test_networks_that_cannot_be_run_here_have_no_latency(
     assert with_latencies(Timings(), networks, tiny_settings, predicted) == Timings()
 
 
+def test_steps_are_known_only_with_as_many_runs_on_a_gpu() -> None:
+    known = Timings(
+        device="cuda",
+        share=2,
+        seconds_per_image={"a": 0.1},
+        latency_seconds={"a": 0.2},
+        sharing=SHARING,
+    )
+    assert of_slots(known, ("cuda:0", "cuda:1") * 2) == known
+    alone = replace(known, share=1, seconds_per_image={})
+    assert of_slots(known, ("cuda:0", "cuda:1")) == alone
+    assert of_slots(known, ("cuda:0", "cuda:1", "cuda:0")) == known  # two on one of them
+    assert of_slots(known, ("cpu",)) == Timings(device="cpu")
+    of_cpu = Timings(device="cpu", seconds_per_image={"a": 0.1})
+    assert of_slots(of_cpu, ("cpu",) * 4) == of_cpu
+
+
 def test_a_folder_without_timings_has_none(tmp_path: Path) -> None:
     assert read_timings(tmp_path) == Timings()
 
@@ -223,12 +242,31 @@ def test_a_file_from_before_runs_shared_a_device_is_read(tmp_path: Path) -> None
     assert read_timings(tmp_path) == Timings(device="cuda", seconds_per_image={"a": 0.1})
 
 
-@pytest.mark.parametrize("speeds", ["1", "{}", "[-1.0]", '["fast"]', "[NaN]", "[1]"])
-def test_speeds_that_are_none_are_damage(tmp_path: Path, speeds: str) -> None:
-    Timings(device="cuda", shared_images_per_second=(7.5,)).save(tmp_path)
+SHARING = Sharing(card="H100", card_bytes=80, run_bytes=7, images_per_second=(7.5, 9.0))
+
+
+def test_what_sharing_was_chosen_by_is_kept(tmp_path: Path) -> None:
+    timings = Timings(device="cuda", share=2, seconds_per_image={"a": 0.1}, sharing=SHARING)
+    timings.save(tmp_path)
+    assert read_timings(tmp_path) == timings
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *[f'{{"images_per_second": {s}}}' for s in ("1", "[-1.0]", '["fast"]', "[NaN]", "[1]")],
+        '{"card": 1}',
+        '{"card_bytes": -1}',
+        '{"run_bytes": "few"}',
+        '{"more": 1}',
+    ],
+)
+def test_a_sharing_that_is_none_is_damage(tmp_path: Path, part: str) -> None:
+    Timings(device="cuda", sharing=SHARING).save(tmp_path)
     path = tmp_path / "timings.json"
     whole = json.loads(path.read_text())
-    path.write_text(json.dumps(whole | {"shared_images_per_second": json.loads(speeds)}))
+    whole["sharing"] |= json.loads(part)
+    path.write_text(json.dumps(whole))
     with pytest.raises(ResultsError, match=r"timings\.json is damaged"):
         read_timings(tmp_path)
 

@@ -76,7 +76,7 @@ class LocalExecutor:
         run_timeout_seconds: int | None = None,
         hang_seconds: int = HANG_SECONDS,
     ) -> None:
-        self._places = self._devices = devices
+        self._own_devices = self._devices = devices
         self._most_shared = most_shared
         self._run_timeout_seconds = run_timeout_seconds
         self._hang_seconds = hang_seconds
@@ -105,7 +105,7 @@ class LocalExecutor:
     def share(self, runs: int) -> None:
         assert not self._busy
         assert 1 <= runs <= self._most_shared
-        self._devices = self._places * runs
+        self._devices = self._own_devices * runs
         self._end([slot for slot in self._workers if slot >= len(self._devices)])
 
     def submit(self, job: Job) -> None:
