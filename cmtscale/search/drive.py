@@ -1,6 +1,7 @@
 """Training what a search asks for, in its order."""
 
 import time
+from contextlib import closing
 
 from cmtscale.record.table import Table
 from cmtscale.search.deadline import Deadline
@@ -35,35 +36,35 @@ def drive(
     Where the search has only so much time, and the longest runs no longer fit into it once the
     first rung has shown what runs take, it stops there and returns settings with fewer rungs.
     """
-    index = open_index(plan.folder, table.rows, watcher.noted)
-    training = Training(plan, table, executor, watcher, interrupts, deadline, index)
-    with training:
-        if plan.asked:
-            training.add(plan.asked)
-        else:
-            for generation in generations(
-                plan.settings, lambda: table.rows, watcher.noted, plan.timings.latency_seconds
-            ):
-                training.add(generation)
-                training.train(first_rung(plan.settings, [one.candidate for one in generation]))
-                if training.too_late:
-                    break
-        if plan.settings.max_seconds is not None:
-            training.train(first_rung(plan.settings, training.candidates))
-            shorter = training.shortened(target_is_asked)
-            if shorter != plan.settings:
-                return shorter
-        training.train(fixed_runs(plan.settings, training.candidates))
-        decided = [run for batch in plan.batches for run in batch]
-        training.train([run for run in decided if run.candidate in training.asked])
-        while batch := training.decide():
-            training.train(batch)
-        if training.too_late:
-            watcher.noted(
-                f"the time is over, and {len(training.too_late)} runs that would not end in it "
-                f"are left out; go on with them: --from {plan.folder} --max-time …"
-            )
-    index.update(table.rows)  # of a run that was repeated only the last trial stays
+    with closing(open_index(plan.folder, table.rows, watcher.noted)) as index:
+        training = Training(plan, table, executor, watcher, interrupts, deadline, index)
+        with training:
+            if plan.asked:
+                training.add(plan.asked)
+            else:
+                for generation in generations(
+                    plan.settings, lambda: table.rows, watcher.noted, plan.timings.latency_seconds
+                ):
+                    training.add(generation)
+                    training.train(first_rung(plan.settings, [one.candidate for one in generation]))
+                    if training.too_late:
+                        break
+            if plan.settings.max_seconds is not None:
+                training.train(first_rung(plan.settings, training.candidates))
+                shorter = training.shortened(target_is_asked)
+                if shorter != plan.settings:
+                    return shorter
+            training.train(fixed_runs(plan.settings, training.candidates))
+            decided = [run for batch in plan.batches for run in batch]
+            training.train([run for run in decided if run.candidate in training.asked])
+            while batch := training.decide():
+                training.train(batch)
+            if training.too_late:
+                watcher.noted(
+                    f"the time is over, and {len(training.too_late)} runs that would not end in it "
+                    f"are left out; go on with them: --from {plan.folder} --max-time …"
+                )
+        index.update(table.rows)  # no trial stays that no row stands behind
     return None
 
 
