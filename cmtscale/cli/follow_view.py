@@ -32,6 +32,8 @@ def watch(folder: Path) -> bool:
                 live.update(screen_of(going, console), refresh=True)
                 time.sleep(LOOK_SECONDS)
                 going = follower.look()
+        if not console.is_terminal:  # where a screen is not taken back at its end
+            console.print()
     except KeyboardInterrupt:
         return False
     return True

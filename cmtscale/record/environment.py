@@ -57,7 +57,7 @@ def _deciding(described: Mapping[str, Any]) -> dict[str, str]:
     torch = described.get("versions", {}).get("torch")
     parts = {
         "cmtscale": described.get("cmtscale"),
-        "its code": described.get("code"),
+        "cmtscale's code": described.get("code"),
         "torch": torch and str(torch).partition("+")[0],  # without the build: +cpu, +cu126
     }
     return {name: str(value) for name, value in parts.items() if value is not None}

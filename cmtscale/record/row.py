@@ -200,8 +200,8 @@ def _records(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 f"search again with another --out"
             )
         raise ResultsError(
-            f"{path} is damaged: it lacks the columns {', '.join(missing)}; "
-            f"is it from `cmtscale search`?"
+            f"{path} is damaged: it lacks the columns {', '.join(missing)}; if it is from "
+            f"`cmtscale search`, the same search makes it again from runs/"
         )
     if foreign := [name for name in header if name not in COLUMNS]:
         raise NewerTableError(

@@ -246,7 +246,10 @@ def recorded_search(folder: Path) -> tuple[Settings, list[Row]]:
     try:
         return settings, read_rows(folder / TRIALS)
     except FileNotFoundError:
-        raise ResultsError(f"{folder} has no finished run yet; wait for the search") from None
+        raise ResultsError(
+            f"{folder} has no finished run yet; wait for its search, or go on with it: "
+            f"cmtscale search --from {folder}"
+        ) from None
 
 
 def read_settings(path: Path) -> Settings:

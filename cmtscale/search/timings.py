@@ -172,8 +172,8 @@ def with_steps(
             timed[job.network.name] = result
     if not timed and not known:
         raise RequestError(
-            f"a training step could not be timed ({failure.cause}); "
-            f"if memory is short, search with smaller twins (--proxy-macs)"
+            f"a training step could not be timed ({failure.cause}); if memory is short, search "
+            f"with smaller twins (--proxy-macs); if a limit was, lengthen it"
         )
     if not timed:
         slowest = max(known.values())

@@ -303,7 +303,7 @@ def test_a_search_that_other_code_trained_is_refused_until_that_is_accepted(
     path.write_text(json.dumps({**json.loads(path.read_text()), "code": "0123"}))
     where = ["--device", "cpu", "--cache-dir", str(cache_dir)]
     line = refusal("check", str(folder), kind, *where)
-    assert "its code 0123 is now " in line
+    assert "cmtscale's code 0123 is now " in line
     assert "--accept-changes" in line
     if kind == "--lr":  # these twins are too few for the other
         printed("check", str(folder), kind, *where, "--accept-changes", "--dry-run")

@@ -316,7 +316,7 @@ def test_plotting_a_folder_without_results_says_what_to_run(
 ) -> None:
     assert "run `cmtscale search` first" in refusal("plot", str(tmp_path))
     (tmp_path / "trials.csv").write_text("nonsense\n1\n")
-    assert "is it from `cmtscale search`?" in refusal("plot", str(tmp_path))
+    assert "the same search makes it again from runs/" in refusal("plot", str(tmp_path))
 
 
 @pytest.mark.parametrize(

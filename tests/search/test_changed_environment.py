@@ -51,7 +51,7 @@ def test_a_copied_folder_goes_on_where_it_is(
     ("described", "difference"),
     [
         ({"versions": {"torch": "1.0"}}, "torch 1.0 is now "),
-        ({"code": "0123"}, "its code 0123 is now "),
+        ({"code": "0123"}, "cmtscale's code 0123 is now "),
         ({"cmtscale": "0.0.9"}, "cmtscale 0.0.9 is now "),
     ],
     ids=["torch", "code", "version"],

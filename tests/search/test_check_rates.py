@@ -194,7 +194,7 @@ def test_a_search_that_other_code_trained_is_not_checked_unless_that_is_accepted
 ) -> None:
     trained_by_other_code(folder)
     before = contents(folder)
-    with pytest.raises(ResultsError, match=r"its code 0123 is now .* --accept-changes"):
+    with pytest.raises(ResultsError, match=r"cmtscale's code 0123 is now .* --accept-changes"):
         check()
     assert fake_training.started == []
     assert contents(folder) == before
@@ -205,7 +205,7 @@ def test_a_search_that_other_code_trained_is_not_checked_unless_that_is_accepted
     assert own["code"] == "0123"
     (resumed,) = own["resumed"]
     (accepted,) = resumed["accepted"]
-    assert accepted.startswith("its code 0123 is now ")
+    assert accepted.startswith("cmtscale's code 0123 is now ")
     for name in ("0.001", "0.004"):  # all of it is of one code
         assert environment(folder / "rates" / name).keys().isdisjoint({"resumed", "accepted"})
     assert contents(folder)[folder / "environment.json"] == before[folder / "environment.json"]
@@ -218,7 +218,9 @@ def test_a_side_that_other_code_trained_is_not_gone_on_with_unless_that_is_accep
     side = folder / "rates" / "0.004"
     trained_by_other_code(side)
     fake_training.started.clear()
-    with pytest.raises(ResultsError, match=r"rates/0\.004 were trained otherwise: its code 0123"):
+    with pytest.raises(
+        ResultsError, match=r"rates/0\.004 were trained otherwise: cmtscale's code 0123"
+    ):
         check(seeds=3)
     assert fake_training.started == []
     check(seeds=3, accept_changes=True)

@@ -35,8 +35,9 @@ def connect(ray: Any, address: str) -> bool:
         with _handlers_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, RuntimeError) as error:
+        where = "on this machine" if address == "auto" else f"at {address}"
         raise RequestError(
-            f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); start "
+            f"no Ray cluster answers {where} ({' '.join(str(error).split())[:200]}); start "
             f"one with `ray start --head`, or give its --address"
         ) from error
     return True

@@ -159,7 +159,9 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once(
         port = server.getsockname()[1]
     with pytest.raises(RequestError, match=f"no Ray cluster answers at 127.0.0.1:{port} .*refused"):
         RayExecutor(f"127.0.0.1:{port}")
-    with pytest.raises(RequestError, match=r"no Ray cluster answers at auto .*ray start --head"):
+    with pytest.raises(
+        RequestError, match=r"no Ray cluster answers on this machine .*ray start --head"
+    ):
         RayExecutor()
 
 
