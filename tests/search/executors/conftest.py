@@ -30,6 +30,8 @@ def cluster(jobs: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        # the cluster is in this process's group, which a raylet may take for that of a dead worker
+        patch.setenv("RAY_process_group_cleanup_enabled", "0")
         patch.setenv("CMTSCALE_CACHE", str(tmp_path_factory.mktemp("node-cache")))
         import ray
         from ray.cluster_utils import Cluster
