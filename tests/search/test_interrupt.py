@@ -8,13 +8,18 @@ import pytest
 
 from cmtscale.arch.errors import StoppedError
 from cmtscale.search.interrupt import lasting_interrupts
+from cmtscale.train.stop import SIGNALS
 
 
 @pytest.fixture(autouse=True)
-def _python_hears_ctrl_c() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _signals_are_nobodys() -> Iterator[None]:
+    """Ray, for one, takes SIGTERM over in the process of the tests."""
+    defaults = dict.fromkeys(SIGNALS, signal.SIG_DFL)
+    defaults[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def press(number: signal.Signals) -> None:

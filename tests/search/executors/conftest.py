@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ def cluster(jobs: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0})
         cluster.add_node(num_cpus=2, num_gpus=0)
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        signal.signal(signal.SIGTERM, before)  # Ray takes it over
         yield cluster
         ray.shutdown()
         cluster.shutdown()
