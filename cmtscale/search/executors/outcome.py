@@ -56,7 +56,8 @@ def failure(cause: str, *, spoils_process: bool = False) -> Failure:
 
 def worker_died(how: str) -> Failure:
     """The failure of a job whose process has ended by itself."""
-    return failure(f"the worker died ({how}); out of memory is the usual reason")
+    words = f"the worker died ({how}); out of memory is the usual reason"
+    return failure(words, spoils_process=True)  # it may hold a lock that its successor waits for
 
 
 def took_too_long(limit_seconds: int) -> Failure:
