@@ -31,6 +31,7 @@ from cmtscale.search.executors.pulse import Pulse
 from cmtscale.train.stop import SIGNALS, listening
 
 START_SECONDS = 120  # of a worker process on a busy machine
+DEATHS = (ProcessExpired, BrokenProcessPool)  # of a worker, by pebble
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that comes when the parent has died
 
 
@@ -130,7 +131,7 @@ class LocalExecutor:
         done, _ = wait(slots, timeout=timeout_seconds, return_when=FIRST_COMPLETED)
         ended = {slots[future]: self._busy.pop(slots[future]) for future in done}
         outcomes = {slot: self._outcome(busy.future) for slot, busy in ended.items()}
-        self._end([slot for slot, outcome in outcomes.items() if _spoils_process(outcome)])
+        self._end([slot for slot in ended if _is_lost(ended[slot].future, outcomes[slot])])
         overdue = self._overdue()
         self._end(list(overdue))
         lost = [(self._busy.pop(slot).job, failure) for slot, failure in overdue.items()]
@@ -160,7 +161,7 @@ class LocalExecutor:
         error = future.exception()
         if error is None:
             return future.result()
-        if isinstance(error, ProcessExpired | BrokenProcessPool):
+        if isinstance(error, DEATHS):
             how = "before its job began"
             if isinstance(error, ProcessExpired):
                 how = f"exit code {error.exitcode}"
@@ -196,8 +197,13 @@ class LocalExecutor:
             del self._workers[slot]
 
 
-def _spoils_process(outcome: Any) -> bool:
-    return isinstance(outcome, Failure) and outcome.spoils_process
+def _is_lost(future: Future[Any], outcome: Any) -> bool:
+    """Whether a slot needs a new worker, and a new pool.
+
+    What a worker that died held, such as the lock of its pool's pipe, its successor would wait for.
+    """
+    has_died = isinstance(future.exception(), DEATHS)
+    return has_died or (isinstance(outcome, Failure) and outcome.spoils_process)
 
 
 def _new_worker() -> _Worker:

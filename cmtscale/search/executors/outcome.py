@@ -30,12 +30,12 @@ def outcome_of(error: BaseException) -> Failure | CmtscaleError:
 
     A full disk, and images that are gone, stop all work.
     """
+    from cmtscale.train.out_of_memory import is_out_of_memory, spoils_process
+
     if isinstance(error, DataError):
         return error
     if isinstance(error, OSError) and (words := no_room(error)):
         return ResultsError(words)
-    from cmtscale.train.out_of_memory import is_out_of_memory, spoils_process
-
     name = type(error).__name__
     cause = f"{name}: {error}" if str(error) else name
     words = f"out of memory ({cause})" if is_out_of_memory(error) else cause
@@ -56,8 +56,7 @@ def failure(cause: str, *, spoils_process: bool = False) -> Failure:
 
 def worker_died(how: str) -> Failure:
     """The failure of a job whose process has ended by itself."""
-    words = f"the worker died ({how}); out of memory is the usual reason"
-    return failure(words, spoils_process=True)  # it may hold a lock that its successor waits for
+    return failure(f"the worker died ({how}); out of memory is the usual reason")
 
 
 def took_too_long(limit_seconds: int) -> Failure:
