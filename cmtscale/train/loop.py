@@ -14,6 +14,7 @@ from torch import Tensor
 from cmtscale.data.batches import DeviceSplit, device_split, epoch_batches
 from cmtscale.data.dataset import Dataset, open_dataset, training_part
 from cmtscale.data.epochs import batches_per_epoch
+from cmtscale.data.splits import IntArray
 from cmtscale.model.cmt import CMT, build
 from cmtscale.record.result import RunResult
 from cmtscale.train.autocast import make_autocast
@@ -49,11 +50,12 @@ def train(
     """
     began = time.perf_counter()
     dataset = open_dataset(run.data)
-    training_images = len(training_part(dataset, run.recipe.train_images))
-    micro_batches = MicroBatches.of(run.variant, min(run.recipe.batch_size, training_images))
+    training_images = training_part(dataset, run.recipe.train_images)
+    micro_batches = MicroBatches.of(run.variant, min(run.recipe.batch_size, len(training_images)))
     scored_at_once = AtOnce(
         images=max(
-            estimation_part(training_images), min(run.recipe.batch_size, len(dataset.splits.val))
+            estimation_part(len(training_images)),
+            min(run.recipe.batch_size, len(dataset.splits.val)),
         ),
         fewest=micro_batches.fewest,
     )
@@ -62,6 +64,7 @@ def train(
         return _train(
             run,
             dataset,
+            training_images,
             micro_batches,
             scored_at_once,
             device=device,
@@ -85,6 +88,7 @@ def train(
 def _train(
     run: Run,
     dataset: Dataset,
+    training_images: IntArray,
     micro_batches: MicroBatches,
     scored_at_once: AtOnce,
     *,
@@ -97,7 +101,6 @@ def _train(
     began = time.perf_counter()
     recipe = run.recipe
     torch.manual_seed(run.seed)
-    training_images = training_part(dataset, recipe.train_images)
     train_split = device_split(dataset, training_images, device=device)
     val_split = device_split(dataset, dataset.splits.val, device=device)
     model = build(

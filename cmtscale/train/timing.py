@@ -79,17 +79,18 @@ def prediction_seconds(
     So that what else the machine does slows all of them alike. Those that do not fit into the
     memory beside the others are left out.
     """
-    place = torch.device(device)
+    torch_device = torch.device(device)
     models: dict[str, CMT] = {}
     for network in networks:
         with _left_out_without_memory(models, network.name):
-            models[network.name] = build(network, attention=recipe.attention).to(place).eval()
+            model = build(network, attention=recipe.attention)
+            models[network.name] = model.to(torch_device).eval()
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode(), make_autocast(recipe, place):
+    with torch.inference_mode(), make_autocast(recipe, torch_device):
         for turn in range(_PREDICTION_WARM_UP + _PREDICTIONS):
             for name in list(models):
                 with _left_out_without_memory(models, name):
-                    taken = _pass_seconds(models[name], place)
+                    taken = _pass_seconds(models[name], torch_device)
                     if turn >= _PREDICTION_WARM_UP:
                         seconds[name].append(taken)
                 stop_if_asked(check_in)
