@@ -71,6 +71,12 @@ class TrainingError(CmtscaleError, RuntimeError):
     exit_code = 1
 
 
+class NoRoomError(CmtscaleError, RuntimeError):
+    """A disk that is full, or files that may not grow; all that is stored stands."""
+
+    exit_code = 1
+
+
 class StoppedError(CmtscaleError):
     """Work that was asked to stop, by a signal or by who gave it; a training has kept its state."""
 

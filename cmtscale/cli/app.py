@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmtscale.arch.errors import CmtscaleError
+from cmtscale.arch.errors import CmtscaleError, NoRoomError
 from cmtscale.cli import (
     bench,
     cache,
@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    0; 2 for bad input; 1 for a training that broke off; 128 + its number after a signal.
+    0; 2 for bad input; 1 for what broke off at something outside it, such as a full disk; 128 + its
+    number after a signal.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -107,7 +108,7 @@ def run(arguments: list[str] | None = None) -> int:
         from cmtscale.record.files import no_room
 
         if words := no_room(error):
-            return _refuse(words)
+            return _refuse(words, NoRoomError.exit_code)
         return _refuse(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cmtscale.arch.errors import ResultsError
 from cmtscale.data.cache import ALIVE
-from cmtscale.record.files import read_json, set_aside, write_json
+from cmtscale.record.files import no_room, read_json, set_aside, write_json
 from cmtscale.record.folder import RUNS
 from cmtscale.record.typed import record_of
 from cmtscale.search.executors.slurm_queue import array_ids, cancel, unfinished
@@ -52,6 +52,8 @@ def write_note(runs: Path, submissions: Path, job_ids: Iterable[str]) -> Path:
         )
         write_json(path, asdict(slurm_note))
     except OSError as error:
+        if no_room(error):
+            raise
         raise ResultsError(
             f"{runs} cannot be written ({error.strerror}); mend that and run the same command again"
         ) from error

@@ -4,7 +4,7 @@ import traceback
 from typing import Any
 
 from cmtscale.arch.budget import format_duration
-from cmtscale.arch.errors import CmtscaleError, DataError, ResultsError, StoppedError
+from cmtscale.arch.errors import CmtscaleError, DataError, NoRoomError, StoppedError
 from cmtscale.record.files import no_room
 from cmtscale.search.executors.base import Failure, Job, Stopped
 from cmtscale.train.stop import CheckIn
@@ -35,7 +35,7 @@ def outcome_of(error: BaseException) -> Failure | CmtscaleError:
     if isinstance(error, DataError):
         return error
     if isinstance(error, OSError) and (words := no_room(error)):
-        return ResultsError(words)
+        return NoRoomError(words)
     name = type(error).__name__
     cause = f"{name}: {error}" if str(error) else name
     words = f"out of memory ({cause})" if is_out_of_memory(error) else cause

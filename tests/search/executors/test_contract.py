@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cmtscale.arch.errors import DataError, RequestError, ResultsError
+from cmtscale.arch.errors import DataError, NoRoomError, RequestError
 from cmtscale.arch.variant import Variant
 from cmtscale.data.sources import open_source
 from cmtscale.record.folder import RESULT
@@ -158,7 +158,7 @@ def test_a_search_may_let_jobs_share_a_device_where_that_is_open(
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
-        ("FillsTheDisk", ResultsError, r"disk is full \(/data/checkpoint.pt\).*command again"),
+        ("FillsTheDisk", NoRoomError, r"disk is full \(/data/checkpoint.pt\).*command again"),
         ("LosesItsImages", DataError, "packed images are gone"),
     ],
 )

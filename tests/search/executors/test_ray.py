@@ -18,7 +18,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from cmtscale.arch.errors import RequestError, ResultsError, StoppedError, TrainingError
+from cmtscale.arch.errors import (
+    NoRoomError,
+    RequestError,
+    StoppedError,
+    TrainingError,
+)
 from cmtscale.arch.variant import Variant
 from cmtscale.data.cache import LOCK
 from cmtscale.data.sources import open_source
@@ -344,7 +349,7 @@ def test_a_disk_of_the_driver_that_stays_full_stops_all_work(
     monkeypatch.setattr(TrainRun, "carry_out", trains)
     task = _WithFiles(job=digits_run, keeper=stub_of(Keeper()), token=tmp_path / "unseen")
     error = attempt(task, "cpu", lambda: False)
-    assert isinstance(error, ResultsError)
+    assert isinstance(error, NoRoomError)
     assert "the disk is full (/results/checkpoint.pt)" in str(error)
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from cmtscale.arch.errors import ResultsError
+from cmtscale.arch.errors import NoRoomError
 from cmtscale.data.cache import ALIVE
 from cmtscale.search.executors import slurm_group
 from cmtscale.search.executors.base import Job, Stopped
 from cmtscale.search.executors.slurm_group import Group
 
 pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
-FULL = ResultsError("the disk is full")
+FULL = NoRoomError("the disk is full")
 
 
 class Preempted:
