@@ -1,4 +1,4 @@
-"""A driver that is killed at fifty moments, killed workers, full disks: nothing is lost.
+"""A driver that is killed at fifty moments, killed workers and jobs, full disks: nothing is lost.
 
 Half of the moments are writes: the driver is killed before it opens, renames, removes or makes the
 n-th file or folder of its results, n drawn anew each time. The other half are times. The same
@@ -45,6 +45,7 @@ FIRST_SECONDS, LAST_SECONDS = 2.0, 9.0  # of a session, in which its end is draw
 LAST_WRITE = 90
 SESSION_SECONDS = 240.0
 SLURM_KILLS, SLURM_SECONDS = 10, (4.0, 25.0)
+JOB_KILLS = 6  # a third of them requeues, after which Slurm waits two minutes
 FULL_DISKS, DISK_KB = 8, 16_000
 # Loaded by every process of a search: the driver is killed before the write that is due, or from
 # there on the disk of the driver, or of each worker, is full.
@@ -410,11 +411,11 @@ def test_slurm_jobs_that_are_killed_cost_their_own_run_a_part(
     kills = sessions = 0
     while not recorded(folder) or any(row.status == "failed" for row in recorded(folder).values()):
         sessions += 1
-        assert sessions < SLURM_KILLS
+        assert sessions < JOB_KILLS + 3
         session = Session.start(on_slurm(searched, folder), folder)
         while session.wait(draw.uniform(2.0, 6.0)) is None:
             running = sorted(job for job, state in jobs().items() if state == "RUNNING")
-            if running and kills < SLURM_KILLS:
+            if running and kills < JOB_KILLS:
                 end = ends[kills % len(ends)]
                 subprocess.run([*end, draw.choice(running)], check=False)
                 kills += 1
