@@ -1,6 +1,7 @@
 """A request without defaults left: what is searched, how much of it, and its file."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,14 @@ class Settings:
 
     def run_recipe(self, rung: int) -> Recipe:
         """The recipe as runs of a rung get it: with its horizon, in the folder's precision."""
-        epochs, images = self.horizons[rung]
-        return replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
+        return self._run_recipes[rung]
+
+    @cached_property
+    def _run_recipes(self) -> tuple[Recipe, ...]:
+        return tuple(
+            replace(self.recipe, epochs=epochs, train_images=images, precision=self.precision)
+            for epochs, images in self.horizons
+        )
 
     def with_rungs(self, rungs: int, *, keep_target: bool) -> "Settings | None":
         """The same with fewer rungs, for the training that the last of them sees.
