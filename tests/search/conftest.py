@@ -1,5 +1,7 @@
-"""Executors that need no worker processes."""
+"""Executors that need no worker processes, and whether Slurm runs jobs here."""
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,19 @@ from cmtscale.search.resolve import resolve
 from cmtscale.search.settings import Settings
 from cmtscale.train.run_time import run_seconds
 from cmtscale.train.stop import never
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """Skips where no Slurm runs jobs; executors/one_node_slurm.sh starts one."""
+    pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
+    if shutil.which("sbatch") is None:
+        pytest.skip("this machine has no Slurm")
+    states = subprocess.run(
+        ["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False
+    )
+    if not {"idle", "mixed", "allocated"} & set(states.stdout.split()):
+        pytest.skip(f"Slurm has no node here that runs jobs: {states.stdout}{states.stderr}")
 
 
 @dataclass

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -38,14 +37,12 @@ pytestmark = [
         not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
     ),
 ]
-needs_slurm = pytest.mark.skipif(shutil.which("sbatch") is None, reason="this machine has no Slurm")
 PROGRAM = "from cmtscale.cli.app import main; main()"
-KILLS, WORKER_KILLS = 50, 6
+KILLS, WORKER_KILLS, JOB_KILLS = 50, 6, 9
 FIRST_SECONDS, LAST_SECONDS = 2.0, 9.0  # of a session, in which its end is drawn
 LAST_WRITE = 90
 SESSION_SECONDS = 240.0
 SLURM_KILLS, SLURM_SECONDS = 10, (4.0, 25.0)
-JOB_KILLS = 6  # a third of them requeues, after which Slurm waits two minutes
 FULL_DISKS, DISK_KB = 8, 16_000
 # Loaded by every process of a search: the driver is killed before the write that is due, or from
 # there on the disk of the driver, or of each worker, is full.
@@ -374,7 +371,17 @@ def test_a_ray_cluster_that_is_killed_leaves_nothing_behind_and_costs_no_finishe
     require_whole(folder, searched)
 
 
-@needs_slurm
+@pytest.fixture
+def slurm_of_tests(slurm: None) -> None:  # noqa: ARG001
+    """Skips on a Slurm whose jobs may be somebody's."""
+    shown = subprocess.run(
+        ["scontrol", "show", "config"], capture_output=True, text=True, check=True
+    )
+    if "= cmtscale_tests\n" not in shown.stdout:
+        pytest.skip("this Slurm is not of executors/one_node_slurm.sh")
+
+
+@pytest.mark.usefixtures("slurm_of_tests")
 def test_drivers_on_slurm_that_are_killed_leave_no_job_and_repeat_nothing(
     searched: Searched, tmp_path: Path
 ) -> None:
@@ -401,7 +408,7 @@ def test_drivers_on_slurm_that_are_killed_leave_no_job_and_repeat_nothing(
     require_whole(folder, searched)
 
 
-@needs_slurm
+@pytest.mark.usefixtures("slurm_of_tests")
 def test_slurm_jobs_that_are_killed_cost_their_own_run_a_part(
     searched: Searched, tmp_path: Path
 ) -> None:
@@ -424,6 +431,30 @@ def test_slurm_jobs_that_are_killed_cost_their_own_run_a_part(
         assert jobs() == {}
     print(f"{kills} jobs ended in {sessions} sessions")
     assert kills
+    require_whole(folder, searched)
+
+
+@pytest.mark.usefixtures("slurm_of_tests")
+def test_a_search_waits_for_a_controller_of_slurms_that_is_killed(
+    searched: Searched, tmp_path: Path
+) -> None:
+    folder = tmp_path / "search"
+    session = Session.start(on_slurm(searched, folder), folder)
+    until = time.monotonic() + SESSION_SECONDS
+    while not recorded(folder):
+        assert time.monotonic() < until, session.errors.read_text()
+        time.sleep(0.1)
+    subprocess.run(["pkill", "-9", "-x", "slurmctld"], check=True)
+    before = finished_seconds(folder)
+    try:
+        assert session.wait(30.0) is None, session.errors.read_text()
+        assert len(recorded(folder)) < len(searched.rows)
+    finally:
+        subprocess.run(["slurmctld"], check=True)
+    assert session.wait(SESSION_SECONDS) == 0, session.errors.read_text()
+    assert "Unable to contact slurm controller" in session.errors.read_text()
+    session.require_gone()
+    require_kept(before, folder)
     require_whole(folder, searched)
 
 

@@ -22,12 +22,17 @@ from cmtscale.search.executors.outcome import failure, raise_if_all_stops
 from cmtscale.search.executors.private import private_folder
 from cmtscale.search.executors.slurm_group import Group
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
-from cmtscale.search.executors.slurm_queue import Queue, cancel_pending
+from cmtscale.search.executors.slurm_queue import (
+    LASTING_SECONDS,
+    UNREACHABLE,
+    Queue,
+    cancel_pending,
+)
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
 REQUEUES = 20  # of a job at its time limit: it goes on from its checkpoint each time
 LOOK_SECONDS = 0.2  # how often the driver looks for results
-QUEUE_SECONDS = 15.0  # between two questions whether jobs can start
+QUEUE_SECONDS = 15.0  # between two questions whether jobs can start, or two tries to submit some
 PREEMPTED_SECONDS = 120.0  # in which Slurm has queued a preempted job again, or has cancelled it
 # That cancelled jobs get to end in: Slurm kills what is left after its KillWait (30 s, unless it is
 # set otherwise). A job needs less (see slurm_group.py); one that takes longer stays in the notes.
@@ -73,6 +78,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
+        self._unreachable_since: float | None = None
+        self._next_try_at = 0.0  # of submitting what waits
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
@@ -151,7 +158,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def _submit_waiting(self) -> None:
         """Submit what waits as one array, each element with an equal part of it."""
-        if not self._waiting:
+        if not self._waiting or time.monotonic() < self._next_try_at:
             return
         count = -(-len(self._waiting) // self._jobs.size)
         parts = [self._waiting[start::count] for start in range(count)]
@@ -178,12 +185,27 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         except BaseException as error:
             for group in groups:  # sbatch may have accepted what has no handle: that ends at once
                 group.wanted.unlink(missing_ok=True)
+            if isinstance(error, Exception) and self._may_be_back(_words_of_sbatch(error)):
+                return
+            self._waiting.clear()
             if isinstance(error, Exception):  # sbatch's words, in a type of submitit's
                 raise self._refused(_words_of_sbatch(error)) from error
             raise
-        finally:
-            self._waiting.clear()
+        self._waiting.clear()
+        self._unreachable_since = None
         self._take_note()
+
+    def _may_be_back(self, words: str) -> bool:
+        """Whether Slurm cannot be reached since a short time: what waits is submitted later.
+
+        Its controller may restart in mid-search. At the start it is rather not there.
+        """
+        if not self._has_begun or not UNREACHABLE.search(words):
+            return False
+        now = time.monotonic()
+        self._next_try_at = now + QUEUE_SECONDS
+        self._unreachable_since = self._unreachable_since or now
+        return now - self._unreachable_since < LASTING_SECONDS
 
     def _take_note(self) -> None:
         """Tell the folders of results which Slurm jobs work there, before and after it is so.
@@ -217,6 +239,10 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
                 raise self._refused(why)
 
     def _refused(self, words: str) -> CmtscaleError:
+        if UNREACHABLE.search(words):
+            return TrainingError(
+                f"Slurm cannot be reached ({words}); the same command goes on once sinfo answers"
+            )
         kind = TrainingError if self._has_begun else RequestError
         return kind(f"Slurm refuses the jobs ({words}); change --slurm")
 

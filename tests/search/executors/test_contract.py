@@ -1,6 +1,5 @@
 """What every executor does alike, whatever happens to a job."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -38,13 +37,7 @@ ENGINES = (
             pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
         ],
     ),
-    pytest.param(
-        "slurm-cluster",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(shutil.which("sbatch") is None, reason="this machine has no Slurm"),
-        ],
-    ),
+    pytest.param("slurm-cluster", marks=pytest.mark.slow),
     "ray",
 )
 Make = Callable[..., Executor]
@@ -54,6 +47,8 @@ Make = Callable[..., Executor]
 def engine(request: pytest.FixtureRequest, jobs: Any) -> str:  # noqa: ARG001
     if request.param.startswith("slurm"):
         pytest.importorskip("submitit", reason="cmtscale[slurm] is not installed")
+    if request.param == "slurm-cluster":
+        request.getfixturevalue("slurm")
     if request.param == "ray":
         request.getfixturevalue("cluster")
     return str(request.param)

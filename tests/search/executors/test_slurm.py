@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cmtscale.arch.errors import RequestError
+from cmtscale.arch.errors import RequestError, TrainingError
 from cmtscale.cli.app import run as cli
 from cmtscale.search.executors import private, slurm
 from cmtscale.search.executors.base import Failure, carry_out_all
@@ -86,6 +86,47 @@ def test_what_slurm_refuses_is_an_error_at_once(
             list(executor.results(0.01))
         assert executor.running() == []
     assert list((tmp_path / "slurm").glob("[0-9]*")) == []
+
+
+def test_what_waits_is_submitted_once_slurm_can_be_reached_again(
+    on_path: Callable[[str, str], None],
+    jobs: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
+    state = tmp_path / "state"
+    state.write_text("JobID|State\n7001|FAILED\n7002|PENDING\n")
+    on_path("srun", "exit 1")
+    on_path("sacct", f"cat {state}")
+    on_path("squeue", "true")
+    on_path("scancel", f"sed -i s/PENDING/CANCELLED/ {state}")
+    words = "Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    refuses = f"echo 'sbatch: error: {words}' >&2; exit 1"
+    unreachable = r"Slurm cannot be reached \(sbatch.*contact slurm.*; the same command goes on"
+    on_path("sbatch", refuses)
+    with SlurmExecutor(jobs_of("gpus=0"), cache_dir=tmp_path) as executor:
+        executor.submit(jobs.Doubles(1))
+        with pytest.raises(TrainingError, match=unreachable):  # at the start that is the end
+            list(executor.results(0.01))
+        on_path("sbatch", "echo Submitted batch job 7001")
+        executor.submit(jobs.Doubles(1))
+        ((_, outcome),) = carry_out_all(executor, iter([]))
+        assert "state FAILED" in outcome.cause
+        on_path("sbatch", refuses)
+        executor.submit(jobs.Doubles(2))
+        assert list(executor.results(0.01)) == []
+        assert executor.running() == [jobs.Doubles(2)]
+        assert not list(tmp_path.rglob("wanted-*"))  # if it was accepted, it ends at once
+        on_path("sbatch", f"touch {tmp_path}/submitted; echo Submitted batch job 7002")
+        assert list(executor.results(0.01)) == []
+        assert (tmp_path / "submitted").exists()
+        on_path("sbatch", refuses)
+        monkeypatch.setattr(slurm, "LASTING_SECONDS", -1.0)
+        executor.submit(jobs.Doubles(3))
+        with pytest.raises(TrainingError, match=unreachable):
+            list(executor.results(0.01))
 
 
 def test_without_slurm_the_error_says_where_to_start(
