@@ -42,7 +42,7 @@ KILLS, WORKER_KILLS, JOB_KILLS = 50, 6, 9
 FIRST_SECONDS, LAST_SECONDS = 2.0, 9.0  # of a session, in which its end is drawn
 LAST_WRITE = 90
 SESSION_SECONDS = 240.0
-SLURM_KILLS, SLURM_SECONDS = 10, (4.0, 25.0)
+SLURM_KILLS, SLURM_SECONDS = 10, (4.0, 20.0)
 FULL_DISKS, DISK_KB = 8, 16_000
 # Loaded by every process of a search: the driver is killed before the write that is due, or from
 # there on the disk of the driver, or of each worker, is full.
@@ -386,26 +386,30 @@ def test_drivers_on_slurm_that_are_killed_leave_no_job_and_repeat_nothing(
     searched: Searched, tmp_path: Path
 ) -> None:
     draw = random.Random(4)
-    folder = tmp_path / "search"
     sessions: list[Session] = []
-    code: int | None = None
-    while code != 0:
-        before = finished_seconds(folder)
-        sessions.append(Session.start(on_slurm(searched, folder), folder))
-        kills = len(sessions) - 1
-        seconds = draw.uniform(*SLURM_SECONDS) if kills < SLURM_KILLS else SESSION_SECONDS
-        code = sessions[-1].wait(seconds)
-        if code is None:
-            assert kills < SLURM_KILLS, sessions[-1].errors.read_text()
-            sessions[-1].process.kill()
-            code = sessions[-1].wait(SESSION_SECONDS)
-        assert code in (0, -signal.SIGKILL), sessions[-1].errors.read_text()
-        require_kept(before, folder)
-        print(f"kill {kills} after {seconds:.1f} s: {len(recorded(folder))} runs, jobs {jobs()}")
-    assert jobs() == {}
+    kills = searches = 0
+    while kills < SLURM_KILLS:
+        folder = tmp_path / str(searches) / "search"
+        folder.parent.mkdir()
+        code: int | None = None
+        while code != 0:
+            before = finished_seconds(folder)
+            sessions.append(Session.start(on_slurm(searched, folder), folder))
+            seconds = draw.uniform(*SLURM_SECONDS) if kills < SLURM_KILLS else SESSION_SECONDS
+            code = sessions[-1].wait(seconds)
+            if code is None:
+                sessions[-1].process.kill()
+                code = sessions[-1].wait(SESSION_SECONDS)
+            require_kept(before, folder)
+            assert code in (0, -signal.SIGKILL), sessions[-1].errors.read_text()
+            kills += code != 0
+            moment = f"{seconds:.1f} s: {len(recorded(folder))} runs, jobs {jobs()}"
+            print(f"search {searches}, kill {kills} at {moment}")
+        assert jobs() == {}
+        require_whole(folder, searched)
+        searches += 1
     for session in sessions:
         session.require_gone()
-    require_whole(folder, searched)
 
 
 @pytest.mark.usefixtures("slurm_of_tests")

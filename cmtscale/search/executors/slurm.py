@@ -78,6 +78,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
+        self._lost: set[str] = set()  # job ids
         self._unreachable_since: float | None = None
         self._next_try_at = 0.0  # of submitting what waits
 
@@ -119,10 +120,10 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         until = time.monotonic() + timeout_seconds
         while True:
             self._alive.touch()  # seen by the Slurm jobs: the driver lives
-            ended = [group for group in self._groups if group.has_ended()]
+            ended = [group for group in self._groups if self._is_lost(group) or group.has_ended()]
             if ended or time.monotonic() > until:
                 break
-            self._require_startable()
+            self._ask_queue()
             time.sleep(LOOK_SECONDS)
         self._has_begun |= bool(ended)
         self._groups = [group for group in self._groups if group not in ended]
@@ -229,14 +230,19 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         os.close(descriptor)
         return Path(path)
 
-    def _require_startable(self) -> None:
-        """Raise for jobs that Slurm accepts and never starts; asked from time to time."""
+    def _ask_queue(self) -> None:
+        """From time to time: note what Slurm has lost, and raise for what never starts."""
         now = time.monotonic()
         if self._is_slurm and self._groups and now - self._asked_at > QUEUE_SECONDS:
             self._asked_at = now
-            why = self._queue.hopeless(group.handle.job_id for group in self._groups)
+            job_ids = [group.handle.job_id for group in self._groups]
+            self._lost = self._queue.lost(job_ids)
+            why = self._queue.hopeless(job_ids)
             if why is not None:
                 raise self._refused(why)
+
+    def _is_lost(self, group: "_Submitted") -> bool:
+        return group.handle.job_id in self._lost
 
     def _refused(self, words: str) -> CmtscaleError:
         if UNREACHABLE.search(words):
@@ -248,10 +254,17 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def _outcomes(self, group: "_Submitted") -> list[Any]:
         group.wanted.unlink(missing_ok=True)
+        is_lost = self._is_lost(group)
+        self._lost.discard(group.handle.job_id)
         # of a preempted job that has not been queued again, submitit would wait for both for ever
         if group.handle.done() and group.handle.exception() is None:
-            outcomes: list[Any] = group.handle.result()
-            return outcomes
+            name, outcomes = group.handle.result()
+            if name == group.wanted.name:
+                return list(outcomes)
+            is_lost = True  # before it was: the id has been given again
+        if is_lost:
+            cause = f"Slurm has lost its job {group.handle.job_id}: its controller was killed"
+            return [failure(cause)] * len(group.jobs)
         if self._is_stopping:  # before it has started
             return [Stopped()] * len(group.jobs)
         self._keeps_logs = True

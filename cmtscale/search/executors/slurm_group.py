@@ -38,8 +38,19 @@ class Group:
     hang_seconds: int
     wanted: Path
 
-    def __call__(self) -> list[Any]:
-        """The outcome of each job; see `attempt`. `Stopped` where the driver wants no more."""
+    def __call__(self) -> tuple[str, list[Any]]:
+        """Its `name`, and the outcome of each job.
+
+        See `attempt` for outcomes; `Stopped` where the driver wants no more.
+        """
+        return self.name, self._outcomes()
+
+    @property
+    def name(self) -> str:
+        """No other group of the driver has it; Slurm may give the same job id twice."""
+        return self.wanted.name
+
+    def _outcomes(self) -> list[Any]:
         outcomes: dict[int, Any] = {id(job): Stopped() for job in self.jobs}
         waiting = list(self.jobs)
         driver = DriverWatch(alive=self.wanted.parent / ALIVE)

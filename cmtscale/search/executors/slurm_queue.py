@@ -18,6 +18,7 @@ NEVER = re.compile(
 # and these may, but also stand where nodes are down or drained, or the partition is being changed:
 PERHAPS = re.compile(r"Partition(?:Config|NodeLimit)")
 LASTING_SECONDS = 600.0  # of such a reason, after which it is taken for one that stays
+LOST_SECONDS = 120.0  # that accounting and file servers get to show the end of a job that is gone
 # What Slurm's commands say while its controller restarts, or has too much to do:
 UNREACHABLE = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted"
@@ -39,9 +40,10 @@ def is_running_still() -> bool:
 
 @dataclass(kw_only=True)
 class Queue:
-    """Which pending jobs may not start at present, and since when that is so."""
+    """Which pending jobs may not start at present, which jobs are missing, and since when."""
 
     _since: dict[str, float] = field(default_factory=dict)
+    _missing_since: dict[str, float] = field(default_factory=dict)
 
     def hopeless(self, job_ids: Iterable[str]) -> str | None:
         """Which of these jobs never starts, and why; None where all may."""
@@ -64,6 +66,19 @@ class Queue:
                         f"are down; see sinfo"
                     )
         return None
+
+    def lost(self, job_ids: Iterable[str]) -> set[str]:
+        """Which of these jobs, of which no end is known, Slurm does not know either.
+
+        A controller that is killed forgets what it has accepted in its last seconds, and accounting
+        shows that as pending for ever.
+        """
+        listed = _squeue("--me", "-r", "-o", "%i")
+        if listed is None:
+            return set()
+        now, missing = time.monotonic(), set(job_ids) - set(listed.split())
+        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
+        return {name for name, at in self._missing_since.items() if now - at > LOST_SECONDS}
 
 
 def array_ids(job_ids: Iterable[str]) -> set[str]:

@@ -129,6 +129,22 @@ def test_what_waits_is_submitted_once_slurm_can_be_reached_again(
             list(executor.results(0.01))
 
 
+def test_a_result_of_another_job_with_the_same_id_is_not_taken(
+    here: SlurmExecutor, jobs: Any, tmp_path: Path
+) -> None:
+    here.submit(jobs.Doubles(1))
+    assert list(here.results(0.0)) == []
+    (group,) = here._groups
+    group.wanted.unlink()
+    group.wanted = tmp_path / "wanted-another"  # as if Slurm had forgotten its job
+    ((job, outcome),) = carry_out_all(here, iter([]))
+    assert job == jobs.Doubles(1)
+    assert isinstance(outcome, Failure)
+    assert (
+        outcome.cause == f"Slurm has lost its job {group.handle.job_id}: its controller was killed"
+    )
+
+
 def test_without_slurm_the_error_says_where_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

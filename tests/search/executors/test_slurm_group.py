@@ -103,4 +103,4 @@ def test_a_full_disk_that_is_met_while_runs_keep_their_state_is_the_outcome(
     group: Group, preempted: Callable[[Exception | None], list[str]]
 ) -> None:
     preempted(FULL)
-    assert group() == [FULL]
+    assert group() == (group.name, [FULL])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cmtscale.arch.errors import RequestError
-from cmtscale.search.executors import slurm
+from cmtscale.search.executors import slurm, slurm_queue
+from cmtscale.search.executors.base import Failure
 from cmtscale.search.executors.slurm import SlurmExecutor
 from cmtscale.search.executors.slurm_jobs import SlurmJobs
 from cmtscale.search.executors.slurm_queue import (
@@ -100,6 +101,33 @@ def test_a_job_that_slurm_accepts_and_never_starts_is_an_error(
         with pytest.raises(RequestError, match=r"job 9 never starts: PartitionTimeLimit.*--slurm"):
             list(executor.results(10.0))
     assert "CANCELLED" in state.read_text()
+
+
+def test_a_job_that_slurm_does_not_know_any_more_is_lost(
+    on_path: Callable[[str, str], None], jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_queue, "LOST_SECONDS", 1.0)
+    on_path("srun", "exit 1")
+    state = tmp_path / "state"
+    state.write_text("JobID|State\n8100|PENDING\n")  # as accounting shows it for ever
+    on_path("scancel", f"sed -i s/PENDING/CANCELLED/ {state}")
+    on_path("sacct", f"cat {state}")
+    on_path("sbatch", "echo Submitted batch job 8100")
+    on_path("squeue", "test $2 = --me && echo 8100")
+    with SlurmExecutor(SlurmJobs(), cache_dir=tmp_path) as executor:
+        executor.submit(jobs.Doubles(1))
+        assert list(executor.results(1.5)) == []
+        on_path("squeue", "exit 1")  # it does not say
+        assert list(executor.results(1.5)) == []
+        on_path("squeue", "true")
+        assert list(executor.results(0.5)) == []  # accounting may say more in a moment
+        ((job, outcome),) = executor.results(10.0)
+        assert job == jobs.Doubles(1)
+        assert outcome == Failure(cause="Slurm has lost its job 8100: its controller was killed")
+        executor.submit(jobs.Doubles(2))  # which gets the same id
+        on_path("squeue", "echo 8100")
+        assert list(executor.results(0.5)) == []
 
 
 def test_without_jobs_nothing_is_cancelled(
