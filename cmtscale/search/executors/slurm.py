@@ -26,7 +26,10 @@ from cmtscale.search.executors.slurm_queue import (
     LASTING_SECONDS,
     UNREACHABLE,
     Queue,
+    array_ids,
+    cancel,
     cancel_pending,
+    unfinished,
 )
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
@@ -78,6 +81,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
+        self._arrays: set[str] = set()  # ids of all that was submitted
         self._lost: set[str] = set()  # job ids
         self._unreachable_since: float | None = None
         self._next_try_at = 0.0  # of submitting what waits
@@ -150,6 +154,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._groups.clear()
         while self._has_ending() and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
+        if self._is_slurm:  # what was queued again when its result was there waits for nobody
+            cancel(unfinished(self._arrays) or ())
         if not self._ending:
             self._forget_notes()
 
@@ -194,6 +200,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             raise
         self._waiting.clear()
         self._unreachable_since = None
+        self._arrays |= array_ids(handle.job_id for handle in handles)
         self._take_note()
 
     def _may_be_back(self, words: str) -> bool:

@@ -30,6 +30,7 @@ until_it_works() {
 start() {
   local node
   node=$(hostname -s)
+  rm -rf /var/spool/slurmctld /var/spool/slurmd # job ids begin at 1, and accounting below anew
   install -d -o munge -g munge /run/munge /var/log/munge /var/lib/munge
   install -d -o mysql -g mysql /run/mysqld
   install -d /var/spool/slurmctld /var/spool/slurmd /var/log/slurm
@@ -78,7 +79,7 @@ EOF
   runuser -u munge -- munged
   setsid mariadbd --user=mysql >/var/log/slurm/mariadbd.log 2>&1 &
   until_it_works mysqladmin ping
-  mysql -e "create or replace user slurm@localhost identified by 'slurm';
+  mysql -e "drop database if exists slurm_acct_db; create or replace user slurm@localhost identified by 'slurm';
     grant all on slurm_acct_db.* to slurm@localhost"
   slurmdbd
   until_it_works sacctmgr -n show cluster

@@ -145,6 +145,25 @@ def test_a_result_of_another_job_with_the_same_id_is_not_taken(
     )
 
 
+def test_a_job_that_is_queued_again_once_it_has_ended_is_cancelled_at_the_end(
+    on_path: Callable[[str, str], None],
+    jobs: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)
+    on_path("srun", "exit 1")
+    on_path("sbatch", "echo Submitted batch job 7003")
+    on_path("sacct", "printf 'JobID|State\n7003|FAILED\n'")
+    on_path("squeue", "echo 7003; echo 6999")  # another's
+    on_path("scancel", f"echo $* >> {tmp_path}/asked")
+    with SlurmExecutor(jobs_of("gpus=0"), cache_dir=tmp_path) as executor:
+        executor.submit(jobs.Doubles(1))
+        ((_, outcome),) = executor.results(10.0)
+        assert "state FAILED" in outcome.cause
+    assert (tmp_path / "asked").read_text() == "--name=cmtscale 7003\n"
+
+
 def test_without_slurm_the_error_says_where_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
