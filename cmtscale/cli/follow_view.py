@@ -1,6 +1,7 @@
 """`show --follow`: a search of another terminal as it goes, on a screen that is written anew."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -27,16 +28,29 @@ def watch(folder: Path) -> bool:
             required_settings(folder)
             console.print(f"no search is at work in {folder}; what it answers:", markup=False)
             return True
-        with Live(screen_of(going, console), console=console, auto_refresh=False) as live:
-            while going is not None:
-                live.update(screen_of(going, console), refresh=True)
-                time.sleep(LOOK_SECONDS)
-                going = follower.look()
-        if not console.is_terminal:  # where a screen is not taken back at its end
-            console.print()
+        if console.is_terminal:
+            with Live(screen_of(going, console), console=console, auto_refresh=False) as live:
+                for now in _looks(follower, going):
+                    live.update(screen_of(now, console), refresh=True)
+        else:  # into a file or a pipe: one below the other, as runs end
+            shown: int | None = None
+            for now in _looks(follower, going):
+                ended = now.ended if isinstance(now, Going) else -1
+                if ended != shown:
+                    console.print(screen_of(now, console), "")
+                shown = ended
     except KeyboardInterrupt:
         return False
     return True
+
+
+def _looks(follower: Follower, first: Going | Planning) -> Iterator[Going | Planning]:
+    """What is seen of the search, from time to time, until it ends."""
+    going: Going | Planning | None = first
+    while going is not None:
+        yield going
+        time.sleep(LOOK_SECONDS)
+        going = follower.look()
 
 
 def screen_of(going: Going | Planning, console: Console) -> Group:

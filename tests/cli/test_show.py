@@ -148,6 +148,29 @@ def test_followed_to_its_end_a_search_is_answered(
     assert "so far 8 runs of 128 images" in text
 
 
+def test_into_a_pipe_a_search_is_written_once_for_each_run_that_ends(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (folder / "trials.csv").read_text()
+    (folder / "trials.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    looks = 0
+    with contextlib.ExitStack() as search:
+        search.enter_context(held(folder))
+
+        def go_on(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                (folder / "trials.csv").write_text(whole)
+            if looks == 4:
+                search.close()
+
+        monkeypatch.setattr(follow_view.time, "sleep", go_on)
+        assert run(["show", str(folder), "--follow"]) == 0
+    text = capsys.readouterr().out
+    assert (looks, text.count("7/8 runs,"), text.count("8/8 runs,")) == (4, 1, 1)
+
+
 def test_ctrl_c_leaves_a_search_that_is_followed_and_stops_nothing(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
