@@ -68,8 +68,7 @@ def _of_this_card(
     if known and (known.card, known.card_bytes) == (name, card_bytes):
         return known
     recipe = settings.run_recipe(0)
-    batch = min(recipe.batch_size, _most_training_images(settings))
-    job = MeasureMemory(network=_largest(settings), recipe=recipe, batch=batch)
+    job = MeasureMemory(network=_largest(settings), recipe=recipe, batch=recipe.batch_size)
     taken: list[int] | None = _on_all_slots(job, executor, note)
     if taken is None:
         return None
@@ -80,7 +79,8 @@ def _fitting(settings: Settings, dataset: Dataset, sharing: Sharing) -> float:
     """How many runs fit into a card's memory, each with the images that it holds there."""
     from cmtscale.data.batches import held_bytes  # loads torch
 
-    counts = (_most_training_images(settings), len(dataset.splits.val))
+    recipes = [settings.run_recipe(rung) for rung in range(settings.ladder.rungs)]
+    counts = (max(recipe.train_images or 0 for recipe in recipes), len(dataset.splits.val))
     images_bytes = held_bytes(dataset, counts, free_bytes=sharing.card_bytes)
     run_bytes = sharing.run_bytes + images_bytes
     return USABLE_FRACTION * sharing.card_bytes / run_bytes if run_bytes else math.inf
@@ -144,11 +144,6 @@ def _on_all_slots(job: Job, executor: Executor, note: Callable[[str], None]) -> 
             note(f"whether more runs can share a GPU is not known: {result.cause}")
             return None
     return results
-
-
-def _most_training_images(settings: Settings) -> int:
-    """Of the runs of all lengths."""
-    return max(images for _, images in settings.horizons)
 
 
 def _largest(settings: Settings) -> Variant:

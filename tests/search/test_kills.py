@@ -323,7 +323,7 @@ def test_workers_that_are_killed_cost_their_own_run_a_part(
     draw = random.Random(1)
     folder = tmp_path / "search"
     kills = sessions = 0
-    while not recorded(folder) or any(row.status == "failed" for row in recorded(folder).values()):
+    while not recorded(folder) or has_failed(folder):
         sessions += 1
         assert sessions < WORKER_KILLS + 3
         session = Session.start(searched.command(folder), folder)
@@ -405,7 +405,7 @@ def test_drivers_on_slurm_that_are_killed_leave_no_job_and_repeat_nothing(
             kills += code != 0
             moment = f"{seconds:.1f} s: {len(recorded(folder))} runs, jobs {jobs()}"
             print(f"search {searches}, kill {kills} at {moment}")
-        assert jobs() == {}
+        require_no_jobs()
         require_whole(folder, searched)
         searches += 1
     for session in sessions:
@@ -417,25 +417,27 @@ def test_slurm_jobs_that_are_killed_cost_their_own_run_a_part(
     searched: Searched, tmp_path: Path
 ) -> None:
     draw = random.Random(5)
-    folder = tmp_path / "search"
     ends = [["scancel"], ["scancel", "--signal=KILL"], ["scontrol", "requeue"]]
-    kills = sessions = 0
-    while not recorded(folder) or any(row.status == "failed" for row in recorded(folder).values()):
-        sessions += 1
-        assert sessions < JOB_KILLS + 3
-        session = Session.start(on_slurm(searched, folder), folder)
-        while session.wait(draw.uniform(2.0, 6.0)) is None:
-            running = sorted(job for job, state in jobs().items() if state == "RUNNING")
-            if running and kills < JOB_KILLS:
-                end = ends[kills % len(ends)]
-                subprocess.run([*end, draw.choice(running)], check=False)
-                kills += 1
-        session.require_gone()
-        assert session.process.returncode in (0, 1), session.errors.read_text()
-        assert jobs() == {}
-    print(f"{kills} jobs ended in {sessions} sessions")
-    assert kills
-    require_whole(folder, searched)
+    kills = searches = 0
+    while kills < JOB_KILLS:
+        folder = tmp_path / str(searches) / "search"
+        folder.parent.mkdir()
+        sessions = 0
+        while not recorded(folder) or has_failed(folder):
+            sessions += 1
+            assert sessions < JOB_KILLS
+            session = Session.start(on_slurm(searched, folder), folder)
+            while session.wait(draw.uniform(2.0, 6.0)) is None:
+                running = sorted(job for job, state in jobs().items() if state == "RUNNING")
+                if running and kills < JOB_KILLS:
+                    end = [*ends[kills % len(ends)], draw.choice(running)]
+                    kills += subprocess.run(end, check=False).returncode == 0
+            session.require_gone()
+            assert session.process.returncode in (0, 1), session.errors.read_text()
+            require_no_jobs()
+        require_whole(folder, searched)
+        searches += 1
+        print(f"search {searches}, {kills} jobs ended, {sessions} sessions")
 
 
 @pytest.mark.usefixtures("slurm_of_tests")
@@ -464,6 +466,18 @@ def test_a_search_waits_for_a_controller_of_slurms_that_restarts(
 
 def on_slurm(searched: Searched, folder: Path) -> list[str]:
     return [*searched.command(folder), "--engine", "slurm", "--slurm", "gpus=0,cpus=1,time=20:00"]
+
+
+def has_failed(folder: Path) -> bool:
+    return any(row.status == "failed" for row in recorded(folder).values())
+
+
+def require_no_jobs() -> None:
+    """What has just ended leaves Slurm's queue in a moment."""
+    until = time.monotonic() + 20.0
+    while jobs() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert jobs() == {}
 
 
 def jobs() -> dict[str, str]:

@@ -154,15 +154,6 @@ def test_no_more_runs_share_a_gpu_than_four_fifths_of_its_memory_hold(
     assert too_small.devices == ("cuda:0",)
 
 
-def test_memory_is_measured_with_no_larger_batch_than_there_are_images(
-    many: Settings, cards_class: Any, shared: Any
-) -> None:
-    executor = cards_class()
-    shared(replace(many, recipe=replace(many.recipe, batch_size=4_096)), executor)
-    ((_, probe),) = executor.probed
-    assert probe.batch == max(images for _, images in many.horizons)
-
-
 def test_the_images_that_runs_hold_count_with_their_memory(
     many: Settings, cards_class: Any, shared: Any, digits: Dataset
 ) -> None:

@@ -74,7 +74,7 @@ class Executor(Protocol):
     def results(self, timeout_seconds: float) -> Iterator[tuple[Job, Any]]:
         """What ended since the last call, waiting at most `timeout_seconds` for something.
 
-        A job comes with its result, with a `Failure`, or `Stopped`. A full disk (`ResultsError`),
+        A job comes with its result, with a `Failure`, or `Stopped`. A full disk (`NoRoomError`),
         and images that are gone (`DataError`), are raised: they stop all work.
         """
         ...

@@ -141,10 +141,12 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def cancel(self) -> None:
         """End all tasks at once, with their processes, and wait until they have ended."""
         references = list(self._tasks)
-        for reference in references:
-            self._ray.cancel(reference, force=True)
         if references:
-            self._ray.wait(references, num_returns=len(references), timeout=CANCEL_SECONDS)
+            everything = {"num_returns": len(references), "fetch_local": False}
+            _, unfinished = self._ray.wait(references, timeout=0, **everything)
+            for reference in unfinished:  # as in `_end`
+                self._ray.cancel(reference, force=True)
+            self._ray.wait(references, timeout=CANCEL_SECONDS, **everything)
         self._tasks.clear()
         with suppress(TrainingError):  # the next look at results says it
             self._answer(self._keeper.stop.remote(False))
@@ -184,12 +186,15 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         """End a task whose process may be stopped, and so hears nothing that Ray tells it.
 
         A node that was suspended itself shall not do so later: its process may have another task.
+        What has ended is not cancelled: in the moment in which Ray takes in its result, Ray 2.60
+        aborts the process that cancels it ("Tried to complete task that was not pending").
         """
         kill = self._ray.remote(max_retries=0, **self._on_node(sign.node_id))(end_process)
         killing = kill.remote(sign.pid, sign.started)
-        self._ray.wait([killing], timeout=ANSWER_SECONDS)
-        self._ray.cancel(killing, force=True)
-        self._ray.cancel(reference, force=True)
+        for task in (killing, reference):
+            ended, _ = self._ray.wait([task], timeout=ANSWER_SECONDS, fetch_local=False)
+            if not ended:
+                self._ray.cancel(task, force=True)
 
     def _answer(self, reference: Any) -> Any:
         """What the keeper answers; `TrainingError` where it is gone."""

@@ -27,9 +27,8 @@ from cmtscale.search.executors.slurm_queue import (
     UNREACHABLE,
     Queue,
     array_ids,
-    cancel,
     cancel_pending,
-    unfinished,
+    submitted_from,
 )
 from cmtscale.search.jobs import ReadTestSplit, TrainRun
 
@@ -77,12 +76,11 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._notes: dict[Path, Path] = {}  # by the folder of runs that it lies in
         self._queue = Queue()
         self._keeps_logs = False
-        self._has_begun = False
+        self._has_submitted = self._has_begun = False
         self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
-        self._arrays: set[str] = set()  # ids of all that was submitted
-        self._lost: set[str] = set()  # job ids
+        self._lost: set[str] = set()  # ids of jobs that Slurm does not know any more
         self._unreachable_since: float | None = None
         self._next_try_at = 0.0  # of submitting what waits
 
@@ -154,10 +152,23 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._groups.clear()
         while self._has_ending() and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        if self._is_slurm:  # what was queued again when its result was there waits for nobody
-            cancel(unfinished(self._arrays) or ())
-        if not self._ending:
+        self._unreachable_since = None
+        if self._take_strays_out() and not self._ending:
             self._forget_notes()
+
+    def _take_strays_out(self) -> bool:
+        """Cancel what waits in Slurm's queue and is of no group; False where Slurm does not say.
+
+        sbatch may fail after Slurm has accepted its jobs, and a job may be queued again when its
+        result is there. Such a job that runs ends by itself: nothing of it is wanted.
+        """
+        if not self._is_slurm or not self._has_submitted:
+            return True
+        queued = submitted_from(self._folder)
+        if queued is None:
+            return False
+        cancel_pending(queued - array_ids(group.handle.job_id for group in self._groups))
+        return True
 
     def _has_ending(self) -> bool:
         self._ending = [handle for handle in self._ending if not _has_ended(handle)]
@@ -182,6 +193,9 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         from submitit.helpers import clean_env
 
         self._take_note()
+        if self._unreachable_since is not None:
+            self._take_strays_out()
+        self._has_submitted = True
         try:
             with clean_env():  # the driver may be a Slurm job itself
                 handles = self._submitit.submit_array(groups)
@@ -190,9 +204,9 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
                 for handle, group in zip(handles, groups, strict=True)
             ]
         except BaseException as error:
-            for group in groups:  # sbatch may have accepted what has no handle: that ends at once
+            for group in groups:  # sbatch may have accepted what has no handle: that ends soon
                 group.wanted.unlink(missing_ok=True)
-            if isinstance(error, Exception) and self._may_be_back(_words_of_sbatch(error)):
+            if isinstance(error, Exception) and self._may_be_back(error):
                 return
             self._waiting.clear()
             if isinstance(error, Exception):  # sbatch's words, in a type of submitit's
@@ -200,15 +214,14 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             raise
         self._waiting.clear()
         self._unreachable_since = None
-        self._arrays |= array_ids(handle.job_id for handle in handles)
         self._take_note()
 
-    def _may_be_back(self, words: str) -> bool:
+    def _may_be_back(self, error: Exception) -> bool:
         """Whether Slurm cannot be reached since a short time: what waits is submitted later.
 
         Its controller may restart in mid-search. At the start it is rather not there.
         """
-        if not self._has_begun or not UNREACHABLE.search(words):
+        if not self._has_begun or not UNREACHABLE.search(str(error)):
             return False
         now = time.monotonic()
         self._next_try_at = now + QUEUE_SECONDS
@@ -243,7 +256,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if self._is_slurm and self._groups and now - self._asked_at > QUEUE_SECONDS:
             self._asked_at = now
             job_ids = [group.handle.job_id for group in self._groups]
-            self._lost = self._queue.lost(job_ids)
+            missing = self._queue.missing(job_ids)
+            self._lost = {
+                group.handle.job_id
+                for group in self._groups
+                if group.handle.job_id in missing and not group.has_ended(ask=True)
+            }
             why = self._queue.hopeless(job_ids)
             if why is not None:
                 raise self._refused(why)
@@ -269,12 +287,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             if name == group.wanted.name:
                 return list(outcomes)
             is_lost = True  # before it was: the id has been given again
-        if is_lost:
-            cause = f"Slurm has lost its job {group.handle.job_id}: its controller was killed"
-            return [failure(cause)] * len(group.jobs)
         if self._is_stopping:  # before it has started
             return [Stopped()] * len(group.jobs)
         self._keeps_logs = True
+        if is_lost:
+            cause = f"Slurm does not know its job {group.handle.job_id} any more"
+            return [failure(f"{cause}; has its controller been killed?")] * len(group.jobs)
         state = group.handle.state
         memory = "out of memory: " if state.startswith("OUT_OF_ME") else ""
         last_words = (group.handle.stderr() or "").strip().splitlines()[-1:]
@@ -294,13 +312,13 @@ class _Submitted:
     wanted: Path
     preempted_at: float | None = None
 
-    def has_ended(self) -> bool:
-        """Whether there is a result, or will be none.
+    def has_ended(self, *, ask: bool = False) -> bool:
+        """Whether there is a result, or will be none; submitit asks Slurm seldom, or with `ask`.
 
         submitit waits for a preempted job for ever: Slurm may queue it again. If it does not for
         some minutes it has cancelled it.
         """
-        if self.handle.done():
+        if self.handle.done(force_check=ask):
             return True
         is_preempted = str(self.handle.state).startswith("PREEMPTED")
         if not is_preempted:
@@ -331,7 +349,8 @@ def _submitit_executor(folder: Path, jobs: SlurmJobs, cluster: str) -> Any:
 def _words_of_sbatch(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     own = [line for line in lines if line.startswith("sbatch:")]
-    return (own or lines[-1:] or ["no word"])[0]
+    errors = [line for line in own if line.startswith("sbatch: error:")]
+    return (errors[-1:] or own or lines[-1:] or ["no word"])[0]
 
 
 def _has_ended(handle: Any) -> bool:

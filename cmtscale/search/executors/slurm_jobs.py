@@ -13,7 +13,9 @@ from cmtscale.train.recipe import require_count
 
 AT_A_TIME = 8  # Slurm jobs, unless --workers says otherwise
 DEFAULT_MINUTES = 60
-NOT_OURS = ("array", "chdir", "error", "job-name", "nodes", "ntasks", "output", "signal", "wrap")
+NOT_OURS = re.compile(
+    r"array|chdir|clusters|error|job-name|nodes|ntasks|output|signal|wrap"  # that we set, or need
+)
 COUNTS = ("gpus", "cpus")
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
@@ -59,7 +61,7 @@ class SlurmJobs:
         if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
             raise RequestError(f"setup {setup!r} of --slurm is not a list of shell lines")
         for name in options:
-            if name in NOT_OURS or not re.fullmatch(r"[a-z][a-z-]*", name):
+            if NOT_OURS.fullmatch(name) or not re.fullmatch(r"[a-z][a-z-]*", name):
                 raise RequestError(
                     f"{name} of --slurm cannot be set; use sbatch's long options such as "
                     f"partition, account, qos, mem or constraint"

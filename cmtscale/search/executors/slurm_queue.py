@@ -6,9 +6,11 @@ import subprocess
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 JOB_NAME = "cmtscale"
 TIMEOUT_SECONDS = 20.0
+FILTERS = re.compile(r"SQUEUE_|SCANCEL_|SLURM_CLUSTERS")  # variables that hide jobs from commands
 # Slurm accepts jobs that cannot start, unless it is set to enforce limits, and lets them wait. Of
 # its reasons (https://slurm.schedmd.com/job_reason_codes.html) these ask for another request:
 NEVER = re.compile(
@@ -18,7 +20,7 @@ NEVER = re.compile(
 # and these may, but also stand where nodes are down or drained, or the partition is being changed:
 PERHAPS = re.compile(r"Partition(?:Config|NodeLimit)")
 LASTING_SECONDS = 600.0  # of such a reason, after which it is taken for one that stays
-LOST_SECONDS = 120.0  # that accounting and file servers get to show the end of a job that is gone
+MISSING_SECONDS = 120.0  # that accounting and file servers get to show the end of a job
 # What Slurm's commands say while its controller restarts, or has too much to do:
 UNREACHABLE = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted"
@@ -67,18 +69,22 @@ class Queue:
                     )
         return None
 
-    def lost(self, job_ids: Iterable[str]) -> set[str]:
-        """Which of these jobs, of which no end is known, Slurm does not know either.
+    def missing(self, job_ids: Iterable[str]) -> set[str]:
+        """Which of these jobs have not been in the queue for some time.
 
-        A controller that is killed forgets what it has accepted in its last seconds, and accounting
-        shows that as pending for ever.
+        They have ended, or the controller was killed: it forgets what it has accepted in its last
+        seconds, and accounting shows that as pending for ever.
         """
         listed = _squeue("--me", "-r", "-o", "%i")
         if listed is None:
+            self._missing_since.clear()
             return set()
         now, missing = time.monotonic(), set(job_ids) - set(listed.split())
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
-        return {name for name, at in self._missing_since.items() if now - at > LOST_SECONDS}
+        long = {name for name, at in self._missing_since.items() if now - at > MISSING_SECONDS}
+        for name in long:
+            del self._missing_since[name]  # the id may be given again
+        return long
 
 
 def array_ids(job_ids: Iterable[str]) -> set[str]:
@@ -102,6 +108,15 @@ def unfinished(arrays: Collection[str]) -> set[str] | None:
     return None if queued is None else set(arrays).intersection(queued.split())
 
 
+def submitted_from(folder: Path) -> set[str] | None:
+    """The arrays whose scripts lie in a folder, and which wait or run; None as in `unfinished`."""
+    queued = _squeue("--me", f"--name={JOB_NAME}", "-o", "%F %o")
+    if queued is None:
+        return None
+    jobs = (line.partition(" ") for line in queued.splitlines())
+    return {array for array, _, script in jobs if Path(script).is_relative_to(folder)}
+
+
 def _scancel(job_ids: Iterable[str], *filters: str) -> bool:
     ids = sorted(job_ids)
     if not ids:  # without one, it would end all that the filters leave
@@ -115,9 +130,15 @@ def _squeue(*arguments: str) -> str | None:
 
 
 def _output(*command: str) -> str | None:
+    environment = {name: value for name, value in os.environ.items() if not FILTERS.match(name)}
     try:
         ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -5,9 +5,15 @@
 #   bash tests/search/executors/one_node_slurm.sh start    # stop ends it
 #   python -m pytest -m slow tests/search -k slurm
 #
-# As root on Debian 12, and only in a container or a virtual machine of its own: it writes /etc/slurm.
+# As root on Debian 12, and only in a container or a virtual machine of its own: it writes /etc/slurm,
+# and ends every MariaDB and every Slurm there.
 set -euo pipefail
 
+configuration=/etc/slurm/slurm.conf
+if [ -e "$configuration" ] && ! grep -q '^ClusterName=cmtscale_tests$' "$configuration"; then
+  echo "$configuration is of another cluster, which would be lost; use a machine without one" >&2
+  exit 2
+fi
 daemons=(slurmd slurmctld slurmdbd mariadbd munged)
 
 stop() {
@@ -45,11 +51,12 @@ StorageType=accounting_storage/mysql
 StorageHost=localhost
 StorageUser=slurm
 StoragePass=slurm
+StorageLoc=cmtscale_tests
 EOF
   # ClusterName: by it the tests know that they may kill jobs and daemons.
   # CPUs: more than one, also on a small machine, for the tests submit several jobs at a time.
   # cred_expire: a job that is queued again starts after this many seconds, which are 120 otherwise.
-  cat >/etc/slurm/slurm.conf <<EOF
+  cat >"$configuration" <<EOF
 ClusterName=cmtscale_tests
 SlurmctldHost=$node
 SlurmUser=root
@@ -79,11 +86,11 @@ EOF
   runuser -u munge -- munged
   setsid mariadbd --user=mysql >/var/log/slurm/mariadbd.log 2>&1 &
   until_it_works mysqladmin ping
-  mysql -e "drop database if exists slurm_acct_db; create or replace user slurm@localhost identified by 'slurm';
-    grant all on slurm_acct_db.* to slurm@localhost"
+  mysql -e "drop database if exists cmtscale_tests; create or replace user slurm@localhost identified by 'slurm';
+    grant all on cmtscale_tests.* to slurm@localhost"
   slurmdbd
   until_it_works sacctmgr -n show cluster
-  sacctmgr -i add cluster cmtscale_tests >/dev/null || true # it stands from the last time
+  sacctmgr -i add cluster cmtscale_tests >/dev/null
   slurmctld
   slurmd
   until_it_works srun --immediate=5 true

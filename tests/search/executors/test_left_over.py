@@ -87,6 +87,17 @@ def test_a_driver_that_closes_leaves_nothing(submitted: SlurmExecutor, tmp_path:
     assert notes_in(tmp_path / "results") == []
 
 
+def test_the_note_stays_where_slurm_does_not_say_what_is_left(
+    submitted: SlurmExecutor, on_path: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    on_path("squeue", "exit 1")
+    submitted.cancel()
+    assert len(notes_in(tmp_path / "results")) == 1
+    on_path("squeue", "true")
+    submitted.cancel()
+    assert notes_in(tmp_path / "results") == []
+
+
 def test_jobs_that_slurm_accepted_without_an_answer_are_known_before(
     cluster: Path, jobs: Any, tmp_path: Path, on_path: Callable[[str, str], None]
 ) -> None:

@@ -380,13 +380,23 @@ def test_only_the_process_that_gave_the_sign_is_killed() -> None:
     end_process(process.pid, started)  # it is gone: no error
 
 
-def test_a_process_is_not_killed_later_by_a_node_that_does_not_answer() -> None:
-    cancelled: list[str] = []
+@pytest.mark.parametrize(
+    ("ended", "cancelled"),
+    [
+        ({"killing", "task"}, []),  # Ray aborts who cancels what has just ended
+        ({"task"}, ["killing"]),  # the node does not answer, and shall not kill later
+        (set(), ["killing", "task"]),
+    ],
+)
+def test_of_a_task_that_hangs_only_what_has_not_ended_is_cancelled(
+    ended: set[str], cancelled: list[str]
+) -> None:
+    asked: list[str] = []
     executor = object.__new__(RayExecutor)  # no cluster is asked
     executor._ray = SimpleNamespace(
         remote=lambda **_: lambda _: SimpleNamespace(remote=lambda *_: "killing"),
-        wait=lambda references, timeout: ([], references),  # noqa: ARG005
-        cancel=lambda reference, force: cancelled.append(reference),  # noqa: ARG005
+        wait=lambda references, **_: (ended.intersection(references), None),
+        cancel=lambda reference, force: asked.append(reference),  # noqa: ARG005
         util=SimpleNamespace(
             scheduling_strategies=SimpleNamespace(
                 NodeAffinitySchedulingStrategy=lambda *_, **__: None
@@ -394,4 +404,4 @@ def test_a_process_is_not_killed_later_by_a_node_that_does_not_answer() -> None:
         ),
     )
     executor._end("task", Sign(1, "node", 7, 1.0))
-    assert cancelled == ["killing", "task"]
+    assert asked == cancelled
