@@ -38,11 +38,12 @@ pytestmark = [
     ),
 ]
 PROGRAM = "from cmtscale.cli.app import main; main()"
-KILLS, WORKER_KILLS, JOB_KILLS = 50, 6, 9
+KILLS, WORKER_KILLS = 50, 6
 FIRST_SECONDS, LAST_SECONDS = 2.0, 9.0  # of a session, in which its end is drawn
 LAST_WRITE = 90
 SESSION_SECONDS = 240.0
-SLURM_KILLS, SLURM_SECONDS = 10, (4.0, 20.0)
+SLURM_KILLS, JOB_KILLS = 6, 6
+SLURM_SECONDS = (4.0, 20.0)
 FULL_DISKS, DISK_KB = 8, 16_000
 # Loaded by every process of a search: the driver is killed before the write that is due, or from
 # there on the disk of the driver, or of each worker, is full.
@@ -453,7 +454,7 @@ def test_a_search_waits_for_a_controller_of_slurms_that_restarts(
     subprocess.run(["pkill", "-x", "slurmctld"], check=True)
     before = finished_seconds(folder)
     try:
-        assert session.wait(30.0) is None, session.errors.read_text()
+        assert session.wait(15.0) is None, session.errors.read_text()
         assert len(recorded(folder)) < len(searched.rows)
     finally:
         subprocess.run(["slurmctld"], check=True)

@@ -290,10 +290,10 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if self._is_stopping:  # before it has started
             return [Stopped()] * len(group.jobs)
         self._keeps_logs = True
-        if is_lost:
-            cause = f"Slurm does not know its job {group.handle.job_id} any more"
-            return [failure(f"{cause}; has its controller been killed?")] * len(group.jobs)
         state = group.handle.state
+        if is_lost:
+            cause = f"Slurm does not know its job {group.handle.job_id} any more (state {state})"
+            return [failure(f"{cause}; has its controller been killed?")] * len(group.jobs)
         memory = "out of memory: " if state.startswith("OUT_OF_ME") else ""
         last_words = (group.handle.stderr() or "").strip().splitlines()[-1:]
         ended = failure(

@@ -20,12 +20,12 @@ NEVER = re.compile(
 # and these may, but also stand where nodes are down or drained, or the partition is being changed:
 PERHAPS = re.compile(r"Partition(?:Config|NodeLimit)")
 LASTING_SECONDS = 600.0  # of such a reason, after which it is taken for one that stays
+# All others pass without us: resources, priority, limits on what runs at once, a partition down.
 MISSING_SECONDS = 120.0  # that accounting and file servers get to show the end of a job
 # What Slurm's commands say while its controller restarts, or has too much to do:
 UNREACHABLE = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted"
 )
-# All others pass without us: resources, priority, limits on what runs at once, a partition down.
 
 
 def is_running_still() -> bool:

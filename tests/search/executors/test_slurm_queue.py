@@ -112,6 +112,7 @@ def test_a_job_that_slurm_does_not_know_any_more_is_lost(
 ) -> None:
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
     monkeypatch.setattr(slurm_queue, "MISSING_SECONDS", 1.0)
+    monkeypatch.setattr("submitit.Job._results_timeout_s", 0)
     on_path("srun", "exit 1")
     state = tmp_path / "state"
     job_id = "8100" if has_accounting else "8200"
