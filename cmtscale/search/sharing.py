@@ -79,8 +79,7 @@ def _fitting(settings: Settings, dataset: Dataset, sharing: Sharing) -> float:
     """How many runs fit into a card's memory, each with the images that it holds there."""
     from cmtscale.data.batches import held_bytes  # loads torch
 
-    recipes = [settings.run_recipe(rung) for rung in range(settings.ladder.rungs)]
-    counts = (max(recipe.train_images or 0 for recipe in recipes), len(dataset.splits.val))
+    counts = (max(images for _, images in settings.horizons), len(dataset.splits.val))
     images_bytes = held_bytes(dataset, counts, free_bytes=sharing.card_bytes)
     run_bytes = sharing.run_bytes + images_bytes
     return USABLE_FRACTION * sharing.card_bytes / run_bytes if run_bytes else math.inf

@@ -171,16 +171,14 @@ class Index:
 
     def _stored(self, horizon: tuple[int, int]) -> list[tuple[str, dict[str, Any]]]:
         """State and user attributes of each trial."""
-        states: dict[int, str] = {}
-        attributes: dict[int, dict[str, Any]] = {}
+        trials: dict[int, tuple[str, dict[str, Any]]] = {}
         with self._storage.engine.connect() as connection:
             cells = connection.execute(_USER_ATTRIBUTES, {"study": horizon_name(horizon)}).all()
         for trial, state, key, value in cells:
-            states[trial] = state
-            own = attributes.setdefault(trial, {})
+            _, attributes = trials.setdefault(trial, (state, {}))
             if key is not None:
-                own[key] = json.loads(value)
-        return [(states[trial], attributes[trial]) for trial in states]
+                attributes[key] = json.loads(value)
+        return list(trials.values())
 
     def _study(self, horizon: tuple[int, int]) -> Study:
         if horizon not in self._studies:

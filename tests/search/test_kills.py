@@ -144,6 +144,20 @@ class Session:
         except subprocess.TimeoutExpired:
             return None
 
+    def wait_or_kill(self, seconds: float) -> int | None:
+        """Its exit code; where it goes on, that of the kill."""
+        code = self.wait(seconds)
+        if code is None:
+            self.process.kill()
+            code = self.wait(SESSION_SECONDS)
+        return code
+
+    def wait_for_a_row(self, folder: Path) -> None:
+        until = time.monotonic() + SESSION_SECONDS
+        while not recorded(folder):
+            assert time.monotonic() < until, self.errors.read_text()
+            time.sleep(0.1)
+
     def processes(self) -> set[int]:
         """The living processes of it, by the mark in their environment; zombies have none."""
         pids = set()
@@ -209,10 +223,7 @@ def test_a_driver_that_is_killed_at_fifty_moments_loses_nothing_and_repeats_noth
             write = draw.randint(1, LAST_WRITE) if by_write else 0
             session = Session.start(searched.command(folder), folder, write=write)
             seconds = draw.uniform(FIRST_SECONDS, LAST_SECONDS)
-            code = session.wait(SESSION_SECONDS if by_write or kills >= KILLS else seconds)
-            if code is None:
-                session.process.kill()
-                code = session.wait(SESSION_SECONDS)
+            code = session.wait_or_kill(SESSION_SECONDS if by_write or kills >= KILLS else seconds)
             session.require_gone()
             require_kept(before, folder)
             assert code in (0, -signal.SIGKILL), session.errors.read_text()
@@ -356,10 +367,7 @@ def test_a_ray_cluster_that_is_killed_leaves_nothing_behind_and_costs_no_finishe
     session = Session.start(
         [*searched.command(folder), "--engine", "ray", "--address", cluster.address], folder
     )
-    until = time.monotonic() + SESSION_SECONDS
-    while not recorded(folder):
-        assert time.monotonic() < until, session.errors.read_text()
-        time.sleep(0.1)
+    session.wait_for_a_row(folder)
     cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
     before = finished_seconds(folder)
     assert session.wait(SESSION_SECONDS) not in (0, None)  # Ray ends it, after a minute
@@ -397,10 +405,7 @@ def test_drivers_on_slurm_that_are_killed_leave_no_job_and_repeat_nothing(
             before = finished_seconds(folder)
             sessions.append(Session.start(on_slurm(searched, folder), folder))
             seconds = draw.uniform(*SLURM_SECONDS) if kills < SLURM_KILLS else SESSION_SECONDS
-            code = sessions[-1].wait(seconds)
-            if code is None:
-                sessions[-1].process.kill()
-                code = sessions[-1].wait(SESSION_SECONDS)
+            code = sessions[-1].wait_or_kill(seconds)
             require_kept(before, folder)
             assert code in (0, -signal.SIGKILL), sessions[-1].errors.read_text()
             kills += code != 0
@@ -447,10 +452,7 @@ def test_a_search_waits_for_a_controller_of_slurms_that_restarts(
 ) -> None:
     folder = tmp_path / "search"
     session = Session.start(on_slurm(searched, folder), folder)
-    until = time.monotonic() + SESSION_SECONDS
-    while not recorded(folder):
-        assert time.monotonic() < until, session.errors.read_text()
-        time.sleep(0.1)
+    session.wait_for_a_row(folder)
     subprocess.run(["pkill", "-x", "slurmctld"], check=True)
     before = finished_seconds(folder)
     try:

@@ -80,7 +80,6 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._is_stopping = False
         self._is_slurm = cluster == "slurm"
         self._asked_at = time.monotonic()
-        self._lost: set[str] = set()  # ids of jobs that Slurm does not know any more
         self._unreachable_since: float | None = None
         self._next_try_at = 0.0  # of submitting what waits
 
@@ -122,7 +121,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         until = time.monotonic() + timeout_seconds
         while True:
             self._alive.touch()  # seen by the Slurm jobs: the driver lives
-            ended = [group for group in self._groups if self._is_lost(group) or group.has_ended()]
+            ended = [group for group in self._groups if group.has_ended()]
             if ended or time.monotonic() > until:
                 break
             self._ask_queue()
@@ -257,17 +256,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             self._asked_at = now
             job_ids = [group.handle.job_id for group in self._groups]
             missing = self._queue.missing(job_ids)
-            self._lost = {
-                group.handle.job_id
-                for group in self._groups
-                if group.handle.job_id in missing and not group.has_ended(ask=True)
-            }
+            for group in self._groups:
+                if group.handle.job_id in missing:
+                    group.is_lost = not group.has_ended(ask=True)
             why = self._queue.hopeless(job_ids)
             if why is not None:
                 raise self._refused(why)
-
-    def _is_lost(self, group: "_Submitted") -> bool:
-        return group.handle.job_id in self._lost
 
     def _refused(self, words: str) -> CmtscaleError:
         if UNREACHABLE.search(words):
@@ -279,19 +273,17 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def _outcomes(self, group: "_Submitted") -> list[Any]:
         group.wanted.unlink(missing_ok=True)
-        is_lost = self._is_lost(group)
-        self._lost.discard(group.handle.job_id)
         # of a preempted job that has not been queued again, submitit would wait for both for ever
         if group.handle.done() and group.handle.exception() is None:
             name, outcomes = group.handle.result()
             if name == group.wanted.name:
                 return list(outcomes)
-            is_lost = True  # before it was: the id has been given again
+            group.is_lost = True  # its id has been given again
         if self._is_stopping:  # before it has started
             return [Stopped()] * len(group.jobs)
         self._keeps_logs = True
         state = group.handle.state
-        if is_lost:
+        if group.is_lost:
             cause = f"Slurm does not know its job {group.handle.job_id} any more (state {state})"
             return [failure(f"{cause}; has its controller been killed?")] * len(group.jobs)
         memory = "out of memory: " if state.startswith("OUT_OF_ME") else ""
@@ -305,11 +297,15 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
 @dataclass(kw_only=True, eq=False)
 class _Submitted:
-    """A group that was submitted: submitit's `handle`, and the file that says it is `wanted`."""
+    """A group that was submitted: submitit's `handle`, and the file that says it is `wanted`.
+
+    It `is_lost` where Slurm does not know its job any more.
+    """
 
     handle: Any
     jobs: tuple[Job, ...]
     wanted: Path
+    is_lost: bool = False
     preempted_at: float | None = None
 
     def has_ended(self, *, ask: bool = False) -> bool:
@@ -318,7 +314,7 @@ class _Submitted:
         submitit waits for a preempted job for ever: Slurm may queue it again. If it does not for
         some minutes it has cancelled it.
         """
-        if self.handle.done(force_check=ask):
+        if self.is_lost or self.handle.done(force_check=ask):
             return True
         is_preempted = str(self.handle.state).startswith("PREEMPTED")
         if not is_preempted:
